@@ -1,0 +1,7 @@
+"""Evaluate TSF-Seq2Seq (stage 2) on the test split by the paper's protocol."""
+
+from tsf_seq2seq.cli import evaluate_tsf_seq2seq
+from tsf_seq2seq.errors import run_script
+
+if __name__ == "__main__":
+    run_script(lambda: evaluate_tsf_seq2seq(__doc__))

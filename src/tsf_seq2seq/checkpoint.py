@@ -1,0 +1,112 @@
+"""Our checkpoint files: settings and weights, and in `last.pth` all that resuming needs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tsf_seq2seq import published
+from tsf_seq2seq.architecture import Network, build_network
+from tsf_seq2seq.config import Config, config_from_mapping, to_mapping
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files import write_atomically
+from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
+from tsf_seq2seq.weights import load_state, read_file, read_tensors
+
+FORMAT = "tsf-seq2seq checkpoint"
+VERSION = 1
+
+
+def save_checkpoint(
+    path: Path, network: Network, config: Config, training: Mapping[str, Any] | None = None
+) -> None:
+    """Write weights and settings, and `training` state where given; all or nothing."""
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": to_mapping(config),
+        "weights": network.state_dict(),
+    }
+    if training is not None:
+        content["training"] = dict(training)
+    write_atomically(path, lambda temporary: _save(content, temporary))
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    try:
+        torch.save(content, path)
+    except RuntimeError as error:  # so torch reports a full disk
+        raise OSError(str(error).splitlines()[0]) from error
+
+
+def load_model(path: Path | str, device: str | torch.device = "cpu") -> Network:
+    """The network of one of our checkpoints, in evaluation mode on `device`."""
+    network, _ = load_model_and_config(Path(path))
+    return network.to(device).eval()
+
+
+def load_model_and_config(path: Path) -> tuple[Network, Config]:
+    """The network of one of our checkpoints, and the experiment it comes from."""
+    content = read_checkpoint(path)
+    config = checkpoint_config(content, path)
+    network = build_network(config)
+    load_state(network, content["weights"], path)
+    return network, config
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Content of one of our checkpoints, else UserError."""
+    content = read_file(path)
+    if not is_checkpoint(content):
+        raise UserError(
+            f"{path} is not a checkpoint of this software; for the authors' weights give their "
+            "settings too, or import them with src/convert/import_published.py"
+        )
+    if content.get("version") != VERSION:
+        raise UserError(
+            f"{path} has format version {content.get('version')}, but this software reads {VERSION}"
+        )
+    return content
+
+
+def is_checkpoint(content: Any) -> bool:
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def checkpoint_config(content: Mapping[str, Any], path: Path) -> Config:
+    return config_from_mapping(content["config"], str(path))
+
+
+def load_seq2seq_weights(network: Seq2Seq, path: Path) -> None:
+    """Stage 1 weights into `network`, from our checkpoint (either stage) or the authors' file."""
+    state = _state_of(path)
+    if published.is_published_seq2seq(state):
+        state = published.seq2seq_names(state)
+    elif published.is_published_tsf(state):
+        raise UserError(f"{path} holds TSF weights alone, but stage 1 weights are needed here")
+    elif any(key.startswith("seq2seq.") for key in state):
+        state = {
+            key.removeprefix("seq2seq."): value
+            for key, value in state.items()
+            if key.startswith("seq2seq.")
+        }
+    load_state(network, state, path)
+
+
+def load_tsf_weights(network: TSFSeq2Seq, path: Path, seq2seq: Path | None) -> None:
+    """Stage 2 weights into `network`: our checkpoint alone, or the authors' pair with `seq2seq`."""
+    state = _state_of(path)
+    if published.is_published_tsf(state):
+        if seq2seq is None:
+            raise UserError(f"{path} holds TSF weights alone: give its Seq2Seq weights with -m")
+        load_seq2seq_weights(network.seq2seq, seq2seq)
+        load_state(network, published.tsf_names(state), path, besides="seq2seq.")
+    else:
+        load_state(network, state, path)
+
+
+def _state_of(path: Path) -> dict[str, Tensor]:
+    content = read_file(path)
+    return content["weights"] if is_checkpoint(content) else read_tensors(path)

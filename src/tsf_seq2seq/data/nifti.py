@@ -1,0 +1,134 @@
+"""NIfTI files in and out: checked reading, and the way between a file's voxel order and LPS."""
+
+import gzip
+import math
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import (
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
+
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files import write_atomically
+
+NETWORK_ORIENTATION = ("L", "P", "S")  # the voxel order of BraTS files
+GZIP_MAGIC = b"\x1f\x8b"
+SAME_GRID_MM = 0.1  # voxels of one subject's sequences may lie this far apart
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Grid of a NIfTI file: shape (x, y, z) in voxels and affine (4, 4), voxel → mm (RAS+)."""
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+    def to_network(self, volume: np.ndarray) -> np.ndarray:
+        """(x, y, z) in the file's voxel order → (z, y, x) in LPS order, a view."""
+        return apply_orientation(volume, self._to_lps()).transpose(2, 1, 0)
+
+    def to_file(self, volume: np.ndarray) -> np.ndarray:
+        """(z, y, x) in LPS order → (x, y, z) in the file's voxel order, a view."""
+        to_file = ornt_transform(axcodes2ornt(NETWORK_ORIENTATION), io_orientation(self.affine))
+        return apply_orientation(volume.transpose(2, 1, 0), to_file)
+
+    def lps(self) -> "Geometry":
+        """The same grid with its voxels in LPS order."""
+        to_lps = self._to_lps()
+        shape = np.empty(3, dtype=int)
+        shape[to_lps[:, 0].astype(int)] = self.shape
+        affine = self.affine @ inv_ornt_aff(to_lps, self.shape)
+        return Geometry((int(shape[0]), int(shape[1]), int(shape[2])), affine)
+
+    def distance_mm(self, other: "Geometry") -> float:
+        """Largest distance in mm between the corners of two grids of one shape."""
+        corners = np.stack(np.meshgrid(*[[0, n - 1] for n in self.shape]), axis=-1).reshape(-1, 3)
+        shift = nib.affines.apply_affine(self.affine - other.affine, corners)
+        return float(np.linalg.norm(shift, axis=1).max())
+
+    def _to_lps(self) -> np.ndarray:
+        return ornt_transform(io_orientation(self.affine), axcodes2ornt(NETWORK_ORIENTATION))
+
+
+def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
+    """Voxels (x, y, z) as float64, in the file's own order, and the grid.
+
+    Raises UserError where the file is missing, damaged (gzip streams are read to their end, so that
+    a wrong checksum is seen), not a 3-d NIfTI, or holds NaN or infinite values.
+    """
+    image = read_image(path)
+    shape = image.shape[:3]
+    if any(size != 1 for size in image.shape[3:]) or len(shape) != 3:
+        raise UserError(f"{path} must be a 3-d volume, not one of shape {image.shape}")
+    if 0 in shape:
+        raise UserError(f"{path} holds no voxels: its shape is {image.shape}")
+    affine = image.affine
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+        raise UserError(f"{path} has a singular affine, so that its orientation is unknown")
+    try:
+        voxels = image.get_fdata(dtype=np.float64, caching="unchanged").reshape(shape)
+    except Exception as error:
+        raise UserError(f"{path}: its voxels can't be read ({error})") from None
+    invalid = int(voxels.size - np.isfinite(voxels).sum())
+    if invalid:
+        raise UserError(f"{path} holds {invalid} NaN or infinite voxels")
+    return voxels, Geometry(shape, affine)
+
+
+def read_image(path: Path) -> nib.Nifti1Image:
+    """NIfTI-1 or NIfTI-2 image, its bytes read and checked whole."""
+    content = _read_bytes(path)
+    if content[344:347] == b"n+1":
+        image_class = nib.Nifti1Image
+    elif content[4:7] == b"n+2":
+        image_class = nib.Nifti2Image
+    else:
+        raise UserError(f"{path} is not a NIfTI file")
+    try:
+        image = image_class.from_bytes(content)
+        header = image.header
+        voxel_bytes = int(header["bitpix"]) // 8
+        expected = int(header["vox_offset"]) + math.prod(image.shape) * voxel_bytes
+    except Exception as error:
+        raise UserError(f"{path} has a damaged NIfTI header ({error})") from None
+    if len(content) < expected:
+        raise UserError(
+            f"{path} is truncated: its header promises {expected} bytes, it has {len(content)}"
+        )
+    return image
+
+
+def write_volume(path: Path, volume: np.ndarray, geometry: Geometry) -> None:
+    """Write a volume (z, y, x) in LPS order as float32 NIfTI on the grid of `geometry`.
+
+    All or nothing; raises UserError where the disk refuses.
+    """
+    voxels = np.ascontiguousarray(geometry.to_file(volume), dtype=np.float32)
+    image = nib.Nifti1Image(voxels, geometry.affine)
+    image.set_qform(geometry.affine, code=1)
+    image.set_sform(geometry.affine, code=1)
+    image.header.set_xyzt_units("mm", "sec")
+    content = gzip.compress(image.to_bytes(), compresslevel=4, mtime=0)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if content[:2] == GZIP_MAGIC else content
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(
+            f"{path} is damaged: its gzip stream does not check out ({error})"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error}") from None

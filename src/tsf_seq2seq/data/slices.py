@@ -1,0 +1,75 @@
+"""From volumes to what the network sees: intensities, central window, slice stacks, crops."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+BACKGROUND = -1.0
+
+
+def intensity_maximum(volume: np.ndarray) -> float:
+    """m = 2 × 99th percentile over all voxels, background included (paper, Sec. 3.1)."""
+    return 2 * float(np.percentile(volume, 99))
+
+
+def normalise(volume: np.ndarray, maximum: float) -> np.ndarray:
+    """x ← clip(x, 0, m) / m · 2 − 1, in float64, returned as float32 in [-1, 1]."""
+    clipped = np.clip(volume.astype(np.float64, copy=False), 0, maximum)
+    return (clipped / maximum * 2 - 1).astype(np.float32)
+
+
+def central(length: int, wanted: int) -> slice:
+    """The central `wanted` of `length` positions, floor of half the rest before; or all."""
+    start = max(0, (length - wanted) // 2)
+    return slice(start, min(length, start + wanted))
+
+
+@dataclass(frozen=True)
+class Window:
+    """A box of a volume (z, y, x)."""
+
+    z: slice
+    y: slice
+    x: slice
+
+    def of(self, volumes: np.ndarray) -> np.ndarray:
+        """The box of (..., z, y, x), a view."""
+        return volumes[..., self.z, self.y, self.x]
+
+    def into(self, box: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """A volume of `shape` with `box` in its place and background elsewhere."""
+        volume = np.full(shape, BACKGROUND, dtype=box.dtype)
+        volume[self.z, self.y, self.x] = box
+        return volume
+
+
+def central_window(shape: tuple[int, ...], slices: int, crop: tuple[int, int]) -> Window:
+    """The central slices and crop of a volume of `shape` (z, y, x); shorter axes stay whole."""
+    return Window(central(shape[0], slices), central(shape[1], crop[0]), central(shape[2], crop[1]))
+
+
+def stacks(volumes: np.ndarray, height: int) -> np.ndarray:
+    """Stacks of `height` neighbouring slices: (..., Z, Y, X) → (..., Z-height+1, height, Y, X).
+
+    Stack k, a view, holds slices k to k + height - 1.
+    """
+    windows = np.lib.stride_tricks.sliding_window_view(volumes, height, axis=-3)
+    return np.moveaxis(windows, -1, -3)
+
+
+def pad_to(volumes: np.ndarray, crop: tuple[int, int]) -> np.ndarray:
+    """Surround (..., Y, X) with background, evenly, where an axis is shorter than the crop."""
+    missing = [max(0, wanted - size) for wanted, size in zip(crop, volumes.shape[-2:], strict=True)]
+    if not any(missing):
+        return volumes
+    padding = [(0, 0)] * (volumes.ndim - 2) + [(n // 2, n - n // 2) for n in missing]
+    return np.pad(volumes, padding, constant_values=BACKGROUND)
+
+
+def random_crop(
+    volumes: np.ndarray, height: int, crop: tuple[int, int], rng: np.random.Generator
+) -> np.ndarray:
+    """A random stack and crop of volumes (S, Z, Y, X) at least as large: (S, height, *crop)."""
+    limits = np.subtract(volumes.shape[1:], (height, *crop)) + 1
+    z, y, x = (int(i) for i in rng.integers(limits))
+    return volumes[:, z : z + height, y : y + crop[0], x : x + crop[1]]

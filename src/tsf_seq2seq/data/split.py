@@ -1,0 +1,103 @@
+"""Seeded splits of a data set into training, validation and test subjects."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tsf_seq2seq.data.subjects import Patterns, find_files
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files import write_text
+from tsf_seq2seq.tasks import sequences_to_mask
+
+PARTS = ("train", "valid", "test")
+
+
+def write_split(
+    root: Path, patterns: Patterns, output: Path, shares: Sequence[float], seed: int
+) -> dict[Path, int]:
+    """Write train.csv, valid.csv and test.csv of the subjects under `root`; path → subjects in it.
+
+    Subjects are the folders with at least two sequences on disk. Time points of one patient stay
+    in one part. Raises UserError where there are too few subjects or the shares make no sense.
+    """
+    if len(shares) != 3 or min(shares) < 0 or not sum(shares) > 0:
+        raise UserError(f"shares must be three numbers from 0, not {list(shares)}")
+    subjects = find_usable_subjects(root, patterns)
+    patients = group_by_patient(list(subjects))
+    if len(patients) < sum(share > 0 for share in shares):
+        raise UserError(f"{root} holds {len(patients)} patients, too few for a split")
+    rng = np.random.default_rng(seed)
+    parts = divide([patients[i] for i in rng.permutation(len(patients))], shares)
+    counts = {}
+    for part, names in zip(PARTS, parts, strict=True):
+        rows = draw_masks(names, subjects, len(patterns), rng)
+        path = output / f"{part}.csv"
+        write_text(path, "name,mask\n" + "".join(f"{name},{mask}\n" for name, mask in rows))
+        counts[path] = len(rows)
+    return counts
+
+
+def find_usable_subjects(root: Path, patterns: Patterns) -> dict[str, tuple[int, ...]]:
+    """Folder name → sequences on disk, for every folder of `root` with at least two."""
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder")
+    names = sorted(path.name for path in root.iterdir() if path.is_dir())
+    found = {name: tuple(sorted(find_files(root, name, patterns))) for name in names}
+    usable = {name: sequences for name, sequences in found.items() if len(sequences) >= 2}
+    if not usable:
+        raise UserError(
+            f"{root} has no subject folder with two sequences or more; data.sequences expects "
+            f"files such as {next(iter(patterns.values()))[0]}"
+        )
+    return usable
+
+
+def patient_of(name: str) -> str:
+    """Patient of a subject name: BraTS 2023's time point (`BraTS-GLI-00005-001`) is cut off."""
+    match = re.fullmatch(r"(BraTS-[A-Za-z]+-\d+)-\d+", name)
+    return match[1] if match else name
+
+
+def group_by_patient(names: Sequence[str]) -> list[list[str]]:
+    """Names of one patient together."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(patient_of(name), []).append(name)
+    return list(groups.values())
+
+
+def divide(patients: Sequence[list[str]], shares: Sequence[float]) -> list[list[str]]:
+    """Names of consecutive patients per part; a part with a share gets one patient at least."""
+    wanted = np.array(shares, dtype=float) / sum(shares)
+    counts = np.floor(wanted * len(patients)).astype(int)
+    counts = np.maximum(counts, wanted > 0)
+    counts[np.argmax(counts)] += len(patients) - counts.sum()
+    ends = np.cumsum(counts)
+    return [
+        [name for patient in patients[end - count : end] for name in patient]
+        for end, count in zip(ends, counts, strict=True)
+    ]
+
+
+def draw_masks(
+    names: Sequence[str],
+    subjects: Mapping[str, tuple[int, ...]],
+    n_sequences: int,
+    rng: np.random.Generator,
+) -> list[tuple[str, int]]:
+    """A mask per name: every pattern that leaves out a sequence in equal shares, random order.
+
+    A subject that lacks sequences on disk keeps those of its pattern that it has, and one at least
+    of its own.
+    """
+    patterns = np.arange(1, 2**n_sequences - 1)
+    rounds = -(-len(names) // len(patterns))
+    masks = np.concatenate([rng.permutation(patterns) for _ in range(rounds)])[: len(names)]
+    rows = []
+    for name, mask in zip(names, masks.tolist(), strict=True):
+        on_disk = sequences_to_mask(subjects[name], n_sequences)
+        one = sequences_to_mask([int(rng.choice(subjects[name]))], n_sequences)
+        rows.append((name, int(mask & on_disk or one)))
+    return rows

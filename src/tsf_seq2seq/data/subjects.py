@@ -1,0 +1,207 @@
+"""Subjects of a data set: split CSVs, files by pattern, checked loading."""
+
+import csv
+import glob
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tsf_seq2seq.config import DataConfig
+from tsf_seq2seq.data.nifti import SAME_GRID_MM, Geometry, read_volume
+from tsf_seq2seq.data.slices import central, intensity_maximum, normalise
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.tasks import mask_to_sequences
+
+Patterns = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A row of a split: `available` sequences by its mask, `files` of those on disk, by index."""
+
+    name: str
+    available: tuple[int, ...]
+    files: Mapping[int, Path]
+
+    @property
+    def on_disk(self) -> tuple[int, ...]:
+        return tuple(sorted(self.files))
+
+    @property
+    def missing_targets(self) -> tuple[int, ...]:
+        """Sequences on disk that the mask treats as missing."""
+        return tuple(i for i in self.on_disk if i not in self.available)
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """A subject's normalised sequences on its central slices, LPS order.
+
+    `images` (S, Z, Y, X) float32 in [-1, 1], background where a sequence isn't on disk;
+    `slices`: which of the whole grid's z they are; `maxima` (S,): intensities that became 1.
+    """
+
+    subject: Subject
+    images: np.ndarray
+    slices: slice
+    geometry: Geometry
+    maxima: np.ndarray
+
+
+def read_split(path: Path, n_sequences: int) -> list[tuple[str, int]]:
+    """(name, mask) rows of a split CSV, with or without a header line.
+
+    Raises UserError where the file is missing or empty, a name stands twice, or a mask is no whole
+    number from 1 to 2^S − 1.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
+    except FileNotFoundError:
+        raise UserError(f"split CSV {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"split CSV {path} can't be read: {error}") from None
+    if rows and [cell.lower() for cell in rows[0][:2]] == ["name", "mask"]:
+        rows = rows[1:]
+    split = [_parse_row(row, path, n_sequences) for row in rows]
+    names = [name for name, _ in split]
+    if not split:
+        raise UserError(f"split CSV {path} names no subject")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"split CSV {path} names subject {twice} twice")
+    return split
+
+
+def find_subjects(data: DataConfig, split: Path) -> list[Subject]:
+    """Subjects of a split with their files.
+
+    Raises UserError where the root or a subject's folder is missing, or a sequence that the mask
+    names has no file.
+    """
+    if not data.root.is_dir():
+        raise UserError(f"data.root {data.root} is not a folder")
+    names = list(data.sequences)
+    subjects = []
+    for name, mask in read_split(split, len(names)):
+        files = find_files(data.root, name, data.sequences)
+        available = mask_to_sequences(mask, len(names))
+        lacking = [names[i] for i in available if i not in files]
+        if lacking:
+            tried = ", ".join(p.replace("{name}", name) for p in data.sequences[lacking[0]])
+            raise UserError(
+                f"subject {name}: {lacking[0]} is named by its mask {mask} but has no file in "
+                f"{data.root} (tried {tried})"
+            )
+        subjects.append(Subject(name, available, files))
+    return subjects
+
+
+def find_files(root: Path, name: str, patterns: Patterns) -> dict[int, Path]:
+    """File of each sequence that is there: the first pattern that matches (`.nii.gz` or `.nii`).
+
+    Raises UserError where a pattern matches several files.
+    """
+    files = {}
+    for index, candidates in enumerate(patterns.values()):
+        plain = [pattern.removesuffix(".gz") for pattern in candidates if pattern.endswith(".gz")]
+        for pattern in (*candidates, *plain):
+            place = Path(glob.escape(str(root)), pattern.replace("{name}", glob.escape(name)))
+            found = sorted(glob.glob(str(place)))
+            if len(found) > 1:
+                raise UserError(
+                    f"subject {name}: pattern {pattern} matches several files, such as "
+                    f"{found[0]} and {found[1]}"
+                )
+            if found:
+                files[index] = Path(found[0])
+                break
+    return files
+
+
+def load_subject(
+    subject: Subject, slices: int, n_sequences: int, wanted: Sequence[int] | None = None
+) -> Volumes:
+    """Read, check and normalise a subject's sequences (those `wanted`, else all on disk).
+
+    Raises UserError that names subject, file and rule where a volume can't be used, or where the
+    sequences don't share one grid.
+    """
+    indices = sorted(subject.on_disk if wanted is None else wanted)
+    images, maxima, first = None, np.full(n_sequences, np.nan), None
+    for index in indices:
+        path = subject.files[index]
+        try:
+            voxels, geometry = read_volume(path)
+        except UserError as error:
+            raise UserError(f"subject {subject.name}: {error}") from error
+        if images is None or first is None:
+            first = geometry
+            depth, height, width = reversed(geometry.lps().shape)
+            window = central(depth, slices)
+            shape = (n_sequences, window.stop - window.start, height, width)
+            images = np.full(shape, -1, dtype=np.float32)
+        _check_same_grid(subject, first, geometry, subject.files[indices[0]], path)
+        maxima[index] = intensity_maximum(voxels)
+        if not maxima[index] > 0:
+            raise UserError(
+                f"subject {subject.name}: {path} is all but empty: its 99th percentile is "
+                f"{maxima[index] / 2:g}, but must be above 0"
+            )
+        images[index] = normalise(geometry.to_network(voxels)[window], maxima[index])
+    if images is None or first is None:
+        raise UserError(f"subject {subject.name} has no sequence on disk")
+    return Volumes(subject, images, window, first, maxima)
+
+
+class SubjectCache:
+    """Loads subjects and keeps the last used ones, up to `gigabytes` of memory."""
+
+    def __init__(self, slices: int, n_sequences: int, gigabytes: float) -> None:
+        self.slices, self.n_sequences = slices, n_sequences
+        self.capacity = gigabytes * 1e9
+        self.size = 0
+        self.kept: OrderedDict[str, Volumes] = OrderedDict()
+
+    def load(self, subject: Subject) -> Volumes:
+        """All sequences on disk of the subject, as `load_subject` gives them."""
+        volumes = self.kept.pop(subject.name, None)
+        if volumes is None:
+            volumes = load_subject(subject, self.slices, self.n_sequences)
+            self.size += volumes.images.nbytes
+        self.kept[subject.name] = volumes
+        while self.size > self.capacity:
+            _, oldest = self.kept.popitem(last=False)
+            self.size -= oldest.images.nbytes
+        return volumes
+
+
+def _parse_row(row: list[str], path: Path, n_sequences: int) -> tuple[str, int]:
+    largest = 2**n_sequences - 1
+    mask = row[1] if len(row) > 1 else ""
+    if not row[0] or not mask.isascii() or not mask.isdigit() or not 1 <= int(mask) <= largest:
+        raise UserError(
+            f"split CSV {path}: row '{','.join(row)}' must be name,mask with a mask from 1 to "
+            f"{largest}"
+        )
+    return row[0], int(mask)
+
+
+def _check_same_grid(
+    subject: Subject, first: Geometry, other: Geometry, first_path: Path, path: Path
+) -> None:
+    a, b = first.lps(), other.lps()
+    if a.shape != b.shape:
+        raise UserError(
+            f"subject {subject.name}: {path.name} has shape {b.shape}, but {first_path.name} "
+            f"{a.shape}; the sequences must be co-registered on one grid"
+        )
+    distance = a.distance_mm(b)
+    if distance > SAME_GRID_MM:
+        raise UserError(
+            f"subject {subject.name}: the affines of {path.name} and {first_path.name} place the "
+            f"same voxel up to {distance:.3g} mm apart, more than {SAME_GRID_MM} mm"
+        )

@@ -1,0 +1,77 @@
+"""The paper's image metrics (Table 1): PSNR, SSIM and LPIPS of volumes in [-1, 1]."""
+
+import warnings
+from pathlib import Path
+
+import lpips
+import numpy as np
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from tsf_seq2seq.backbones import load_features
+
+DATA_RANGE = 2.0  # volumes lie in [-1, 1]
+SSIM_WINDOW = 7  # scikit-image's default: a uniform window of 7 × 7 × 7 voxels
+LPIPS_MIN_SIZE = 31  # pixels a side, below which AlexNet's second pooling has no output
+
+
+def psnr(target: np.ndarray, prediction: np.ndarray) -> float:
+    """PSNR = 10·log10(2² / mean (target − prediction)²) in dB, of two (Z, Y, X); inf when equal."""
+    with np.errstate(divide="ignore"):
+        return float(peak_signal_noise_ratio(target, prediction, data_range=DATA_RANGE))
+
+
+def ssim(target: np.ndarray, prediction: np.ndarray) -> float:
+    """Mean structural similarity of two (Z, Y, X), in 3-d, scikit-image's defaults (Wang 2004).
+
+    nan ("not measurable") when an axis is shorter than the window's 7 voxels.
+    """
+    if min(target.shape) < SSIM_WINDOW:
+        return float("nan")
+    return float(structural_similarity(target, prediction, data_range=DATA_RANGE))
+
+
+class LPIPS:
+    """Learned perceptual distance, AlexNet, version 0.1 with its linear layers (Zhang et al. 2018).
+
+    The linear layers come with the `lpips` package, AlexNet's convolutions from
+    `backbones.load_features`: nothing is downloaded.
+    """
+
+    def __init__(
+        self, device: torch.device | str = "cpu", weights: Path | None = None, batch_size: int = 16
+    ) -> None:
+        """`weights`: a torchvision AlexNet file, None to search; `batch_size`: slices at a time.
+
+        Raises `UserError` when AlexNet's weights are missing or unusable.
+        """
+        features = load_features("alexnet", weights)
+        self.device = torch.device(device)
+        self.batch_size = batch_size
+        # The package draws random convolutions first; the caller's random numbers stay untouched.
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it uses torchvision's old `pretrained=` argument
+            network = lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
+        for stage in network.net.children():
+            for index, module in stage.named_children():
+                module.load_state_dict(features[int(index)].state_dict())
+        self._network = network.eval().requires_grad_(False).to(self.device)
+
+    @torch.no_grad()
+    def per_slice(self, target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+        """LPIPS of each slice: (N, H, W) and (N, H, W) in [-1, 1] → (N,) float64.
+
+        The paper reports the sum over a volume's slices. nan for slices under 31 × 31 pixels.
+        """
+        if target.shape != prediction.shape:
+            raise ValueError(f"target {target.shape} and prediction {prediction.shape} differ")
+        if min(target.shape[1:]) < LPIPS_MIN_SIZE:
+            return np.full(len(target), np.nan)
+        batches = (self._images(volume).split(self.batch_size) for volume in (target, prediction))
+        distances = [self._network(*pair) for pair in zip(*batches, strict=True)]
+        return torch.cat(distances).flatten().double().cpu().numpy()
+
+    def _images(self, slices: np.ndarray) -> torch.Tensor:
+        """(N, H, W) → (N, 1, H, W); the network's own normalisation broadcasts it to RGB."""
+        array = np.array(slices, dtype=np.float32, order="C")  # a copy: a memory map is read-only
+        return torch.from_numpy(array).unsqueeze(1).to(self.device)

@@ -1,0 +1,196 @@
+"""Building blocks shared by encoder, decoder and attention."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Norm = Literal["instance", "none"]
+
+
+class ConvLayer(NamedTuple):
+    """One convolution of an encoder, decoder or attention stack."""
+
+    channels: int
+    kernel: int
+    stride: int = 1
+
+
+def activation(x: Tensor) -> Tensor:
+    """LeakyReLU with slope 0.2, the only activation of hidden layers."""
+    return F.leaky_relu(x, 0.2)
+
+
+def normalise(x: Tensor, norm: Norm) -> Tensor:
+    """InstanceNorm without affine parameters over (H, W), or nothing."""
+    return F.instance_norm(x) if norm == "instance" else x
+
+
+def reflect_pad(x: Tensor, kernel: int) -> Tensor:
+    """Pad H and W by reflection so that a stride 1 convolution of `kernel` keeps the size."""
+    return F.pad(x, (kernel // 2,) * 4, mode="reflect")
+
+
+class Conv(nn.Conv2d):
+    """Reflect-padded convolution; Kaiming normal kernel (fan_in), bias at zero."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(c_in, c_out, kernel, stride)
+
+    def reset_parameters(self) -> None:
+        nn.init.kaiming_normal_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(reflect_pad(x, self.kernel_size[0]))
+
+
+class HyperConv(nn.Module):
+    """Convolution whose kernel is a code-dependent mixture: K = Σ_k P[..., k] · (A s + α)_k.
+
+    The bias is mixed likewise, Σ_k b[:, k] · (B s + β)_k. Source: Seq2Seq paper (arXiv 2302.00517),
+    dynamic convolution of the decoder.
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int,
+        code_length: int,
+        n_kernels: int,
+        bias: bool = True,
+    ) -> None:
+        """`code_length`: length of the code s; `n_kernels`: how many kernels P are mixed (c_w)."""
+        super().__init__()
+        self.kernels = nn.Parameter(torch.empty(c_out, c_in, kernel, kernel, n_kernels))
+        self.kernel_mixture = nn.Linear(code_length, n_kernels)
+        self.biases = nn.Parameter(torch.zeros(c_out, n_kernels)) if bias else None
+        self.bias_mixture = nn.Linear(code_length, n_kernels) if bias else None
+        nn.init.kaiming_normal_(self.kernels)  # fan_in of the 5-d tensor: c_in · k · k · c_w
+
+    @property
+    def kernel_size(self) -> int:
+        return self.kernels.shape[2]
+
+    def kernel(self, code: Tensor) -> Tensor:
+        """(c_out, c_in, k, k) kernel of `code` (code_length,)."""
+        return self.kernels @ self.kernel_mixture(code)
+
+    def bias(self, code: Tensor) -> Tensor | None:
+        """(c_out,) bias of `code`, or None."""
+        if self.biases is None or self.bias_mixture is None:
+            return None
+        return self.biases @ self.bias_mixture(code)
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        """Convolve x (B, c_in, H, W) without padding; one code (code_length,) for the batch."""
+        return F.conv2d(x, self.kernel(code), self.bias(code))
+
+
+class ResidualBlock(nn.Module):
+    """x + norm(conv(act(norm(conv(x))))), 3×3, reflect-padded."""
+
+    def __init__(self, channels: int, norm: Norm) -> None:
+        super().__init__()
+        self.norm = norm
+        self.conv1 = Conv(channels, channels, 3)
+        self.conv2 = Conv(channels, channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        r = activation(normalise(self.conv1(x), self.norm))
+        return x + normalise(self.conv2(r), self.norm)
+
+
+class HyperResidualBlock(nn.Module):
+    """`ResidualBlock` whose convolutions depend on the style of the target sequence."""
+
+    def __init__(self, channels: int, code_length: int, n_kernels: int, norm: Norm) -> None:
+        super().__init__()
+        self.norm = norm
+        self.conv1 = HyperConv(channels, channels, 3, code_length, n_kernels)
+        self.conv2 = HyperConv(channels, channels, 3, code_length, n_kernels)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        r = activation(normalise(self.conv1(reflect_pad(x, 3), style), self.norm))
+        return x + normalise(self.conv2(reflect_pad(r, 3), style), self.norm)
+
+
+class Encoder(nn.Module):
+    """Strided convolutions and residual blocks: (B, C, H, W) → (B, c, H/r, W/r)."""
+
+    def __init__(
+        self, c_in: int, layers: Sequence[ConvLayer], n_residual_blocks: int, norm: Norm
+    ) -> None:
+        super().__init__()
+        self.norm = norm
+        channels = [c_in, *(layer.channels for layer in layers)]
+        self.convs = nn.ModuleList(
+            Conv(c, layer.channels, layer.kernel, layer.stride)
+            for c, layer in zip(channels, layers, strict=False)
+        )
+        self.residual_blocks = nn.ModuleList(
+            ResidualBlock(channels[-1], norm) for _ in range(n_residual_blocks)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in self.convs:
+            x = activation(normalise(conv(x), self.norm))
+        for block in self.residual_blocks:
+            x = block(x)
+        return x
+
+
+class Decoder(nn.Module):
+    """Hyper residual blocks, ×2 up-sampling layers, output: (B, c, h, w) → (B, C, H, W).
+
+    Every layer but the last doubles the size; values leave through tanh, in [-1, 1].
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        layers: Sequence[ConvLayer],
+        n_residual_blocks: int,
+        norm: Norm,
+        code_length: int,
+        n_kernels: int,
+    ) -> None:
+        super().__init__()
+        self.norm = norm
+        self.residual_blocks = nn.ModuleList(
+            HyperResidualBlock(c_in, code_length, n_kernels, norm) for _ in range(n_residual_blocks)
+        )
+        channels = [c_in, *(layer.channels for layer in layers)]
+        convs = [
+            HyperConv(c, layer.channels, layer.kernel, code_length, n_kernels)
+            for c, layer in zip(channels, layers, strict=False)
+        ]
+        self.upsampling = nn.ModuleList(convs[:-1])
+        self.upsampling_kernels = [layer.kernel for layer in layers[:-1]]
+        self.output = convs[-1]
+
+    @torch.no_grad()
+    def start_at_background(self, value: float = -0.95) -> None:
+        """Let the output of an untrained decoder be near background instead of mid-grey.
+
+        Every one of the output layer's bias vectors becomes atanh(value), mixed by equal parts.
+        """
+        output = self.output
+        assert output.biases is not None
+        assert output.bias_mixture is not None
+        output.biases.fill_(float(torch.atanh(torch.tensor(value))))
+        output.bias_mixture.weight.zero_()
+        output.bias_mixture.bias.fill_(1 / output.biases.shape[1])
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        for block in self.residual_blocks:
+            x = block(x, style)
+        for conv, kernel in zip(self.upsampling, self.upsampling_kernels, strict=True):
+            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            x = conv(reflect_pad(x, kernel), style)
+            x = activation(normalise(x, self.norm))
+        return torch.tanh(self.output(reflect_pad(x, self.output.kernel_size), style))

@@ -1,0 +1,62 @@
+"""Tasks: which source sequences are to give which target, and how training draws them."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Task(NamedTuple):
+    """Source sequences → target sequence, as indices.
+
+    In training the order of the sources counts: the first is the one that is reconstructed.
+    """
+
+    sources: tuple[int, ...]
+    target: int
+
+    def label(self, names: Sequence[str]) -> tuple[str, str]:
+        """("t1+t2", "flair"): sources in the sequences' order, joined by +, and the target."""
+        return "+".join(names[i] for i in sorted(self.sources)), names[self.target]
+
+
+def mask_to_sequences(mask: int, n_sequences: int) -> tuple[int, ...]:
+    """Sequences that a split CSV's mask names; its highest of S bits is the first sequence."""
+    return tuple(i for i in range(n_sequences) if mask >> (n_sequences - 1 - i) & 1)
+
+
+def sequences_to_mask(sequences: Sequence[int], n_sequences: int) -> int:
+    """The mask that names `sequences`."""
+    return sum(1 << (n_sequences - 1 - i) for i in sequences)
+
+
+def all_tasks(n_sequences: int) -> list[Task]:
+    """Every source set with every target outside it: 28 tasks for four sequences."""
+    return [
+        Task(sources, target)
+        for size in range(1, n_sequences)
+        for sources in combinations(range(n_sequences), size)
+        for target in range(n_sequences)
+        if target not in sources
+    ]
+
+
+def translation_pairs(sequences: Sequence[int]) -> list[Task]:
+    """Every ordered pair (source, target) of the sequences, equal ones included."""
+    return [Task((source,), target) for source in sequences for target in sequences]
+
+
+def sample_translation(available: Sequence[int], rng: np.random.Generator) -> Task:
+    """Stage 1's task: a random source and a random target among the available, maybe equal."""
+    source, target = rng.choice(available, size=2)
+    return Task((int(source),), int(target))
+
+
+def sample_fusion_task(available: Sequence[int], rng: np.random.Generator) -> Task:
+    """Stage 2's task: the first k of the shuffled available sequences, k uniform in 1..n, as
+    sources; as target a random one of the rest, of all where none is left."""
+    shuffled = [int(i) for i in rng.permutation(available)]
+    k = int(rng.integers(1, len(shuffled) + 1))
+    target = rng.choice(shuffled[k:] or shuffled)
+    return Task(tuple(shuffled[:k]), int(target))
