@@ -17,5 +17,5 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 def _report(error: UserError) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
     return 2

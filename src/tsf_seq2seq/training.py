@@ -62,7 +62,9 @@ def train(
     validator = Validator(validation, stage, config)
     log = TrainingLog(folder, progress.step)
     stream = iter(CropStream(training, config, stage.sample_task, progress.position))
-    bar = tqdm(total=config.train.steps, initial=progress.step, unit="crop", desc=stage.title)
+    bar = tqdm(total=config.train.steps, initial=progress.step, unit="step", desc=stage.title)
+
+    first_step, begun = progress.step, time.perf_counter()
 
     with _interruptible() as interrupted, bar:
         while progress.step < config.train.steps:
@@ -83,9 +85,10 @@ def train(
             step, ends = progress.step, progress.step == config.train.steps
             if step % config.train.log_steps == 0:
                 means = [value / config.train.log_steps for value in progress.sums]
-                rate = optimizer.param_groups[0]["lr"]
-                log.training(step, progress.position.epoch, rate, means, progress.seconds)
-                bar.set_postfix(loss=f"{means[0]:.4f}", psnr=f"{progress.best_psnr:.2f}")
+                lr = optimizer.param_groups[0]["lr"]
+                log.training(step, progress.position.epoch, lr, means, progress.seconds)
+                pace = (step - first_step) * config.train.batch_size / (time.perf_counter() - begun)
+                bar.set_postfix_str(f"loss {means[0]:.4f}, {pace:.1f} crops/s")
                 progress.sums = [0.0] * 4
             if step % config.train.image_steps == 0 or ends:
                 log.images(step, network, crop.images[:1].to(device))

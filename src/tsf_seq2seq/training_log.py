@@ -26,7 +26,8 @@ class TrainingLog:
         """Go on in `folder` after `step`; what was logged past it (by a killed run) is dropped."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.path = folder, folder / "log.csv"
-        rows = [row for row in read_log(self.path) if int(row["step"]) <= step] if step else []
+        logged = read_log(self.path) if step and self.path.exists() else []
+        rows = [row for row in logged if int(row["step"]) <= step]
         write_atomically(self.path, lambda temporary: _write_rows(temporary, rows))
         self.file = open(self.path, "a", newline="", encoding="utf-8")  # noqa: SIM115  (kept open)
         self.writer = csv.DictWriter(self.file, COLUMNS)

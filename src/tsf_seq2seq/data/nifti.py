@@ -96,7 +96,7 @@ def read_image(path: Path) -> nib.Nifti1Image:
         image = image_class.from_bytes(content)
         header = image.header
         voxel_bytes = int(header["bitpix"]) // 8
-        expected = int(header["vox_offset"]) + math.prod(image.shape) * voxel_bytes
+        expected = int(image.dataobj.offset) + math.prod(image.shape) * voxel_bytes
     except Exception as error:
         raise UserError(f"{path} has a damaged NIfTI header ({error})") from None
     if len(content) < expected:

@@ -176,3 +176,4 @@ def _unchanged(item: object) -> object:
 
 def _leave_signals_to_the_main_process(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

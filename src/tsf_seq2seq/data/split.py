@@ -93,7 +93,7 @@ def draw_masks(
     of its own.
     """
     patterns = np.arange(1, 2**n_sequences - 1)
-    rounds = -(-len(names) // len(patterns))
+    rounds = max(1, -(-len(names) // len(patterns)))
     masks = np.concatenate([rng.permutation(patterns) for _ in range(rounds)])[: len(names)]
     rows = []
     for name, mask in zip(names, masks.tolist(), strict=True):
