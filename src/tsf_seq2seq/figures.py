@@ -1,9 +1,11 @@
 """Figures: training curves, and sources, target and synthesis side by side."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -35,27 +37,51 @@ def save_figure(figure: Figure, path: Path) -> None:
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120))
 
 
-def plot_examples(rows: Sequence[tuple[str, Mapping[str, np.ndarray | None]]], path: Path) -> None:
-    """One row of axial slices per example: (row label, panel title → slice (H, W) in [-1, 1]).
+@dataclass(frozen=True)
+class Example:
+    """One row of a picture of examples: a label, and panels (title → axial slice (H, W)).
 
-    Titles are those of the first row; a None leaves the panel empty. Panels named "error" show
-    |synthesis − target| from 0 to 0.5.
+    Slices are in [-1, 1]; a None stands for a missing sequence. The panel "error" holds
+    |synthesis − target|.
     """
-    titles = list(rows[0][1])
-    figure = Figure(figsize=(1.55 * len(titles), 1.75 * len(rows) + 0.3), layout="constrained")
-    grid = figure.subplots(len(rows), len(titles), squeeze=False)
-    for axes_row, (label, panels) in zip(grid, rows, strict=True):
-        for axes, title in zip(axes_row, titles, strict=True):
-            image = panels[title]
+
+    label: str
+    panels: Mapping[str, np.ndarray | None]
+
+
+def plot_examples(examples: Sequence[Example], path: Path) -> None:
+    """One row per example, with the titles of the first one's panels.
+
+    Grey runs from -1 (background) to 0.25, a little above the 99th percentile (0), the error from
+    0 to 0.5.
+    """
+    titles = list(examples[0].panels)
+    figure = Figure(figsize=(1.3 * len(titles), 1.35 * len(examples) + 0.2), facecolor="white")
+    grid = figure.subplots(
+        len(examples),
+        len(titles),
+        squeeze=False,
+        gridspec_kw={"wspace": 0.03, "hspace": 0.03, "left": 0.06, "right": 0.995},
+    )
+    for row, example in enumerate(examples):
+        for column, title in enumerate(titles):
+            axes = grid[row, column]
             axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
-            if image is None:
-                axes.text(0.5, 0.5, "missing", ha="center", va="center", transform=axes.transAxes)
-            elif title == "error":
-                axes.imshow(image, cmap="magma", vmin=0, vmax=0.5)
-            else:
-                axes.imshow(image, cmap="gray", vmin=-1, vmax=1)
-            if axes_row is grid[0]:
+            _show(axes, title, example.panels[title])
+            if row == 0:
                 axes.set_title(title, fontsize=9)
-        axes_row[0].set_ylabel(label, fontsize=8)
+        grid[row, 0].set_ylabel(example.label, fontsize=7)
+    figure.subplots_adjust(top=1 - 0.25 / figure.get_figheight(), bottom=0.01)
     save_figure(figure, path)
+
+
+def _show(axes: Axes, title: str, image: np.ndarray | None) -> None:
+    axes.spines[:].set_visible(False)
+    if image is None:
+        axes.set_facecolor("0.92")
+        axes.text(0.5, 0.5, "missing", ha="center", va="center", transform=axes.transAxes)
+        axes.set_box_aspect(1)
+    elif title == "error":
+        axes.imshow(image, cmap="magma", vmin=0, vmax=0.5)
+    else:
+        axes.imshow(image, cmap="gray", vmin=-1, vmax=0.25)

@@ -1,6 +1,7 @@
 """Synthesis of whole windows: every source encoded once, every task decoded from the features."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,35 +11,56 @@ from tsf_seq2seq.architecture import Network
 from tsf_seq2seq.models import TSFSeq2Seq
 from tsf_seq2seq.tasks import Task
 
+Features = Mapping[int, Tensor]  # source → its feature (N, c, h, w) of N stacks
+Key = TypeVar("Key")
+
 
 @torch.inference_mode()
-def synthesize(
+def run_stacks(
     network: Network,
     stacks: np.ndarray,
-    tasks: Iterable[Task],
+    sources: Iterable[int],
     batch_size: int,
-    centre_only: bool = True,
-) -> dict[Task, np.ndarray]:
-    """Each task's output for slice stacks (S, N, C, H, W) of one subject.
+    decode: Callable[[Features], Mapping[Key, np.ndarray]],
+) -> dict[Key, np.ndarray]:
+    """Encode slice stacks (S, N, C, H, W), batch by batch, and join what `decode` makes of them.
 
-    Gives the centre slices (N, H, W), or with `centre_only` false all slices (N, C, H, W). A
-    Seq2Seq takes tasks of one source. Work runs where the network is, `batch_size` stacks at once.
+    Each of the `sources` is encoded once a batch, where the network is; `decode` gives arrays whose
+    first axis runs over the batch's stacks.
     """
-    tasks = list(tasks)
-    sources = sorted({source for task in tasks for source in task.sources})
     device = next(network.parameters()).device
-    size = stacks.shape[-2:]
-    outputs: dict[Task, list[np.ndarray]] = {task: [] for task in tasks}
+    parts: dict[Key, list[np.ndarray]] = {}
+    sources = sorted(sources)
     network.eval()
     for start in range(0, stacks.shape[1], batch_size):
-        batch = np.ascontiguousarray(stacks[:, start : start + batch_size])
-        images = torch.from_numpy(batch).to(device)  # (S, N, C, H, W)
-        features = {source: encode_source(network, images[source]) for source in sources}
-        for task in tasks:
-            output = decode_task(network, features, task, size)  # (N, C, H, W)
-            output = output[:, output.shape[1] // 2] if centre_only else output
-            outputs[task].append(output.float().cpu().numpy())
-    return {task: np.concatenate(parts) for task, parts in outputs.items()}
+        batch = stacks[:, start : start + batch_size]
+        features = {
+            source: encode_source(
+                network, torch.from_numpy(np.ascontiguousarray(batch[source])).to(device)
+            )
+            for source in sources
+        }
+        for key, output in decode(features).items():
+            parts.setdefault(key, []).append(output)
+    return {key: np.concatenate(arrays) for key, arrays in parts.items()}
+
+
+def synthesize(
+    network: Network, stacks: np.ndarray, tasks: Sequence[Task], batch_size: int
+) -> dict[Task, np.ndarray]:
+    """Each task's output (N, C, H, W) for slice stacks (S, N, C, H, W) of one subject.
+
+    A Seq2Seq takes tasks of one source.
+    """
+
+    def decode(features: Features) -> dict[Task, np.ndarray]:
+        size = stacks.shape[-2:]
+        return {
+            task: decode_task(network, features, task, size).float().cpu().numpy() for task in tasks
+        }
+
+    sources = {source for task in tasks for source in task.sources}
+    return run_stacks(network, stacks, sources, batch_size, decode)
 
 
 def encode_source(network: Network, images: Tensor) -> Tensor:
@@ -49,7 +71,7 @@ def encode_source(network: Network, images: Tensor) -> Tensor:
 
 def decode_task(
     network: Network,
-    features: Mapping[int, Tensor],
+    features: Features,
     task: Task,
     size: Sequence[int],
     attention: bool = True,

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,17 +61,17 @@ def train(
     progress = _prepare_folder(folder, config, network, optimizer, resume)
     validator = Validator(validation, stage, config)
     log = TrainingLog(folder, progress.step)
-    stream = iter(CropStream(training, config, stage.sample_task, progress.position))
+    stream = CropStream(training, config, stage.sample_task, progress.position)
     bar = tqdm(total=config.train.steps, initial=progress.step, unit="step", desc=stage.title)
 
     first_step, begun = progress.step, time.perf_counter()
 
-    with _interruptible() as interrupted, bar:
+    with _interruptible() as interrupted, closing(iter(stream)) as crops, bar:
         while progress.step < config.train.steps:
             started = time.perf_counter()
 
             # --- one step on one crop
-            crop, progress.position = next(stream)
+            crop, progress.position = next(crops)
             _set_learning_rate(optimizer, config, progress.position.epoch)
             terms, loss = _step(network, stage, crop, perceptual, optimizer, config, device)
             progress.step += 1
@@ -132,7 +132,7 @@ class Validator:
             blocks = stacks(window.of(images), height)
             blocks = blocks[:, central(blocks.shape[1], data.validation_stacks)]  # (S, N, C, H, W)
             tasks = self.stage.validation_tasks(subject)
-            outputs = synthesize(network, blocks, tasks, VALIDATION_BATCH, centre_only=False)
+            outputs = synthesize(network, blocks, tasks, VALIDATION_BATCH)
             values += [psnr(blocks[task.target], outputs[task]) for task in tasks]
         network.train()
         return float(np.mean(values))

@@ -5,6 +5,7 @@ import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -94,9 +95,8 @@ def read_image(path: Path) -> nib.Nifti1Image:
         raise UserError(f"{path} is not a NIfTI file")
     try:
         image = image_class.from_bytes(content)
-        header = image.header
-        voxel_bytes = int(header["bitpix"]) // 8
-        expected = int(image.dataobj.offset) + math.prod(image.shape) * voxel_bytes
+        proxy: Any = image.dataobj
+        expected = proxy.offset + math.prod(proxy.shape) * proxy.dtype.itemsize
     except Exception as error:
         raise UserError(f"{path} has a damaged NIfTI header ({error})") from None
     if len(content) < expected:

@@ -5,7 +5,7 @@ the stream can be entered anew and reading processes don't change it.
 """
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -79,7 +79,8 @@ class CropStream:
         self.plan = _Plan(self.visits.available, config, start)
         self.workers = config.data.workers
 
-    def __iter__(self) -> Iterator[tuple[Crop, Position]]:
+    def __iter__(self) -> Generator[tuple[Crop, Position], None, None]:
+        """Close it when done: that ends the reading processes, which hear no signal."""
         loader = DataLoader(
             self.visits,
             batch_size=None,

@@ -57,6 +57,12 @@ def stacks(volumes: np.ndarray, height: int) -> np.ndarray:
     return np.moveaxis(windows, -1, -3)
 
 
+def centre_slices(volumes: np.ndarray, height: int) -> np.ndarray:
+    """The centre slice of every stack of `height`: (S, Z, Y, X) → (S, Z − height + 1, Y, X)."""
+    half = height // 2
+    return volumes[:, half : volumes.shape[1] - half]
+
+
 def pad_to(volumes: np.ndarray, crop: tuple[int, int]) -> np.ndarray:
     """Surround (..., Y, X) with background, evenly, where an axis is shorter than the crop."""
     missing = [max(0, wanted - size) for wanted, size in zip(crop, volumes.shape[-2:], strict=True)]

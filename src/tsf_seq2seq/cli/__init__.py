@@ -1,0 +1,6 @@
+"""The command line: what the scripts under src/ run."""
+
+from tsf_seq2seq.cli.evaluate import evaluate_seq2seq, evaluate_tsf_seq2seq
+from tsf_seq2seq.cli.train import train_seq2seq, train_tsf_seq2seq
+
+__all__ = ["evaluate_seq2seq", "evaluate_tsf_seq2seq", "train_seq2seq", "train_tsf_seq2seq"]

@@ -1,0 +1,173 @@
+"""The evaluation scripts."""
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from tsf_seq2seq.backbones import find_weights
+from tsf_seq2seq.cli.common import (
+    add_config_arguments,
+    add_device_argument,
+    add_tsf_arguments,
+    experiment,
+    load_seq2seq,
+    load_tsf,
+)
+from tsf_seq2seq.config import Config, to_mapping
+from tsf_seq2seq.data.subjects import Subject, find_subjects
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.evaluation import Protocol, TasksOf, complete_tasks, evaluate
+from tsf_seq2seq.methods import (
+    BASELINES,
+    TSF_METHODS,
+    Methods,
+    Seq2SeqAverage,
+    fit_baselines,
+    seq2seq_method,
+    tsf_methods,
+)
+from tsf_seq2seq.metrics import LPIPS
+from tsf_seq2seq.scores import Score, Table, by_inputs, by_task, markdown_table, write_tables
+from tsf_seq2seq.stages import missing_target_tasks
+from tsf_seq2seq.tasks import Task
+
+AVERAGE = "seq2seq_average"
+
+
+def evaluate_seq2seq(description: str) -> None:
+    """The stage 1 evaluation script: every source alone to every sequence on disk."""
+    parser = argparse.ArgumentParser(description=description)
+    add_device_argument(parser)
+    add_config_arguments(parser, required=False)
+    parser.add_argument(
+        "-m", "-l", "--load", type=Path, required=True, metavar="PTH", help="stage 1 weights"
+    )
+    _add_evaluation_arguments(parser)
+    arguments = parser.parse_args()
+    config = experiment(arguments)
+    network = load_seq2seq(arguments.load, config, arguments.device)
+
+    def tasks_of(subject: Subject) -> list[Task]:
+        return [Task((i,), j) for i in subject.available for j in subject.on_disk]
+
+    method = seq2seq_method(network, config.seq2seq.slices, arguments.batch_size)
+    scores = _run(arguments, config, [method], tasks_of, [arguments.load])
+    rows = by_task(scores)
+    headings = ("source", "target", "method")
+    write_tables(arguments.output, "Single-source synthesis", {"Per pair": (headings, rows)})
+    print(markdown_table(headings, rows))
+    _say_where(arguments)
+
+
+def evaluate_tsf_seq2seq(description: str) -> None:
+    """The stage 2 evaluation script: the paper's protocol (Table 1), or all tasks."""
+    parser = argparse.ArgumentParser(description=description)
+    add_tsf_arguments(parser)
+    _add_evaluation_arguments(parser)
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=(*TSF_METHODS, AVERAGE, *BASELINES),
+        default=["tsf"],
+        help="what to score; predictions are saved of the first",
+    )
+    parser.add_argument(
+        "--stage1",
+        type=Path,
+        metavar="PTH",
+        help=f"stage 1 weights for {AVERAGE} (else -m's)",
+    )
+    parser.add_argument(
+        "--all-tasks", action="store_true", help="every source set and missing target per subject"
+    )
+    arguments = parser.parse_args()
+    config = experiment(arguments)
+    methods, files = _chosen_methods(arguments, config)
+
+    def tasks_of(subject: Subject) -> list[Task]:
+        if arguments.all_tasks:
+            return complete_tasks(subject, len(config.data.sequences))
+        return missing_target_tasks(subject)
+
+    scores = _run(arguments, config, methods, tasks_of, files)
+    table_1: Table = (("inputs", "method"), by_inputs(scores))
+    tables = {"By number of inputs": table_1}
+    if arguments.all_tasks:
+        tables["By task"] = (("sources", "target", "method"), by_task(scores))
+    write_tables(arguments.output, "Synthesis of missing sequences", tables)
+    print(markdown_table(*table_1))
+    _say_where(arguments)
+
+
+def _chosen_methods(
+    arguments: argparse.Namespace, config: Config
+) -> tuple[list[Methods], list[Path]]:
+    """The methods asked for, that of the first name first, and the weights files they use."""
+    names, height = list(dict.fromkeys(arguments.methods)), config.seq2seq.slices
+    methods: list[Methods] = []
+    files = [path for path in (arguments.load, arguments.seq2seq) if path]
+    network = load_tsf(arguments, config)
+    of_tsf = [name for name in names if name in TSF_METHODS]
+    if of_tsf:
+        methods.append(tsf_methods(network, of_tsf, height, arguments.batch_size))
+    if AVERAGE in names:
+        stage1 = arguments.stage1 or arguments.seq2seq
+        if stage1 is None:
+            raise UserError(f"{AVERAGE} needs stage 1's weights: give them with --stage1 or -m")
+        average = load_seq2seq(stage1, config, arguments.device)
+        methods.append(Seq2SeqAverage(average, height, arguments.batch_size))
+        files.append(stage1)
+    methods += fit_baselines(config, names)
+    return sorted(methods, key=lambda method: names.index(method.names[0])), files
+
+
+def _add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--max-subjects", type=_positive, metavar="N", help="only the first N")
+    parser.add_argument("--max-slices", type=_positive, metavar="N", help="only the central N")
+    parser.add_argument("--batch-size", type=_positive, default=8, help="stacks at once")
+    parser.add_argument("--no-predictions", action="store_true", help="write no NIfTI files")
+    parser.add_argument("--lpips-weights", type=Path, metavar="PTH", help="AlexNet for LPIPS")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+_positive.__name__ = "whole number from 1"  # argparse's message names it
+
+
+def _run(
+    arguments: argparse.Namespace,
+    config: Config,
+    methods: Sequence[Methods],
+    tasks_of: TasksOf,
+    files: Sequence[Path],
+) -> list[Score]:
+    lpips = None
+    if arguments.lpips_weights or find_weights("alexnet"):
+        lpips = LPIPS(arguments.device, arguments.lpips_weights)
+    else:
+        print("LPIPS is left out: AlexNet's weights were not found (make weights brings them)")
+    data = to_mapping(config.data)
+    identity = {
+        "weights": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
+        "methods": [name for method in methods for name in method.names],
+        "all_tasks": getattr(arguments, "all_tasks", False),
+        "max_slices": arguments.max_slices,
+        "lpips": lpips is not None,
+        "data": {key: data[key] for key in ("root", "test", "sequences", "slices", "crop")},
+    }
+    protocol = Protocol(
+        tasks_of, methods, lpips, identity, not arguments.no_predictions, arguments.max_slices
+    )
+    subjects = find_subjects(config.data, config.data.test)[: arguments.max_subjects]
+    return evaluate(config, subjects, protocol, arguments.output)
+
+
+def _say_where(arguments: argparse.Namespace) -> None:
+    print(f"metrics.csv, tables, examples and predictions are in {arguments.output}")

@@ -1,0 +1,156 @@
+"""Scores of synthesized volumes: metrics.csv, and the tables made of it."""
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files import write_atomically, write_text
+
+METRICS = ("psnr", "ssim", "lpips", "lpips_per_slice")
+HEADINGS = ("PSNR (dB)", "SSIM", "LPIPS (sum)", "LPIPS (mean)")
+DECIMALS = (2, 3, 2, 4)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One synthesized volume against the real one: a row of metrics.csv.
+
+    `sources` in the sequences' order, joined by +; psnr in dB; lpips summed over slices, as in the
+    paper, and its mean per slice, both nan where LPIPS's weights were not found.
+    """
+
+    name: str
+    sources: str
+    target: str
+    method: str
+    psnr: float
+    ssim: float
+    lpips: float
+    lpips_per_slice: float
+
+    @property
+    def n_inputs(self) -> int:
+        return self.sources.count("+") + 1
+
+
+Group = tuple[object, ...]  # what the scores of one row of a table share
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and standard deviation (ddof 0) of every metric over `pairs` volume pairs."""
+
+    pairs: int
+    mean: Mapping[str, float]
+    std: Mapping[str, float]
+
+
+Table = tuple[Sequence[str], Mapping[Group, Summary]]  # headings of the groups, rows
+
+
+def write_scores(path: Path, scores: Iterable[Score]) -> None:
+    """Write metrics.csv, all or nothing."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [field.name for field in fields(Score)])
+            writer.writeheader()
+            writer.writerows(asdict(score) for score in scores)
+
+    write_atomically(path, write)
+
+
+def read_scores(path: Path) -> list[Score]:
+    """Scores of a metrics.csv; UserError where it is missing or not one."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [_parse_row(row) for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        raise UserError(f"{path} is not a metrics.csv of this software ({error!r})") from None
+
+
+def summarise(scores: Iterable[Score], group: Callable[[Score], Group]) -> dict[Group, Summary]:
+    """Scores by group, in order of first appearance."""
+    groups: dict[Group, list[Score]] = {}
+    for score in scores:
+        groups.setdefault(group(score), []).append(score)
+    return {
+        key: Summary(
+            len(members),
+            {metric: float(np.mean(_values(members, metric))) for metric in METRICS},
+            {metric: float(np.std(_values(members, metric))) for metric in METRICS},
+        )
+        for key, members in groups.items()
+    }
+
+
+def by_inputs(scores: Sequence[Score]) -> dict[Group, Summary]:
+    """(number of inputs, method), sorted by number: the paper's Table 1."""
+    summary = summarise(scores, lambda score: (score.n_inputs, score.method))
+    return dict(sorted(summary.items(), key=lambda item: int(str(item[0][0]))))
+
+
+def by_task(scores: Sequence[Score]) -> dict[Group, Summary]:
+    """(sources, target, method)."""
+    return summarise(scores, lambda score: (score.sources, score.target, score.method))
+
+
+def markdown_table(headings: Sequence[str], rows: Mapping[Group, Summary]) -> str:
+    """Markdown with one row per group: its key, pairs, and mean ± standard deviation."""
+    shown = [i for i in range(len(METRICS)) if any(not _missing(s, i) for s in rows.values())]
+    cells = [[*headings, "pairs", *(HEADINGS[i] for i in shown)]]
+    for key, summary in rows.items():
+        cells.append([*map(str, key), str(summary.pairs), *(_cell(summary, i) for i in shown)])
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in cells]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def write_tables(folder: Path, title: str, tables: Mapping[str, Table]) -> None:
+    """Write table.md and table.json; `tables`: caption → (key headings, rows)."""
+    texts = [f"# {title}"]
+    content = {}
+    for caption, (headings, rows) in tables.items():
+        texts += [f"## {caption}", markdown_table(headings, rows)]
+        content[caption] = [
+            dict(zip(headings, key, strict=True)) | _json_values(summary)
+            for key, summary in rows.items()
+        ]
+    write_text(folder / "table.md", "\n\n".join(texts) + "\n")
+    write_text(folder / "table.json", json.dumps(content, indent=1) + "\n")
+
+
+def _parse_row(row: Mapping[str, str]) -> Score:
+    values = [float(row.get(metric) or "nan") for metric in METRICS]
+    return Score(row["name"], row["sources"], row["target"], row["method"], *values)
+
+
+def _json_values(summary: Summary) -> dict[str, object]:
+    values: dict[str, object] = {"pairs": summary.pairs}
+    for metric in METRICS:
+        mean, std = summary.mean[metric], summary.std[metric]
+        finite = math.isfinite(mean)
+        values[metric] = {"mean": mean, "std": std} if finite else None
+    return values
+
+
+def _values(scores: Sequence[Score], metric: str) -> list[float]:
+    return [getattr(score, metric) for score in scores]
+
+
+def _missing(summary: Summary, index: int) -> bool:
+    return math.isnan(summary.mean[METRICS[index]])
+
+
+def _cell(summary: Summary, index: int) -> str:
+    mean, std = summary.mean[METRICS[index]], summary.std[METRICS[index]]
+    decimals = DECIMALS[index]
+    return "–" if math.isnan(mean) else f"{mean:.{decimals}f} ± {std:.{decimals}f}"
