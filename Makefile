@@ -50,7 +50,7 @@ clean-demo:
 	rm -rf $(DEMO) $(PHANTOM)
 
 test: $(VENV)/installed-dev $(VENV)/weights
-	$(BIN)/python -m pytest --cov=tsf_seq2seq --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov=tsf_seq2seq --cov-report=term
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -1,21 +1,70 @@
-"""Reference arrays and small networks that several tests share."""
+"""Reference arrays, small networks and small data sets that several tests share."""
 
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
+from tsf_seq2seq.errors import run_script
 from tsf_seq2seq.models import TSFSeq2Seq
 from tsf_seq2seq.published import load_published
 
 REFERENCE = Path(__file__).parent / "reference"
 REPOSITORY = Path(__file__).parent.parent
+SEQUENCES = ("t1", "t1ce", "t2", "flair")
+LPS_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
+TINY_SHAPE = (24, 20, 12)  # voxels x, y, z
+TINY_YAML = """
+seq2seq:
+  slices: 3
+  sequence_code: 8
+  kernels: 2
+  encoder_channels: [4, 16]
+  encoder_kernels: [3, 3]
+  encoder_strides: [1, 2]
+  encoder_residual_blocks: 1
+  lstm_channels: 16
+  lstm_layers: 1
+  decoder_channels: [4, 3]
+  decoder_kernels: [3, 3]
+  decoder_residual_blocks: 1
+fusion:
+  attention_channels: [16]
+  attention_kernels: [3]
+  kernels: 2
+data:
+  root: {root}
+  train: {root}/train.csv
+  valid: {root}/valid.csv
+  test: {root}/test.csv
+  slices: 12
+  crop: [16, 16]
+  validation_stacks: 4
+  workers: 0
+perceptual:
+  backbone: none
+train:
+  output: {output}
+  steps: 6
+  lr: 1e-3
+  schedule_epochs: 10
+  crops_per_visit: 2
+  log_steps: 1
+  image_steps: 1000
+  validation_steps: 3
+  checkpoint_steps: 2
+"""
 
 
 @pytest.fixture(autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+def _few_threads() -> None:
+    """Two, or as many as OMP_NUM_THREADS says: more than there are cores slow each other down."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +80,86 @@ def reference_model() -> TSFSeq2Seq:
     model = load_published(folder / "config.yaml", folder / "seq2seq.pth", folder / "tsf.pth")
     assert isinstance(model, TSFSeq2Seq)
     return model
+
+
+def blob(seed: int, shape: tuple[int, int, int] = TINY_SHAPE) -> np.ndarray:
+    """An int16 volume (x, y, z): a bright noisy ellipsoid on background 0."""
+    rng = np.random.default_rng(seed)
+    axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
+    radius = np.sqrt(sum((axis - rng.uniform(-0.2, 0.2)) ** 2 for axis in axes))
+    inside = np.clip(1.1 - radius, 0, None) * rng.uniform(500, 1500)
+    return (inside * rng.uniform(0.8, 1.2, shape)).astype(np.int16)
+
+
+def save_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray = LPS_AFFINE) -> Path:
+    """Write voxels (x, y, z) as NIfTI; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+    return path
+
+
+def sequence_file(root: Path, subject: int, sequence: str) -> Path:
+    """File of the tiny data set's subject 0 to 3."""
+    name = f"Tiny_0000{subject}"
+    return root / name / f"{name}_{sequence}.nii.gz"
+
+
+@pytest.fixture
+def tiny_dataset(tmp_path: Path) -> Path:
+    """Four subjects in BraTS 2021 layout: 0 and 1 to train on, 2 to validate, 3 to test on."""
+    root = tmp_path / "tiny"
+    for subject in range(4):
+        for index, sequence in enumerate(SEQUENCES):
+            save_nifti(sequence_file(root, subject, sequence), blob(10 * subject + index))
+    (root / "train.csv").write_text("Tiny_00000,15\nTiny_00001,15\n")
+    (root / "valid.csv").write_text("Tiny_00002,11\n")
+    (root / "test.csv").write_text("name,mask\nTiny_00003,10\n")
+    return root
+
+
+@pytest.fixture
+def tiny_config(tmp_path: Path, tiny_dataset: Path) -> Path:
+    """Settings of a tiny network and run on the tiny data set, for both stages."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY_YAML.format(root=tiny_dataset, output=tmp_path / "run"))
+    return path
+
+
+class Outcome:
+    """How a script ended: exit code, standard output, and standard error without progress bars."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out = code, out
+        lines = err.replace("\r", "\n").splitlines()
+        self.err = [line for line in lines if line.strip() and not is_progress(line)]
+
+    @property
+    def error(self) -> str:
+        """The one line of a user's mistake, without "error: "."""
+        assert self.code == 2, self.err
+        assert len(self.err) == 1, self.err
+        assert self.err[0].startswith("error: ")
+        assert "Traceback" not in self.err[0]
+        return self.err[0].removeprefix("error: ")
+
+
+def is_progress(line: str) -> bool:
+    """A tqdm bar."""
+    return re.search(r"\d+it \[|\d+/\d+ \[\d\d:\d\d", line) is not None
+
+
+@pytest.fixture
+def script(monkeypatch, capsys) -> Callable[..., Outcome]:
+    """Run a function of `tsf_seq2seq.cli` as its script does: script(train_seq2seq, "-c", …)."""
+
+    def run(main: Callable[[str], None], *arguments: object) -> Outcome:
+        monkeypatch.setattr("sys.argv", [main.__name__, *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            run_script(lambda: main("description"))
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Outcome(code, *capsys.readouterr())
+
+    return run

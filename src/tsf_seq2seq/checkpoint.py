@@ -13,7 +13,7 @@ from tsf_seq2seq.config import Config, config_from_mapping, to_mapping
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_atomically
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
-from tsf_seq2seq.weights import load_state, read_file, read_tensors
+from tsf_seq2seq.weights import check_tensors, load_state, read_file
 
 FORMAT = "tsf-seq2seq checkpoint"
 VERSION = 1
@@ -68,6 +68,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} has format version {content.get('version')}, but this software reads {VERSION}"
         )
+    if not isinstance(content.get("config"), dict):
+        raise UserError(f"{path} is damaged: it holds no settings")
+    check_tensors(content.get("weights"), path)
     return content
 
 
@@ -103,10 +106,10 @@ def load_tsf_weights(network: TSFSeq2Seq, path: Path, seq2seq: Path | None) -> N
             raise UserError(f"{path} holds TSF weights alone: give its Seq2Seq weights with -m")
         load_seq2seq_weights(network.seq2seq, seq2seq)
         load_state(network, published.tsf_names(state), path, besides="seq2seq.")
-    else:
+    else:  # it owns its Seq2Seq
         load_state(network, state, path)
 
 
 def _state_of(path: Path) -> dict[str, Tensor]:
     content = read_file(path)
-    return content["weights"] if is_checkpoint(content) else read_tensors(path)
+    return check_tensors(content.get("weights") if is_checkpoint(content) else content, path)

@@ -17,6 +17,7 @@ BRATS_SEQUENCES = {
     "t2": ("{name}/{name}_t2.nii.gz", "{name}/{name}-t2w.nii.gz"),
     "flair": ("{name}/{name}_flair.nii.gz", "{name}/{name}-t2f.nii.gz"),
 }
+BRATS_SEGMENTATION = ("{name}/{name}_seg.nii.gz", "{name}/{name}-seg.nii.gz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,9 @@ class DataConfig:
     test: Path = setting(Path("data/brats/test.csv"), "split CSV to evaluate on")
     sequences: dict[str, tuple[str, ...]] = setting(
         BRATS_SEQUENCES, "sequence names, in order, each with its file patterns"
+    )
+    segmentation: tuple[str, ...] = setting(
+        BRATS_SEGMENTATION, "file patterns of a tumour or lesion label map; may be empty"
     )
     use_all_sequences: bool = setting(
         True, "train on every sequence on disk, whatever the mask says"

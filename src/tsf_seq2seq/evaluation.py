@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.nifti import write_volume
 from tsf_seq2seq.data.slices import BACKGROUND, Window, central, central_window, centre_slices
-from tsf_seq2seq.data.subjects import Subject, Volumes, load_subject
+from tsf_seq2seq.data.subjects import Subject, Volumes, check_depth, load_subject
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.figures import Example, plot_examples
 from tsf_seq2seq.files import write_text
@@ -60,11 +60,10 @@ def evaluate(
             continue
         needed = sorted({index for task in tasks for index in (*task.sources, task.target)})
         volumes = load_subject(subject, config.data.slices, len(names), needed)
+        check_depth(volumes, config.seq2seq.slices)
         window = evaluation_window(config, volumes, protocol.max_stacks)
         images = window.of(volumes.images)
         targets = centre_slices(images, config.seq2seq.slices)
-        if targets.shape[1] < 1:
-            raise UserError(f"subject {subject.name} has {images.shape[1]} slices, too few")
         outputs: Outputs = {}
         for methods in protocol.methods:
             outputs |= methods.predict(images, tasks)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -35,6 +36,15 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, all or nothing."""
     FigureCanvasAgg(figure)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120))
+
+
+def save_figure_pair(figure: Figure, path_without_suffix: Path) -> None:
+    """Write a figure for a paper: `<path>.pdf` with editable text and `<path>.png`, 300 dpi."""
+    FigureCanvasAgg(figure)
+    for suffix in (".pdf", ".png"):
+        path = path_without_suffix.with_name(path_without_suffix.name + suffix)
+        with rc_context({"pdf.fonttype": 42}):
+            write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=300))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import warnings
 from pathlib import Path
 
-import lpips
 import numpy as np
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -45,6 +44,8 @@ class LPIPS:
 
         Raises `UserError` when AlexNet's weights are missing or unusable.
         """
+        import lpips  # brings torchvision, which takes seconds to import
+
         features = load_features("alexnet", weights)
         self.device = torch.device(device)
         self.batch_size = batch_size

@@ -87,7 +87,7 @@ def _convert(hint: Any, value: Any, origin: str, path: str) -> Any:
     """Value as the type `hint`; numbers may come as strings, as YAML 1.1 reads `1e-4`."""
     try:
         return _as_type(hint, value, origin, path)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         wanted = _describe(hint)
         raise UserError(f"{origin}: '{path}' must be {wanted}, not {value!r}") from None
 
@@ -140,7 +140,7 @@ def _as_scalar(hint: Any, value: Any) -> Any:
         number = float(value)
         if number != number or number in (float("inf"), float("-inf")):
             raise ValueError
-        if hint is int and number != int(number):
+        if hint is int and (number != int(number) or abs(number) >= 2**53):
             raise ValueError
         return hint(number) if isinstance(value, str) else hint(value)
     raise TypeError

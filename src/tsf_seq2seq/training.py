@@ -18,7 +18,7 @@ from tsf_seq2seq.checkpoint import checkpoint_config, read_checkpoint, save_chec
 from tsf_seq2seq.config import Config, to_mapping
 from tsf_seq2seq.data.sampling import Crop, CropStream, Position
 from tsf_seq2seq.data.slices import central, central_window, stacks
-from tsf_seq2seq.data.subjects import Subject, SubjectCache, find_subjects
+from tsf_seq2seq.data.subjects import Subject, SubjectCache, check_depth, find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.losses import PerceptualLoss
 from tsf_seq2seq.metrics import psnr
@@ -127,7 +127,9 @@ class Validator:
         data, height = self.config.data, self.config.seq2seq.slices
         values = []
         for subject in self.subjects:
-            images = self.cache.load(subject).images
+            volumes = self.cache.load(subject)
+            check_depth(volumes, height)
+            images = volumes.images
             window = central_window(images.shape[1:], data.slices, data.crop)
             blocks = stacks(window.of(images), height)
             blocks = blocks[:, central(blocks.shape[1], data.validation_stacks)]  # (S, N, C, H, W)
@@ -168,9 +170,10 @@ def _stop_unless_finite(loss: float, crop: Crop, step: int, config: Config, last
     if np.isfinite(loss):
         return
     sources, target = crop.task.label(list(config.data.sequences))
+    kept = f"; {last} keeps an earlier state" if last.exists() else ""
     raise UserError(
         f"the loss became {loss} at step {step}, on subject {', '.join(crop.names)} "
-        f"({sources} → {target}); {last} keeps the state before"
+        f"({sources} → {target}){kept}"
     )
 
 

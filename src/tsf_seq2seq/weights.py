@@ -1,6 +1,8 @@
 """Tensors from files, read without running code, and put into networks strictly."""
 
 import pickle
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,15 @@ def read_file(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"weights file {path} does not exist")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle protocol of foreign files
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f": it asks for {found[1]}" if found else ""
         raise UserError(
             f"{path} was refused: it is not a file of tensors and plain values alone, and could "
-            f"run code ({reason})"
+            f"run code{reason}"
         ) from None
     except Exception as error:  # torch raises RuntimeError, EOFError, KeyError, ... for damage
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -33,9 +38,15 @@ def read_file(path: Path) -> Any:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """A state dict: names → tensors."""
-    state = read_file(path)
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path} is not a state dict of tensors")
+    return check_tensors(read_file(path), path)
+
+
+def check_tensors(state: Any, origin: Path) -> dict[str, Tensor]:
+    """`state` itself where it is a state dict, else UserError."""
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
+        raise UserError(f"{origin} holds no state dict of tensors")
     return state
 
 

@@ -78,8 +78,11 @@ def _training_parser(description: str) -> argparse.ArgumentParser:
 
 def _training_config(arguments: argparse.Namespace) -> Config:
     overrides = list(arguments.set)
-    if arguments.output is not None:
-        overrides.append(f"train.output={arguments.output}")
     if arguments.seed is not None:
         overrides.append(f"train.seed={arguments.seed}")
-    return load_config(arguments.config, overrides)
+    config = load_config(arguments.config, overrides)
+    if arguments.output is None:
+        return config
+    return dataclasses.replace(
+        config, train=dataclasses.replace(config.train, output=arguments.output)
+    )

@@ -1,6 +1,7 @@
 """NIfTI files in and out: checked reading, and the way between a file's voxel order and LPS."""
 
 import gzip
+import logging
 import math
 import zlib
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_atomically
 
 NETWORK_ORIENTATION = ("L", "P", "S")  # the voxel order of BraTS files
+# nibabel reports what is wrong with a header on standard error; our own sentence does instead.
+logging.getLogger("nibabel").setLevel(logging.CRITICAL)
 GZIP_MAGIC = b"\x1f\x8b"
 SAME_GRID_MM = 0.1  # voxels of one subject's sequences may lie this far apart
 
@@ -74,6 +77,9 @@ def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
     affine = image.affine
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
         raise UserError(f"{path} has a singular affine, so that its orientation is unknown")
+    if image.get_data_dtype().kind not in "iuf":
+        kind = "complex numbers" if image.get_data_dtype().kind == "c" else "colours"
+        raise UserError(f"{path} holds {kind}, not intensities")
     try:
         voxels = image.get_fdata(dtype=np.float64, caching="unchanged").reshape(shape)
     except Exception as error:

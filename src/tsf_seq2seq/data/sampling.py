@@ -16,11 +16,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.slices import BACKGROUND, pad_to, random_crop
-from tsf_seq2seq.data.subjects import Subject, SubjectCache
+from tsf_seq2seq.data.subjects import Subject, SubjectCache, check_depth
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.tasks import Task
 
 SampleTask = Callable[[Sequence[int], np.random.Generator], Task]
+
+
+EMPTY_VISITS = 10  # visits per subject without a crop, after which the stream gives up
 
 
 class Position(NamedTuple):
@@ -90,9 +93,13 @@ class CropStream:
             worker_init_fn=_leave_signals_to_the_main_process,
         )
         skip = self.start.crops
+        empty = 0
         for visit, crops in loader:
             if isinstance(crops, UserError):
                 raise crops
+            empty = 0 if crops else empty + 1
+            if empty > EMPTY_VISITS * len(self.visits.subjects):
+                raise UserError("every training crop is all background: look at data.slices")
             for number, crop in enumerate(crops[skip:], start=skip + 1):
                 yield crop, Position(visit.epoch, visit.number, number)
             skip = 0
@@ -160,12 +167,9 @@ class _Visits(Dataset[tuple[Visit, "list[Crop] | UserError"]]):
 
     def _prepare(self, subject: Subject, height: int, rng: np.random.Generator) -> np.ndarray:
         """The subject's sequences (S, Z, Y, X), flipped left-right with p = 0.5."""
-        images = self.cache.load(subject).images
-        if images.shape[1] < height:
-            raise UserError(
-                f"subject {subject.name} has {images.shape[1]} axial slices, but a stack needs "
-                f"{height}"
-            )
+        volumes = self.cache.load(subject)
+        check_depth(volumes, height)
+        images = volumes.images
         if rng.random() < 0.5:
             images = images[..., ::-1]
         return pad_to(images, self.config.data.crop)

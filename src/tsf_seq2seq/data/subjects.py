@@ -89,15 +89,17 @@ def find_subjects(data: DataConfig, split: Path) -> list[Subject]:
     for name, mask in read_split(split, len(names)):
         files = find_files(data.root, name, data.sequences)
         available = mask_to_sequences(mask, len(names))
-        lacking = [names[i] for i in available if i not in files]
-        if lacking:
-            tried = ", ".join(p.replace("{name}", name) for p in data.sequences[lacking[0]])
-            raise UserError(
-                f"subject {name}: {lacking[0]} is named by its mask {mask} but has no file in "
-                f"{data.root} (tried {tried})"
-            )
+        for i in available:
+            if i not in files:
+                raise UserError(f"subject {name}: {missing_file(data, name, mask, names[i])}")
         subjects.append(Subject(name, available, files))
     return subjects
+
+
+def missing_file(data: DataConfig, name: str, mask: int, sequence: str) -> str:
+    """What is wrong where a subject's mask names a sequence that has no file."""
+    tried = ", ".join(p.replace("{name}", name) for p in data.sequences[sequence])
+    return f"{sequence} is named by its mask {mask} but has no file in {data.root} (tried {tried})"
 
 
 def find_files(root: Path, name: str, patterns: Patterns) -> dict[int, Path]:
@@ -136,25 +138,75 @@ def load_subject(
         path = subject.files[index]
         try:
             voxels, geometry = read_volume(path)
+            if images is None or first is None:
+                first = geometry
+                depth, height, width = reversed(geometry.lps().shape)
+                window = central(depth, slices)
+                shape = (n_sequences, window.stop - window.start, height, width)
+                images = np.full(shape, -1, dtype=np.float32)
+            check_same_grid(first, geometry, subject.files[indices[0]].name, path.name)
+            maxima[index] = positive_maximum(voxels, path)
         except UserError as error:
             raise UserError(f"subject {subject.name}: {error}") from error
-        if images is None or first is None:
-            first = geometry
-            depth, height, width = reversed(geometry.lps().shape)
-            window = central(depth, slices)
-            shape = (n_sequences, window.stop - window.start, height, width)
-            images = np.full(shape, -1, dtype=np.float32)
-        _check_same_grid(subject, first, geometry, subject.files[indices[0]], path)
-        maxima[index] = intensity_maximum(voxels)
-        if not maxima[index] > 0:
-            raise UserError(
-                f"subject {subject.name}: {path} is all but empty: its 99th percentile is "
-                f"{maxima[index] / 2:g}, but must be above 0"
-            )
         images[index] = normalise(geometry.to_network(voxels)[window], maxima[index])
     if images is None or first is None:
         raise UserError(f"subject {subject.name} has no sequence on disk")
     return Volumes(subject, images, window, first, maxima)
+
+
+def check_depth(volumes: Volumes, height: int) -> None:
+    """UserError unless the volumes have slices enough for one stack of `height`."""
+    depth = volumes.images.shape[1]
+    if depth < height:
+        raise UserError(
+            f"subject {volumes.subject.name} has {depth} axial slices, but a stack needs {height}"
+        )
+
+
+def check_same_grid(first: Geometry, other: Geometry, first_name: str, other_name: str) -> None:
+    """UserError unless two grids, brought to LPS order, are one."""
+    a, b = first.lps(), other.lps()
+    if a.shape != b.shape:
+        raise UserError(
+            f"{other_name} has shape {b.shape}, but {first_name} {a.shape}; the sequences must be "
+            "co-registered on one grid"
+        )
+    distance = a.distance_mm(b)
+    if distance > SAME_GRID_MM:
+        raise UserError(
+            f"the affines of {other_name} and {first_name} place the same voxel up to "
+            f"{distance:.3g} mm apart, more than {SAME_GRID_MM} mm"
+        )
+
+
+def positive_maximum(voxels: np.ndarray, path: Path) -> float:
+    """The intensity that becomes 1; UserError where the volume of `path` is all but empty."""
+    maximum = intensity_maximum(voxels)
+    if not maximum > 0:
+        raise UserError(
+            f"{path} is all but empty: its 99th percentile is {maximum / 2:g}, but must be above 0"
+        )
+    return maximum
+
+
+def find_segmentation(data: DataConfig, name: str) -> Path | None:
+    """A subject's label map, if it has one."""
+    return find_files(data.root, name, {"segmentation": data.segmentation}).get(0)
+
+
+def load_segmentation(path: Path, like: Geometry) -> np.ndarray:
+    """Labels (z, y, x) in LPS order, int16, 0 outside every lesion, on the whole grid.
+
+    Raises UserError where the file can't be read, isn't on the grid `like`, or holds values that
+    are no labels.
+    """
+    voxels, geometry = read_volume(path)
+    check_same_grid(like, geometry, "the subject's sequences", str(path))
+    labels = voxels.astype(np.int16)
+    odd = voxels[labels != voxels]
+    if odd.size:
+        raise UserError(f"{path} is no label map: it holds the value {odd[0]:g}")
+    return geometry.to_network(labels)
 
 
 class SubjectCache:
@@ -188,20 +240,3 @@ def _parse_row(row: list[str], path: Path, n_sequences: int) -> tuple[str, int]:
             f"{largest}"
         )
     return row[0], int(mask)
-
-
-def _check_same_grid(
-    subject: Subject, first: Geometry, other: Geometry, first_path: Path, path: Path
-) -> None:
-    a, b = first.lps(), other.lps()
-    if a.shape != b.shape:
-        raise UserError(
-            f"subject {subject.name}: {path.name} has shape {b.shape}, but {first_path.name} "
-            f"{a.shape}; the sequences must be co-registered on one grid"
-        )
-    distance = a.distance_mm(b)
-    if distance > SAME_GRID_MM:
-        raise UserError(
-            f"subject {subject.name}: the affines of {path.name} and {first_path.name} place the "
-            f"same voxel up to {distance:.3g} mm apart, more than {SAME_GRID_MM} mm"
-        )

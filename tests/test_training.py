@@ -1,0 +1,393 @@
+"""Training runs: resuming exactly, stopping cleanly, and what they leave in their folder."""
+
+import csv
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+
+from tsf_seq2seq import training
+from tsf_seq2seq.checkpoint import (
+    load_model,
+    load_seq2seq_weights,
+    load_tsf_weights,
+    read_checkpoint,
+)
+from tsf_seq2seq.cli.train import new_network
+from tsf_seq2seq.config import Config, config_from_mapping, load_config
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.stages import SEQ2SEQ, TSF, freeze_encoder
+from tsf_seq2seq.training_log import COLUMNS
+
+CPU = torch.device("cpu")
+STAGES = {"stage 1": SEQ2SEQ, "stage 2": TSF}
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing in the library may catch it."""
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """No curves.png: its drawing takes longer than all steps."""
+    monkeypatch.setattr("tsf_seq2seq.training_log.plot_curves", lambda *_: None)
+
+
+@pytest.fixture
+def settings(tiny_config, tmp_path):
+    """settings(stage, folder, overrides…) of a tiny run."""
+
+    def make(stage: str, folder: str = "run", *overrides: str) -> Config:
+        fusion = ["fusion=null"] if stage == "stage 1" else []
+        output = f"train.output={tmp_path / folder}"
+        return load_config(tiny_config, [output, *fusion, *overrides])
+
+    return make
+
+
+def run(config: Config, stage: str = "stage 1", resume: bool = False) -> Path:
+    """Train in the config's folder, as the scripts do; the folder."""
+    network = new_network(config)
+    if isinstance(network, TSFSeq2Seq):
+        freeze_encoder(network)
+    training.train(config, network, STAGES[stage], CPU, resume)
+    return config.train.output
+
+
+def before_each_step(patch, act) -> None:
+    """Call `act` with the number of steps that the run has done."""
+    real, done = training._step, []
+
+    def step(*arguments):
+        act(len(done))
+        done.append(1)
+        return real(*arguments)
+
+    patch.setattr(training, "_step", step)
+
+
+def run_and_kill(monkeypatch, steps: int, *arguments, **options) -> None:
+    """A run whose process dies in the step after `steps` of them."""
+
+    def die(done: int) -> None:
+        if done == steps:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        before_each_step(patch, die)
+        with pytest.raises(Killed):
+            run(*arguments, **options)
+
+
+def log_of(folder: Path) -> list[dict[str, str]]:
+    """Rows of log.csv without the column of seconds."""
+    with open(folder / "log.csv", newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def check_same_run(folder: Path, wanted: Path) -> None:
+    """Logs, weights and optimizer state are equal bit for bit."""
+    assert log_of(folder) == log_of(wanted)
+    ours, theirs = (read_checkpoint(path / "last.pth") for path in (folder, wanted))
+    check_equal(ours["weights"], theirs["weights"])
+    for part in ("optimizer", "step", "position", "best_psnr", "sums"):
+        check_equal(ours["training"][part], theirs["training"][part])
+    best, other = (read_checkpoint(path / "best.pth")["weights"] for path in (folder, wanted))
+    check_equal(best, other)
+
+
+def check_equal(one, other) -> None:
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            check_equal(one[key], other[key])
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+# --- resuming
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_resuming_after_a_kill_is_exact(stage, settings, quick, monkeypatch):
+    whole = run(settings(stage, "whole"), stage)
+    assert [row["step"] for row in log_of(whole) if row["loss"]] == list("123456")
+    for steps in range(1, 6):
+        config = settings(stage, f"after {steps}")
+        run_and_kill(monkeypatch, steps, config, stage)
+        last = config.train.output / "last.pth"  # written every second step
+        assert last.exists() == (steps > 1)
+        if last.exists():
+            assert read_checkpoint(last)["training"]["step"] == steps // 2 * 2
+        check_same_run(run(config, stage, resume=True), whole)
+
+
+def test_resuming_twice_with_means_over_steps_and_workers(settings, quick, monkeypatch):
+    overrides = ["train.log_steps=3", "train.checkpoint_steps=1", "train.validation_steps=6"]
+    whole = run(settings("stage 1", "whole", *overrides))
+    config = settings("stage 1", "run", *overrides, "data.workers=1")
+    for steps in (2, 2):
+        run_and_kill(monkeypatch, steps, config, resume=True)
+    check_same_run(run(config, resume=True), whole)
+
+
+def test_going_on_for_longer(settings, quick, capsys):
+    short = settings("stage 1", "run", "train.steps=2")
+    run(short)
+    run(dataclasses.replace(short, train=dataclasses.replace(short.train, steps=6)), resume=True)
+    assert "resuming with train.steps = 6, which was 2" in capsys.readouterr().out
+    steps = [int(row["step"]) for row in log_of(short.train.output) if row["loss"]]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_resume_without_a_run_starts_afresh(settings, quick, capsys):
+    folder = run(settings("stage 1"), resume=True)
+    assert "does not exist: training starts from the beginning" in capsys.readouterr().out
+    assert read_checkpoint(folder / "last.pth")["training"]["step"] == 6
+
+
+def test_resume_with_a_lost_log(settings, quick):
+    config = settings("stage 1", "run", "train.steps=2")
+    (run(config) / "log.csv").unlink()
+    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=3))
+    folder = run(longer, resume=True)
+    assert [row["step"] for row in log_of(folder) if row["loss"]] == ["3"]
+
+
+def test_a_folder_in_use_is_refused(settings, quick):
+    config = settings("stage 1", "run", "train.steps=1")
+    before = (run(config) / "last.pth").read_bytes()
+    with pytest.raises(UserError, match="holds a run already: --resume goes on"):
+        run(config)
+    assert (config.train.output / "last.pth").read_bytes() == before
+
+
+def test_stage_2_does_not_resume_stage_1(settings, quick):
+    run(settings("stage 1", "run", "train.steps=1"))
+    with pytest.raises(UserError, match=r"last\.pth is of another architecture"):
+        run(settings("stage 2", "run", "train.steps=2"), "stage 2", resume=True)
+
+
+# --- stopping
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_signals_save_after_the_step(name, settings, quick, monkeypatch, capsys):
+    config = settings("stage 1", "run", "train.checkpoint_steps=1000")
+    number = signal.Signals[name]
+    before = signal.getsignal(number)
+
+    def interrupt(done: int) -> None:
+        if done == 2:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        before_each_step(patch, interrupt)
+        with pytest.raises(SystemExit) as end:
+            run(config)
+    assert end.value.code == 128 + number
+    assert f"stopped by {name} at step 3; --resume goes on from it" in capsys.readouterr().out
+    assert read_checkpoint(config.train.output / "last.pth")["training"]["step"] == 3
+    assert signal.getsignal(number) is before
+    whole = settings("stage 1", "whole", "train.checkpoint_steps=1000")
+    check_same_run(run(config, resume=True), run(whole))
+
+
+def test_sigterm_to_the_script(tiny_config, tmp_path):
+    command = [
+        sys.executable,
+        REPOSITORY / "src/train/seq2seq/train_brats_seq2seq_2d.py",
+        *("-c", tiny_config, "-o", tmp_path / "run", "--set", "train.steps=1000000"),
+        *("--set", "train.validation_steps=1000000", "--set", "train.checkpoint_steps=1000000"),
+        *("--set", "data.workers=1", "--set", "train.log_steps=1"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            deadline = time.monotonic() + 60
+            events = tmp_path / "run" / "tensorboard"
+            while not list(events.glob("events.out*")) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            time.sleep(0.5)  # the loop begins
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 143
+    (line,) = [line for line in out.splitlines() if line.startswith("stopped by")]
+    step = read_checkpoint(tmp_path / "run" / "last.pth")["training"]["step"]
+    assert line == f"stopped by SIGTERM at step {step}; --resume goes on from it"
+    assert step >= 1
+    assert "Traceback" not in err
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(settings, quick):
+    config = settings("stage 1", "run", "train.steps=2")
+    last = run(config) / "last.pth"
+    before = last.read_bytes()
+
+    def loss(*arguments):
+        terms = SEQ2SEQ.loss(*arguments)
+        return terms._replace(reconstruction=terms.reconstruction * float("nan"))
+
+    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=6))
+    with pytest.raises(UserError) as error:
+        training.train(
+            longer, new_network(longer), dataclasses.replace(SEQ2SEQ, loss=loss), CPU, resume=True
+        )
+    message = str(error.value)
+    assert message.startswith("the loss became nan at step 3, on subject Tiny_0000")
+    assert f"{last} keeps an earlier state" in message
+    assert last.read_bytes() == before
+
+
+# --- what a run leaves
+
+
+@pytest.fixture
+def folder(settings) -> Path:
+    return run(settings("stage 2"), "stage 2")
+
+
+def test_files_of_a_run(folder):
+    assert {path.name for path in folder.iterdir()} == {
+        "best.pth",
+        "curves.png",
+        "last.pth",
+        "log.csv",
+        "tensorboard",
+    }
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert any(path.name.startswith("events.out") for path in (folder / "tensorboard").iterdir())
+
+
+def test_log_of_a_run(folder):
+    lines = (folder / "log.csv").read_text().splitlines()
+    assert lines[0] == "step,epoch,lr,loss,reconstruction,perceptual,cycle,validation_psnr,seconds"
+    assert tuple(lines[0].split(",")) == COLUMNS
+    rows = log_of(folder)
+    assert [(row["step"], bool(row["loss"])) for row in rows] == [
+        ("1", True),
+        ("2", True),
+        ("3", True),
+        ("3", False),
+        ("4", True),
+        ("5", True),
+        ("6", True),
+        ("6", False),
+    ]
+    losses = [row for row in rows if row["loss"]]
+    assert [row["epoch"] for row in losses] == list("000011")  # 2 subjects, 2 crops a visit
+    rates = [float(row["lr"]) for row in losses]
+    assert rates[0] == pytest.approx(1e-3)
+    assert rates[5] == pytest.approx(1e-6 + (1e-3 - 1e-6) * 0.9**0.9)
+    for row in losses:
+        terms = [float(row[term]) for term in ("reconstruction", "perceptual", "cycle")]
+        assert terms[1:] == [0, 0]
+        assert float(row["loss"]) == pytest.approx(10 * terms[0], rel=1e-5)
+
+
+def test_best_holds_weights_and_settings_only(folder, settings):
+    best, last = (read_checkpoint(folder / name) for name in ("best.pth", "last.pth"))
+    assert best.keys() == {"format", "version", "config", "weights"}
+    assert last.keys() == best.keys() | {"training"}
+    assert config_from_mapping(best["config"], "best") == settings("stage 2")
+    psnr = max(float(row["validation_psnr"]) for row in log_of(folder) if row["validation_psnr"])
+    assert last["training"]["best_psnr"] == psnr
+    assert isinstance(load_model(folder / "best.pth"), TSFSeq2Seq)
+
+
+def test_stage_2_freezes_the_encoder_only(folder, settings):
+    before = new_network(settings("stage 2")).state_dict()
+    after = read_checkpoint(folder / "last.pth")["weights"]
+    frozen = ("seq2seq.encoder.", "seq2seq.encoder_lstm.")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not any(name.startswith(frozen) for name in changed)
+    for part in (
+        "fusion.",
+        "attention.",
+        "seq2seq.decoder.",
+        "seq2seq.decoder_lstm.",
+        "seq2seq.style.",
+    ):
+        assert any(name.startswith(part) for name in changed), part
+
+
+def test_stage_1_trains_everything(settings, quick):
+    config = settings("stage 1")
+    before = new_network(config).state_dict()
+    after = read_checkpoint(run(config) / "last.pth")["weights"]
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    # A bias before instance norm has no effect; biases of hidden HyperConvs and they stay near 0.
+    assert all("bias" in name for name in same)
+
+
+def test_weights_go_on_into_both_stages(folder, settings, quick):
+    stage_2 = load_model(folder / "best.pth")
+    network = new_network(settings("stage 1"))
+    load_seq2seq_weights(network, folder / "best.pth")
+    check_equal(network.state_dict(), stage_2.seq2seq.state_dict())
+    other = new_network(settings("stage 2", "other", "train.seed=1"))
+    load_tsf_weights(other, folder / "best.pth", None)
+    check_equal(other.state_dict(), stage_2.state_dict())
+
+
+def test_initial_weights_follow_the_seed(settings):
+    one, same, other = (
+        new_network(settings("stage 1", "run", f"train.seed={seed}")).state_dict()
+        for seed in (0, 0, 1)
+    )
+    check_equal(one, same)
+    assert not torch.equal(one["style.weight"], other["style.weight"])
+
+
+def test_validation_psnr_by_hand(settings, tiny_dataset):
+    config = settings("stage 2")
+    subjects = training.find_subjects(config.data, config.data.valid)
+    network = new_network(config).eval()
+    value = training.Validator(subjects, TSF, config)(network)
+    assert network.training
+    images = training.SubjectCache(12, 4, 0).load(subjects[0]).images
+    block = images[:, :, 2:18, 4:20]  # central 16 × 16 of 20 × 24, and stacks 3 to 6 of 10
+    errors = []
+    with torch.no_grad():
+        for z in range(3, 7):
+            stack = torch.from_numpy(block[None, :, z : z + 3])
+            output = network(stack, [True, False, True, True], 1)
+            errors.append((output[0] - stack[0, 1]).square().mean().item())
+    assert value == pytest.approx(10 * np.log10(4 / np.mean(errors)), abs=1e-4)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_batches_of_two(stage, settings, quick):
+    folder = run(settings(stage, "run", "train.batch_size=2"), stage)
+    assert len([row for row in log_of(folder) if row["loss"]]) == 6
+
+
+def test_stage_2_needs_a_missing_target_to_validate_on(settings, tiny_dataset):
+    (tiny_dataset / "valid.csv").write_text("Tiny_00002,15\n")
+    with pytest.raises(UserError, match=r"valid\.csv: no subject gives a task to validate"):
+        run(settings("stage 2"), "stage 2")
+
+
+def test_overfitting_one_subject(settings, tiny_dataset, quick):
+    (tiny_dataset / "train.csv").write_text("Tiny_00000,15\n")
+    overrides = ["train.steps=60", "train.lr=3e-3", "train.validation_steps=60"]
+    overrides += ["train.checkpoint_steps=60", "train.crops_per_visit=10", "data.cache_gb=1"]
+    folder = run(settings("stage 1", "run", *overrides))
+    losses = [float(row["loss"]) for row in log_of(folder) if row["loss"]]
+    assert len(losses) == 60
+    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
