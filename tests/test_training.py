@@ -65,14 +65,14 @@ def run(config: Config, stage: str = "stage 1", resume: bool = False) -> Path:
 
 def before_each_step(patch, act) -> None:
     """Call `act` with the number of steps that the run has done."""
-    real, done = training._step, []
+    real, done = training.Trainer._step, []
 
     def step(*arguments):
         act(len(done))
         done.append(1)
         return real(*arguments)
 
-    patch.setattr(training, "_step", step)
+    patch.setattr(training.Trainer, "_step", step)
 
 
 def run_and_kill(monkeypatch, steps: int, *arguments, **options) -> None:
@@ -197,7 +197,7 @@ def test_signals_save_after_the_step(name, settings, quick, monkeypatch, capsys)
         with pytest.raises(SystemExit) as end:
             run(config)
     assert end.value.code == 128 + number
-    assert f"stopped by {name} at step 3; --resume goes on from it" in capsys.readouterr().out
+    assert f"stopped by {name} at step 3; --resume goes on" in capsys.readouterr().out
     assert read_checkpoint(config.train.output / "last.pth")["training"]["step"] == 3
     assert signal.getsignal(number) is before
     whole = settings("stage 1", "whole", "train.checkpoint_steps=1000")
@@ -229,7 +229,7 @@ def test_sigterm_to_the_script(tiny_config, tmp_path):
     assert process.returncode == 143
     (line,) = [line for line in out.splitlines() if line.startswith("stopped by")]
     step = read_checkpoint(tmp_path / "run" / "last.pth")["training"]["step"]
-    assert line == f"stopped by SIGTERM at step {step}; --resume goes on from it"
+    assert line == f"stopped by SIGTERM at step {step}; --resume goes on"
     assert step >= 1
     assert "Traceback" not in err
 

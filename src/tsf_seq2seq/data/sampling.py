@@ -6,7 +6,7 @@ the stream can be entered anew and reading processes don't change it.
 
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +50,9 @@ class Crop:
     task: Task
     skip_attention: bool
     names: tuple[str, ...]
+
+    def to(self, device: torch.device) -> "Crop":
+        return replace(self, images=self.images.to(device))
 
 
 def plan_epoch(
