@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from tsf_seq2seq import training
+from tsf_seq2seq import training, validation
 from tsf_seq2seq.checkpoint import (
     load_model,
     load_seq2seq_weights,
@@ -358,9 +358,9 @@ def test_validation_psnr_by_hand(settings, tiny_dataset):
     config = settings("stage 2")
     subjects = training.find_subjects(config.data, config.data.valid)
     network = new_network(config).eval()
-    value = training.Validator(subjects, TSF, config)(network)
+    value = validation.Validator(subjects, TSF, config)(network)
     assert network.training
-    images = training.SubjectCache(12, 4, 0).load(subjects[0]).images
+    images = validation.SubjectCache(12, 4, 0).load(subjects[0]).images
     block = images[:, :, 2:18, 4:20]  # central 16 × 16 of 20 × 24, and stacks 3 to 6 of 10
     errors = []
     with torch.no_grad():
