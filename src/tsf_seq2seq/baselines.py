@@ -44,6 +44,7 @@ class MeanImage:
     def __init__(self) -> None:
         self.total: np.ndarray | None = None
         self.count = 0
+        self.mean: list[np.ndarray] | None = None  # per sequence, once fitted
 
     def fit(self, windows: Iterable[np.ndarray]) -> "MeanImage":
         """Add training windows (S, Z, Y, X) of one shape."""
@@ -51,9 +52,12 @@ class MeanImage:
             total = window.astype(np.float64)
             self.total = total if self.total is None else self.total + total
             self.count += 1
+        self.mean = None
         return self
 
     def predict(self, window: np.ndarray, task: Task) -> np.ndarray:
         """Mean (Z, Y, X) of the task's target."""
-        assert self.total is not None, "fit first"
-        return (self.total[task.target] / self.count).astype(np.float32)
+        if self.mean is None:
+            assert self.total is not None, "fit first"
+            self.mean = list((self.total / self.count).astype(np.float32))
+        return self.mean[task.target]

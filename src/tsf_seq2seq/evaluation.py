@@ -67,9 +67,7 @@ def evaluate(
         outputs: Outputs = {}
         for methods in protocol.methods:
             outputs |= methods.predict(images, tasks)
-        for (method, task), volume in outputs.items():
-            wanted = targets[task.target]
-            scores.append(_score(subject.name, task, names, method, wanted, volume, protocol.lpips))
+        scores += _scores(subject.name, outputs, targets, names, protocol.lpips)
         first = protocol.methods[0].names[0]
         if protocol.save_predictions:
             for task in tasks:
@@ -126,22 +124,35 @@ def _earlier_scores(output: Path, identity: Mapping[str, Any]) -> list[Score]:
     return read_scores(output / "metrics.csv")
 
 
-def _score(
+def _scores(
     name: str,
-    task: Task,
+    outputs: Outputs,
+    targets: np.ndarray,
     names: Sequence[str],
-    method: str,
-    target: np.ndarray,
-    output: np.ndarray,
     lpips: LPIPS | None,
-) -> Score:
-    sources, target_name = task.label(names)
+) -> list[Score]:
+    """Score each output against its target; an output that serves several tasks is looked at once.
+
+    Target by target, so that LPIPS computes a target's features once.
+    """
+    scores = {}
+    for index, target in enumerate(targets):
+        values: dict[int, tuple[float, float, float, float]] = {}
+        for (method, task), output in outputs.items():
+            if task.target != index:
+                continue
+            if id(output) not in values:
+                values[id(output)] = _metrics(target, output, lpips)
+            scores[method, task] = Score(name, *task.label(names), method, *values[id(output)])
+    return [scores[key] for key in outputs]
+
+
+def _metrics(
+    target: np.ndarray, output: np.ndarray, lpips: LPIPS | None
+) -> tuple[float, float, float, float]:
+    """PSNR, SSIM, LPIPS summed over slices, and its mean."""
     distances = np.array([math.nan]) if lpips is None else lpips.per_slice(target, output)
-    return Score(
-        name,
-        sources,
-        target_name,
-        method,
+    return (
         psnr(target, output),
         ssim(target, output),
         float(distances.sum()),

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import Tensor
 
 from tsf_seq2seq.backbones import load_features
 
@@ -57,22 +58,53 @@ class LPIPS:
             for index, module in stage.named_children():
                 module.load_state_dict(features[int(index)].state_dict())
         self._network = network.eval().requires_grad_(False).to(self.device)
+        self._last_target: np.ndarray | None = None
+        self._last_batch_size = 0
+        self._last_features: list[list[Tensor]] = []
 
     @torch.no_grad()
     def per_slice(self, target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
         """LPIPS of each slice: (N, H, W) and (N, H, W) in [-1, 1] → (N,) float64.
 
         The paper reports the sum over a volume's slices. nan for slices under 31 × 31 pixels.
+        An array must not change between two calls that it is the target of.
         """
         if target.shape != prediction.shape:
             raise ValueError(f"target {target.shape} and prediction {prediction.shape} differ")
         if min(target.shape[1:]) < LPIPS_MIN_SIZE:
             return np.full(len(target), np.nan)
-        batches = (self._images(volume).split(self.batch_size) for volume in (target, prediction))
-        distances = [self._network(*pair) for pair in zip(*batches, strict=True)]
-        return torch.cat(distances).flatten().double().cpu().numpy()
+        batches = self._images(prediction).split(self.batch_size)
+        distances = [
+            self._distance(wanted, self._features(batch))
+            for wanted, batch in zip(self._target_features(target), batches, strict=True)
+        ]
+        return torch.cat(distances).double().cpu().numpy()
 
-    def _images(self, slices: np.ndarray) -> torch.Tensor:
+    def _target_features(self, target: np.ndarray) -> list[list[Tensor]]:
+        """Features of the target's batches, kept until another array comes as target.
+
+        An evaluation compares one target with the output of many tasks and methods.
+        """
+        if self._last_target is not target or self._last_batch_size != self.batch_size:
+            batches = self._images(target).split(self.batch_size)
+            self._last_features = [self._features(batch) for batch in batches]
+            self._last_target, self._last_batch_size = target, self.batch_size
+        return self._last_features
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        """AlexNet's five activations of (N, 1, H, W), each of unit length along its channels."""
+        outputs = self._network.net(self._network.scaling_layer(images))
+        return [output / (output.norm(dim=1, keepdim=True) + 1e-10) for output in outputs]
+
+    def _distance(self, target: list[Tensor], prediction: list[Tensor]) -> Tensor:
+        """Σ_l mean over (H_l, W_l) of w_l · (φ_l(x) − φ_l(x̂))², (N,): Zhang et al. 2018, Eq. 1."""
+        terms = [
+            layer((a - b) ** 2).mean(dim=(1, 2, 3))
+            for layer, a, b in zip(self._network.lins, target, prediction, strict=True)
+        ]
+        return torch.stack(terms).sum(dim=0)
+
+    def _images(self, slices: np.ndarray) -> Tensor:
         """(N, H, W) → (N, 1, H, W); the network's own normalisation broadcasts it to RGB."""
         array = np.array(slices, dtype=np.float32, order="C")  # a copy: a memory map is read-only
         return torch.from_numpy(array).unsqueeze(1).to(self.device)

@@ -1,0 +1,112 @@
+"""Imaging-differentiation maps: where no sequence gives the target (Seq2Seq, 2302.00517)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from tsf_seq2seq.config import Config
+from tsf_seq2seq.data.nifti import write_volume
+from tsf_seq2seq.data.slices import Window, centre_slices
+from tsf_seq2seq.data.subjects import (
+    Subject,
+    Volumes,
+    find_segmentation,
+    load_segmentation,
+    load_subject,
+)
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.evaluation import evaluation_window, on_whole_grid
+from tsf_seq2seq.explain_figures import plot_differentiation
+from tsf_seq2seq.methods import seq2seq_method
+from tsf_seq2seq.models import Seq2Seq
+from tsf_seq2seq.tasks import Task, translation_pairs
+
+
+def differentiation_maps(
+    network: Seq2Seq, window: np.ndarray, slices: int, batch_size: int
+) -> np.ndarray:
+    """M_d(j) = Σ_i |synthesis(i → j) − x_j| / S over all sources i, j itself included.
+
+    Window (S, Z, Y, X) in [-1, 1] of all sequences → (S, Z − C + 1, Y, X) in [0, 2]: the centre
+    slices of its stacks of C = `slices`.
+    """
+    sequences = range(len(window))
+    targets = centre_slices(window, slices)
+    method = seq2seq_method(network, slices, batch_size)
+    outputs = method.predict(window, translation_pairs(sequences))
+    maps = np.zeros_like(targets)
+    for target in sequences:
+        for source in sequences:
+            synthesis = outputs["seq2seq", Task((source,), target)]
+            maps[target] += np.abs(synthesis - targets[target])
+    return maps / len(window)
+
+
+def write_differentiation(
+    network: Seq2Seq, config: Config, subjects: Sequence[Subject], batch_size: int, output: Path
+) -> list[Path]:
+    """Write each subject's maps, `<name>_<target>_differentiation.nii.gz`, and its figure.
+
+    The maps lie on the subject's grid, in units of the normalised intensities (range 2), 0 outside
+    the evaluated window.
+    """
+    names, height = list(config.data.sequences), config.seq2seq.slices
+    paths = []
+    for subject in tqdm(subjects, unit="subject", desc="mapping"):
+        volumes = load_subject(subject, config.data.slices, len(names))
+        window = evaluation_window(config, volumes)
+        images = window.of(volumes.images)
+        maps = differentiation_maps(network, images, height, batch_size)
+        stem = subject.name.replace("/", "_")
+        for target, values in zip(names, maps, strict=True):
+            path = output / f"{stem}_{target}_differentiation.nii.gz"
+            whole = np.maximum(on_whole_grid(volumes, window, values), 0)  # it has -1 outside
+            write_volume(path, whole, volumes.geometry)
+            paths.append(path)
+        lesion = _lesion(config, volumes, window)
+        shown = slice_to_show(lesion, maps.shape[1])
+        outline = None if lesion is None or not lesion[shown].any() else lesion[shown]
+        targets = centre_slices(images, height)[:, shown]
+        figure = output / f"{stem}_differentiation"
+        plot_differentiation(names, targets, maps[:, shown], outline, subject.name, figure)
+        paths += [figure.with_name(figure.name + suffix) for suffix in (".pdf", ".png")]
+    return paths
+
+
+def complete_subjects(
+    subjects: Sequence[Subject], n_sequences: int, wanted: Sequence[str] | None = None
+) -> list[Subject]:
+    """Those (of the names `wanted`) with all sequences on disk; UserError where none are left."""
+    known = {subject.name: subject for subject in subjects}
+    names = list(known) if wanted is None else list(dict.fromkeys(wanted))
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UserError(f"subject {unknown[0]} is not in the test split")
+    complete = [known[name] for name in names if len(known[name].on_disk) == n_sequences]
+    if not complete:
+        raise UserError(
+            f"none of the {len(names)} subjects has all {n_sequences} sequences on disk"
+        )
+    return complete
+
+
+def slice_to_show(lesion: np.ndarray | None, depth: int) -> int:
+    """The slice of a lesion mask (z, y, x) with its largest area; the middle one without lesion."""
+    if lesion is None or not lesion.any():
+        return depth // 2
+    return int(lesion.sum(axis=(1, 2)).argmax())
+
+
+def _lesion(config: Config, volumes: Volumes, window: Window) -> np.ndarray | None:
+    """The subject's lesion mask on the window's centre slices, if it has a label map."""
+    path = find_segmentation(config.data, volumes.subject.name)
+    if path is None:
+        return None
+    try:
+        labels = load_segmentation(path, volumes.geometry)
+    except UserError as error:
+        raise UserError(f"subject {volumes.subject.name}: {error}") from error
+    inside = window.of(labels[np.newaxis, volumes.slices])
+    return centre_slices(inside, config.seq2seq.slices)[0] > 0
