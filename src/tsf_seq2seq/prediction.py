@@ -35,9 +35,7 @@ def run_stacks(
     for start in range(0, stacks.shape[1], batch_size):
         batch = stacks[:, start : start + batch_size]
         features = {
-            source: encode_source(
-                network, torch.from_numpy(np.ascontiguousarray(batch[source])).to(device)
-            )
+            source: encode_source(network, torch.from_numpy(np.array(batch[source])).to(device))
             for source in sources
         }
         for key, output in decode(features).items():

@@ -103,6 +103,53 @@ def by_task(scores: Sequence[Score]) -> dict[Group, Summary]:
     return summarise(scores, lambda score: (score.sources, score.target, score.method))
 
 
+@dataclass(frozen=True)
+class Advantage:
+    """How much better one method is than another on the same volume pairs.
+
+    Mean differences of PSNR (dB) and SSIM, and the share of pairs where each is higher.
+    """
+
+    pairs: int
+    psnr: float
+    psnr_wins: float
+    ssim: float
+    ssim_wins: float
+
+
+def advantages(scores: Sequence[Score], method: str) -> dict[Group, Advantage]:
+    """(number of inputs, other method) → advantage of `method`, paired over volumes."""
+    own = {(s.name, s.sources, s.target): s for s in scores if s.method == method}
+    groups: dict[Group, list[tuple[float, float]]] = {}
+    for other in scores:
+        mine = own.get((other.name, other.sources, other.target))
+        if mine is not None and other.method != method:
+            pair = (mine.psnr - other.psnr, mine.ssim - other.ssim)
+            groups.setdefault((other.n_inputs, other.method), []).append(pair)
+    results: dict[Group, Advantage] = {}
+    for key in sorted(groups, key=lambda key: int(str(key[0]))):
+        differences = np.array(groups[key])
+        (psnr, ssim), (psnr_wins, ssim_wins) = differences.mean(0), (differences > 0).mean(0)
+        results[key] = Advantage(
+            len(differences), float(psnr), float(psnr_wins), float(ssim), float(ssim_wins)
+        )
+    return results
+
+
+def advantage_table(method: str, rows: Mapping[Group, Advantage]) -> str:
+    """Markdown of `advantages`."""
+    lines = [
+        f"| inputs | {method} against | pairs | PSNR (dB) | higher | SSIM | higher |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (inputs, other), row in rows.items():
+        lines.append(
+            f"| {inputs} | {other} | {row.pairs} | {row.psnr:+.2f} | {row.psnr_wins:.0%} "
+            f"| {row.ssim:+.3f} | {row.ssim_wins:.0%} |"
+        )
+    return "\n".join(lines)
+
+
 def markdown_table(headings: Sequence[str], rows: Mapping[Group, Summary]) -> str:
     """Markdown with one row per group: its key, pairs, and mean ± standard deviation."""
     shown = [i for i in range(len(METRICS)) if any(not _missing(s, i) for s in rows.values())]
@@ -114,8 +161,13 @@ def markdown_table(headings: Sequence[str], rows: Mapping[Group, Summary]) -> st
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
 
 
-def write_tables(folder: Path, title: str, tables: Mapping[str, Table]) -> None:
-    """Write table.md and table.json; `tables`: caption → (key headings, rows)."""
+def write_tables(
+    folder: Path, title: str, tables: Mapping[str, Table], paired: str | None = None
+) -> None:
+    """Write table.md and table.json; `tables`: caption → (key headings, rows).
+
+    `paired`: a Markdown table of paired differences, which table.md ends with.
+    """
     texts = [f"# {title}"]
     content = {}
     for caption, (headings, rows) in tables.items():
@@ -124,6 +176,8 @@ def write_tables(folder: Path, title: str, tables: Mapping[str, Table]) -> None:
             dict(zip(headings, key, strict=True)) | _json_values(summary)
             for key, summary in rows.items()
         ]
+    if paired:
+        texts += ["## Paired differences over volumes", paired]
     write_text(folder / "table.md", "\n\n".join(texts) + "\n")
     write_text(folder / "table.json", json.dumps(content, indent=1) + "\n")
 

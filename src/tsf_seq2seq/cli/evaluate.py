@@ -28,7 +28,16 @@ from tsf_seq2seq.methods import (
     tsf_methods,
 )
 from tsf_seq2seq.metrics import LPIPS
-from tsf_seq2seq.scores import Score, Table, by_inputs, by_task, markdown_table, write_tables
+from tsf_seq2seq.scores import (
+    Score,
+    Table,
+    advantage_table,
+    advantages,
+    by_inputs,
+    by_task,
+    markdown_table,
+    write_tables,
+)
 from tsf_seq2seq.stages import missing_target_tasks
 from tsf_seq2seq.tasks import Task
 
@@ -44,12 +53,16 @@ def evaluate_seq2seq(description: str) -> None:
         "-m", "-l", "--load", type=Path, required=True, metavar="PTH", help="stage 1 weights"
     )
     _add_evaluation_arguments(parser)
+    parser.add_argument(
+        "--all-tasks", action="store_true", help="from every sequence on disk, whatever the mask"
+    )
     arguments = parser.parse_args()
     config = experiment(arguments)
     network = load_seq2seq(arguments.load, config, arguments.device)
 
     def tasks_of(subject: Subject) -> list[Task]:
-        return [Task((i,), j) for i in subject.available for j in subject.on_disk]
+        sources = subject.on_disk if arguments.all_tasks else subject.available
+        return [Task((i,), j) for i in sources for j in subject.on_disk]
 
     method = seq2seq_method(network, config.seq2seq.slices, arguments.batch_size)
     scores = _run(arguments, config, [method], tasks_of, [arguments.load])
@@ -95,8 +108,13 @@ def evaluate_tsf_seq2seq(description: str) -> None:
     tables = {"By number of inputs": table_1}
     if arguments.all_tasks:
         tables["By task"] = (("sources", "target", "method"), by_task(scores))
-    write_tables(arguments.output, "Synthesis of missing sequences", tables)
+    first = methods[0].names[0]
+    rows = advantages(scores, first)
+    paired = advantage_table(first, rows) if rows else None
+    write_tables(arguments.output, "Synthesis of missing sequences", tables, paired)
     print(markdown_table(*table_1))
+    if paired:
+        print(f"\nPaired differences over volumes:\n\n{paired}")
     _say_where(arguments)
 
 
@@ -157,7 +175,7 @@ def _run(
     identity = {
         "weights": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
         "methods": [name for method in methods for name in method.names],
-        "all_tasks": getattr(arguments, "all_tasks", False),
+        "all_tasks": arguments.all_tasks,
         "max_slices": arguments.max_slices,
         "lpips": lpips is not None,
         "data": {key: data[key] for key in ("root", "test", "sequences", "slices", "crop")},

@@ -1,0 +1,111 @@
+"""Methods beside the full network, and their paired comparison."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import Outcome
+
+from tsf_seq2seq.checkpoint import save_checkpoint
+from tsf_seq2seq.cli import evaluate_tsf_seq2seq
+from tsf_seq2seq.cli.train import new_network
+from tsf_seq2seq.config import Config, load_config
+from tsf_seq2seq.data.slices import stacks
+from tsf_seq2seq.methods import Seq2SeqAverage, seq2seq_method, tsf_methods
+from tsf_seq2seq.scores import Score, advantages, read_scores
+from tsf_seq2seq.tasks import Task
+
+
+@pytest.fixture
+def window(expected) -> np.ndarray:
+    """Six slices of four sequences, (S, Z, Y, X), from the reference's images."""
+    images = expected["images"][:, :, 0]  # (S, B, C, H, W)
+    return np.concatenate([images[:, 0], images[:, 1]], axis=1)
+
+
+def test_average_is_the_mean_of_single_source_outputs(reference_model, expected, window):
+    method = Seq2SeqAverage(reference_model.seq2seq, 3, batch_size=3)
+    task = Task((0, 2, 3), 1)
+    ((key, output),) = method.predict(window, [task]).items()
+    assert key == ("seq2seq_average", task)
+    # stack 0 is sample 0 of the reference, stack 3 its sample 1
+    wanted = expected["seq2seq_out"][[0, 2, 3], 1][:, :, 0, 1].mean(axis=0)  # (B, H, W)
+    np.testing.assert_allclose(output[[0, 3]], wanted, atol=5e-5)
+
+
+def test_average_of_one_source_is_plain_seq2seq(reference_model, window):
+    task = Task((3,), 0)
+    average = Seq2SeqAverage(reference_model.seq2seq, 3, 4).predict(window, [task])
+    plain = seq2seq_method(reference_model.seq2seq, 3, 4).predict(window, [task])
+    np.testing.assert_array_equal(average["seq2seq_average", task], plain["seq2seq", task])
+
+
+def test_ablation_differs_from_the_network_by_the_enhanced_map(reference_model, window):
+    task = Task((0, 1), 2)
+    methods = tsf_methods(reference_model, ["tsf", "tsf_without_attention"], 3, 2)
+    outputs = methods.predict(window, [task])
+    difference = np.abs(outputs["tsf", task] - outputs["tsf_without_attention", task])
+    images = torch.from_numpy(np.ascontiguousarray(stacks(window, 3).swapaxes(0, 1)))
+    with torch.no_grad():
+        wanted = reference_model.enhanced_map(images, [True, True, False, False], 2)
+    np.testing.assert_allclose(difference, wanted.numpy(), atol=5e-5)
+
+
+def score(method: str, name: str, sources: str, psnr: float, ssim: float) -> Score:
+    return Score(name, sources, "t2", method, psnr, ssim, 1.0, 0.1)
+
+
+def test_advantages_by_hand():
+    scores = [
+        score("tsf", "a", "t1+flair", 30.0, 0.9),
+        score("tsf", "b", "t1+flair", 28.0, 0.8),
+        score("other", "a", "t1+flair", 29.0, 0.95),
+        score("other", "b", "t1+flair", 25.0, 0.7),
+        score("other", "c", "t1+flair", 99.0, 1.0),  # not paired
+        score("tsf", "a", "t1", 20.0, 0.5),
+        score("other", "a", "t1", 21.0, 0.4),
+    ]
+    rows = advantages(scores, "tsf")
+    assert list(rows) == [(1, "other"), (2, "other")]
+    two = rows[2, "other"]
+    assert (two.pairs, two.psnr, two.psnr_wins) == (2, 2.0, 1.0)
+    assert two.ssim == pytest.approx(0.025)
+    assert two.ssim_wins == 0.5
+    assert rows[1, "other"].psnr == -1.0
+
+
+@pytest.fixture
+def stage_2(tmp_path, tiny_config):
+    config: Config = load_config(tiny_config)
+    save_checkpoint(tmp_path / "tsf.pth", new_network(config), config)
+    return tmp_path / "tsf.pth"
+
+
+def test_table_1_of_a_checkpoint(script, stage_2, tmp_path):
+    names = ["tsf", "tsf_without_attention", "seq2seq_average", "linear_regression", "mean_image"]
+    arguments = ["-l", stage_2, "-m", stage_2, "-o", tmp_path / "out", "--no-predictions"]
+    outcome: Outcome = script(evaluate_tsf_seq2seq, *arguments, "--methods", *names)
+    assert outcome.code == 0
+    scores = read_scores(tmp_path / "out" / "metrics.csv")
+    assert [s.method for s in scores] == [name for name in names for _ in range(2)]
+    table = json.loads((tmp_path / "out" / "table.json").read_text())["By number of inputs"]
+    assert [row["method"] for row in table] == names
+    assert table[0]["psnr"]["mean"] == pytest.approx(np.mean([s.psnr for s in scores[:2]]))
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert f"{table[0]['psnr']['mean']:.2f} ± " in text
+    assert "| 2 | mean_image | 2 |" in text  # paired differences
+
+
+def test_average_without_stage_1_weights_is_an_error(script, stage_2, tmp_path):
+    arguments = ["-l", stage_2, "-o", tmp_path / "out", "--methods", "seq2seq_average"]
+    assert "--stage1" in script(evaluate_tsf_seq2seq, *arguments).error
+    assert not (tmp_path / "out").exists()
+
+
+def test_max_slices_takes_the_central_ones(script, stage_2, tmp_path):
+    for folder, options in (("whole", []), ("quick", ["--max-slices", 8])):
+        script(evaluate_tsf_seq2seq, "-l", stage_2, "-o", tmp_path / folder, *options)
+    whole, quick = (read_scores(tmp_path / f / "metrics.csv") for f in ("whole", "quick"))
+    assert [s.target for s in whole] == [s.target for s in quick]
+    assert all(a.psnr != b.psnr for a, b in zip(whole, quick, strict=True))
