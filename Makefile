@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
+STAGE1 := $(DEMO)/seq2seq
+STAGE2 := $(DEMO)/tsf_seq2seq
 PHANTOM := data/phantom
 
 .PHONY: demo test lint weights clean-demo
@@ -32,19 +34,32 @@ $(PHANTOM)/test.csv: | $(VENV)/installed
 	$(BIN)/python src/data/make_split.py -r $(PHANTOM) --shares 20 2 6
 
 demo: $(VENV)/weights $(PHANTOM)/test.csv
+	# --- train both stages
 	$(BIN)/python src/train/seq2seq/train_brats_seq2seq_2d.py \
-		-c config/demo/seq2seq.yaml -o $(DEMO)/seq2seq --resume
+		-c config/demo/seq2seq.yaml -o $(STAGE1) --resume
 	$(BIN)/python src/train/seq2seq/train_brats_tsf_seq2seq_2d.py \
-		-c config/demo/tsf_seq2seq.yaml -m $(DEMO)/seq2seq/best.pth -o $(DEMO)/tsf_seq2seq --resume
+		-c config/demo/tsf_seq2seq.yaml -m $(STAGE1)/best.pth -o $(STAGE2) --resume
+	# --- evaluate: the paper's protocol, all 28 tasks beside other methods, single sources
 	$(BIN)/python src/evaluate/seq2seq/evaluate_brats_tsf_seq2seq_2d.py \
-		-l $(DEMO)/tsf_seq2seq/best.pth -o $(DEMO)/paper_protocol
-	$(BIN)/python src/evaluate/seq2seq/evaluate_brats_tsf_seq2seq_2d.py \
-		-l $(DEMO)/tsf_seq2seq/best.pth -o $(DEMO)/all_tasks --all-tasks --no-predictions \
-		--baselines linear_regression mean_image
+		-l $(STAGE2)/best.pth -o $(DEMO)/paper_protocol
+	$(BIN)/python src/evaluate/seq2seq/evaluate_brats_tsf_seq2seq_2d.py --all-tasks \
+		-l $(STAGE2)/best.pth -m $(STAGE1)/best.pth -o $(DEMO)/all_tasks --no-predictions \
+		--methods tsf tsf_without_attention seq2seq_average linear_regression mean_image
+	$(BIN)/python src/evaluate/seq2seq/evaluate_brats_seq2seq_2d.py --all-tasks \
+		-m $(STAGE1)/best.pth -o $(DEMO)/single_source --no-predictions
+	# --- explain
+	$(BIN)/python src/explain/seq2seq/fusion_weights.py \
+		-l $(STAGE2)/best.pth -o $(DEMO)/fusion_weights
+	$(BIN)/python src/explain/seq2seq/tsem.py \
+		-l $(STAGE2)/best.pth -o $(DEMO)/tsem --metrics $(DEMO)/all_tasks/metrics.csv
+	$(BIN)/python src/explain/seq2seq/sequence_contribution.py $(DEMO)/single_source
+	$(BIN)/python src/explain/seq2seq/differentiation_map.py \
+		-m $(STAGE1)/best.pth -o $(DEMO)/differentiation --max-subjects 1
 	@echo "phantoms: $(PHANTOM)"
-	@echo "checkpoints, logs and curves: $(DEMO)/seq2seq and $(DEMO)/tsf_seq2seq"
-	@echo "synthesized volumes: $(DEMO)/paper_protocol/predict"
+	@echo "checkpoints, logs and curves: $(STAGE1) and $(STAGE2)"
+	@echo "tables: $(DEMO)/all_tasks/table.md; synthesized volumes: $(DEMO)/paper_protocol/predict"
 	@echo "inputs, target and synthesis side by side: $(DEMO)/paper_protocol/examples.png"
+	@echo "figures: $(DEMO)/fusion_weights, tsem, single_source, differentiation"
 
 clean-demo:
 	rm -rf $(DEMO) $(PHANTOM)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.tasks import Task
 
 
@@ -49,15 +50,26 @@ class MeanImage:
     def fit(self, windows: Iterable[np.ndarray]) -> "MeanImage":
         """Add training windows (S, Z, Y, X) of one shape."""
         for window in windows:
-            total = window.astype(np.float64)
-            self.total = total if self.total is None else self.total + total
+            if self.total is None:
+                self.total = np.zeros(window.shape)
+            self._check_shape(window)
+            self.total += window
             self.count += 1
         self.mean = None
         return self
 
     def predict(self, window: np.ndarray, task: Task) -> np.ndarray:
-        """Mean (Z, Y, X) of the task's target."""
+        """Mean (Z, Y, X) of the task's target; the same array for every task that shares it."""
+        self._check_shape(window)
         if self.mean is None:
-            assert self.total is not None, "fit first"
+            assert self.total is not None
             self.mean = list((self.total / self.count).astype(np.float32))
         return self.mean[task.target]
+
+    def _check_shape(self, window: np.ndarray) -> None:
+        assert self.total is not None, "fit first"
+        if self.total.shape != window.shape:
+            raise UserError(
+                f"mean_image needs windows of one shape, not {self.total.shape[1:]} and "
+                f"{window.shape[1:]}; leave it out, or choose a data.crop that all volumes cover"
+            )
