@@ -11,6 +11,7 @@ import numpy as np
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_atomically, write_text
 from tsf_seq2seq.scores import Score
+from tsf_seq2seq.tables import markdown
 
 SIGNS = {"psnr": 1, "ssim": 1, "lpips": -1}  # high PSNR and SSIM are good, high LPIPS is bad
 METHOD = "seq2seq"
@@ -105,13 +106,12 @@ def contribution_rows(contribution: Contribution) -> list[dict[str, object]]:
 
 
 def contribution_table(contribution: Contribution) -> str:
-    """The rows as text in aligned columns."""
+    """The rows as a Markdown table."""
     rows = contribution_rows(contribution)
     cells = [[str(key) for key in rows[0]]]
     for row in rows:
         cells.append([f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(map(str.rjust, row, widths)) for row in cells)
+    return markdown(cells)
 
 
 def write_contribution(folder: Path, contribution: Contribution) -> None:

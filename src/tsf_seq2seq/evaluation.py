@@ -186,4 +186,5 @@ def _example(
     panels["target"] = targets[task.target, middle]
     panels["synthesis"] = output[middle]
     panels["error"] = np.abs(output[middle] - targets[task.target, middle])
-    return Example(f"{subject.name}\n→ {names[task.target]}", panels)
+    name = subject.name.rpartition("/")[2]
+    return Example(f"{name}\n→ {names[task.target]}", panels)

@@ -74,23 +74,23 @@ def plot_examples(examples: Sequence[Example], path: Path) -> None:
         gridspec_kw={"wspace": 0.03, "hspace": 0.03, "left": 0.06, "right": 0.995},
     )
     for row, example in enumerate(examples):
+        shape = next(image.shape for image in example.panels.values() if image is not None)
         for column, title in enumerate(titles):
             axes = grid[row, column]
             axes.set(xticks=[], yticks=[])
-            _show(axes, title, example.panels[title])
+            _show(axes, title, example.panels[title], shape)
             if row == 0:
                 axes.set_title(title, fontsize=9)
-        grid[row, 0].set_ylabel(example.label, fontsize=7)
+        grid[row, 0].set_ylabel(example.label, fontsize=6.5)
     figure.subplots_adjust(top=1 - 0.25 / figure.get_figheight(), bottom=0.01)
     save_figure(figure, path)
 
 
-def _show(axes: Axes, title: str, image: np.ndarray | None) -> None:
+def _show(axes: Axes, title: str, image: np.ndarray | None, shape: tuple[int, ...]) -> None:
     axes.spines[:].set_visible(False)
     if image is None:
-        axes.set_facecolor("0.92")
+        axes.imshow(np.ones(shape), cmap="gray", vmin=0, vmax=1.1)  # a light grey box
         axes.text(0.5, 0.5, "missing", ha="center", va="center", transform=axes.transAxes)
-        axes.set_box_aspect(1)
     elif title == "error":
         axes.imshow(image, cmap="magma", vmin=0, vmax=0.5)
     else:

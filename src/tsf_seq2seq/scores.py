@@ -11,6 +11,7 @@ import numpy as np
 
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_atomically, write_text
+from tsf_seq2seq.tables import markdown
 
 METRICS = ("psnr", "ssim", "lpips", "lpips_per_slice")
 HEADINGS = ("PSNR (dB)", "SSIM", "LPIPS (sum)", "LPIPS (mean)")
@@ -138,16 +139,12 @@ def advantages(scores: Sequence[Score], method: str) -> dict[Group, Advantage]:
 
 def advantage_table(method: str, rows: Mapping[Group, Advantage]) -> str:
     """Markdown of `advantages`."""
-    lines = [
-        f"| inputs | {method} against | pairs | PSNR (dB) | higher | SSIM | higher |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for (inputs, other), row in rows.items():
-        lines.append(
-            f"| {inputs} | {other} | {row.pairs} | {row.psnr:+.2f} | {row.psnr_wins:.0%} "
-            f"| {row.ssim:+.3f} | {row.ssim_wins:.0%} |"
-        )
-    return "\n".join(lines)
+    cells = [["inputs", f"{method} against", "pairs", "PSNR (dB)", "higher", "SSIM", "higher"]]
+    for key, row in rows.items():
+        differences = [f"{row.psnr:+.2f}", f"{row.psnr_wins:.0%}"]
+        differences += [f"{row.ssim:+.3f}", f"{row.ssim_wins:.0%}"]
+        cells.append([*map(str, key), str(row.pairs), *differences])
+    return markdown(cells)
 
 
 def markdown_table(headings: Sequence[str], rows: Mapping[Group, Summary]) -> str:
@@ -156,9 +153,7 @@ def markdown_table(headings: Sequence[str], rows: Mapping[Group, Summary]) -> st
     cells = [[*headings, "pairs", *(HEADINGS[i] for i in shown)]]
     for key, summary in rows.items():
         cells.append([*map(str, key), str(summary.pairs), *(_cell(summary, i) for i in shown)])
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in cells]
-    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+    return markdown(cells)
 
 
 def write_tables(
