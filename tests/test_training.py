@@ -391,3 +391,15 @@ def test_overfitting_one_subject(settings, tiny_dataset, quick):
     losses = [float(row["loss"]) for row in log_of(folder) if row["loss"]]
     assert len(losses) == 60
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_stays_close(settings, precision):
+    """Few steps from the same weights; the stored weights stay float32."""
+    losses = {}
+    for name in ("fp32", precision):
+        folder = run(settings("stage 2", name, f"train.precision={name}"), "stage 2")
+        losses[name] = [float(row["loss"]) for row in log_of(folder) if row["loss"]]
+    np.testing.assert_allclose(losses[precision], losses["fp32"], rtol=0.1)
+    weights = torch.load(folder / "best.pth", weights_only=True)["weights"]
+    assert {value.dtype for value in weights.values()} == {torch.float32}

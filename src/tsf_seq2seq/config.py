@@ -113,6 +113,9 @@ class TrainConfig:
     output_start: Literal["grey", "background"] = setting(
         "grey", "what the untrained decoder puts out: mid-grey (0) or background (-1)"
     )
+    precision: Literal["fp32", "bf16", "fp16"] = setting(
+        "fp32", "arithmetic of the networks: fp32, or mixed with bf16 or (on CUDA) fp16"
+    )
     log_steps: int = setting(100, "steps averaged into one line of log.csv", 1)
     image_steps: int = setting(1000, "steps between image grids for TensorBoard", 1)
     validation_steps: int = setting(10_000, "steps between validations", 1)

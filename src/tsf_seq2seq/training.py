@@ -47,7 +47,10 @@ class Trainer:
         self.validator = Validator(validation, stage, config)
         self.network = network.to(device)
         self.perceptual = _perceptual_loss(config, device)
-        self.optimizer = torch.optim.Adam(trainable(network), lr=config.train.lr)
+        self.optimizer = torch.optim.Adam(
+            trainable(network), lr=config.train.lr, fused=device.type == "cuda"
+        )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
         self.progress = enter_folder(self.folder, config, network, self.optimizer, resume)
         self.log = TrainingLog(self.folder, self.progress.step)
 
@@ -90,12 +93,14 @@ class Trainer:
             group["lr"] = poly_learning_rate(train.lr, epoch, train.schedule_epochs)
         self.network.train()
         self.optimizer.zero_grad()
-        terms = self.stage.loss(
-            self.network, crop.to(self.device), self.perceptual, self.config.loss
-        )
+        with autocast(self.device, train.precision):
+            terms = self.stage.loss(
+                self.network, crop.to(self.device), self.perceptual, self.config.loss
+            )
         total = terms.total(self.config.loss)
-        total.backward()
-        self.optimizer.step()
+        self.scaler.scale(total).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         losses = [total.item(), *(term.item() for term in terms)]
         if not np.isfinite(losses[0]):
             raise UserError(self._not_finite(losses[0], crop))
@@ -139,6 +144,12 @@ class Trainer:
             f"the loss became {loss} at step {self.progress.step + 1}, on subject "
             f"{', '.join(crop.names)} ({sources} → {target}){kept}"
         )
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision for the networks; without effect for fp32."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(device.type, dtype, enabled=precision != "fp32")
 
 
 def _find_data(config: Config, stage: Stage) -> tuple[list[Subject], list[Subject]]:
