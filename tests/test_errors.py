@@ -441,3 +441,18 @@ def test_written_files_have_ordinary_permissions(tmp_path):
     write_text(tmp_path / "a.txt", "")
     (tmp_path / "b.txt").write_text("")
     assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
+
+
+def test_sequences_in_another_order(tiny_config, stage_2, script, tmp_path):
+    text = tiny_config.read_text().replace(
+        "data:\n",
+        "data:\n  sequences:\n"
+        + "".join(
+            f"    {name}: '{{name}}/{{name}}_{name}.nii.gz'\n"
+            for name in ("flair", "t1", "t1ce", "t2")
+        ),
+    )
+    (tmp_path / "other.yaml").write_text(text)
+    arguments = ["-c", tmp_path / "other.yaml", "-l", stage_2, "-o", tmp_path / "out"]
+    error = script(evaluate_tsf_seq2seq, *arguments).error
+    assert "knows the sequences t1, t1ce, t2, flair, but the settings name flair, t1" in error

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, SEQUENCES
 
 from tsf_seq2seq import training, validation
 from tsf_seq2seq.checkpoint import (
@@ -338,10 +338,10 @@ def test_stage_1_trains_everything(settings, quick):
 def test_weights_go_on_into_both_stages(folder, settings, quick):
     stage_2 = load_model(folder / "best.pth")
     network = new_network(settings("stage 1"))
-    load_seq2seq_weights(network, folder / "best.pth")
+    load_seq2seq_weights(network, folder / "best.pth", SEQUENCES)
     check_equal(network.state_dict(), stage_2.seq2seq.state_dict())
     other = new_network(settings("stage 2", "other", "train.seed=1"))
-    load_tsf_weights(other, folder / "best.pth", None)
+    load_tsf_weights(other, folder / "best.pth", None, SEQUENCES)
     check_equal(other.state_dict(), stage_2.state_dict())
 
 

@@ -1,6 +1,6 @@
 """Our checkpoint files: settings and weights, and in `last.pth` all that resuming needs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,10 @@ def load_model_and_config(path: Path) -> tuple[Network, Config]:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Content of one of our checkpoints, else UserError."""
-    content = read_file(path)
+    return _checked(read_file(path), path)
+
+
+def _checked(content: Any, path: Path) -> dict[str, Any]:
     if not is_checkpoint(content):
         raise UserError(
             f"{path} is not a checkpoint of this software; for the authors' weights give their "
@@ -82,9 +85,13 @@ def checkpoint_config(content: Mapping[str, Any], path: Path) -> Config:
     return config_from_mapping(content["config"], str(path))
 
 
-def load_seq2seq_weights(network: Seq2Seq, path: Path) -> None:
-    """Stage 1 weights into `network`, from our checkpoint (either stage) or the authors' file."""
-    state = _state_of(path)
+def load_seq2seq_weights(network: Seq2Seq, path: Path, names: Sequence[str]) -> None:
+    """Stage 1 weights into `network`, from our checkpoint (either stage) or the authors' file.
+
+    `names`: the sequences, in order, as the network is to know them; a checkpoint that knows others
+    is a UserError, as is one of another architecture.
+    """
+    state = _state_of(path, names)
     if published.is_published_seq2seq(state):
         state = published.seq2seq_names(state)
     elif published.is_published_tsf(state):
@@ -98,18 +105,32 @@ def load_seq2seq_weights(network: Seq2Seq, path: Path) -> None:
     load_state(network, state, path)
 
 
-def load_tsf_weights(network: TSFSeq2Seq, path: Path, seq2seq: Path | None) -> None:
-    """Stage 2 weights into `network`: our checkpoint alone, or the authors' pair with `seq2seq`."""
-    state = _state_of(path)
+def load_tsf_weights(
+    network: TSFSeq2Seq, path: Path, seq2seq: Path | None, names: Sequence[str]
+) -> None:
+    """Stage 2 weights into `network`: our checkpoint alone, or the authors' pair with `seq2seq`.
+
+    `names` as in `load_seq2seq_weights`.
+    """
+    state = _state_of(path, names)
     if published.is_published_tsf(state):
         if seq2seq is None:
             raise UserError(f"{path} holds TSF weights alone: give its Seq2Seq weights with -m")
-        load_seq2seq_weights(network.seq2seq, seq2seq)
+        load_seq2seq_weights(network.seq2seq, seq2seq, names)
         load_state(network, published.tsf_names(state), path, besides="seq2seq.")
     else:  # it owns its Seq2Seq
         load_state(network, state, path)
 
 
-def _state_of(path: Path) -> dict[str, Tensor]:
+def _state_of(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
     content = read_file(path)
-    return check_tensors(content.get("weights") if is_checkpoint(content) else content, path)
+    if not is_checkpoint(content):
+        return check_tensors(content, path)
+    content = _checked(content, path)
+    known = list(checkpoint_config(content, path).data.sequences)
+    if known != list(names):
+        raise UserError(
+            f"{path} knows the sequences {', '.join(known)}, but the settings name "
+            f"{', '.join(names)} (data.sequences)"
+        )
+    return content["weights"]

@@ -61,7 +61,7 @@ def load_tsf(arguments: argparse.Namespace, config: Config) -> TSFSeq2Seq:
         config = dataclasses.replace(config, fusion=FusionConfig())
     network = build_network(config)
     assert isinstance(network, TSFSeq2Seq)
-    load_tsf_weights(network, arguments.load, arguments.seq2seq)
+    load_tsf_weights(network, arguments.load, arguments.seq2seq, list(config.data.sequences))
     return network.to(device).eval()
 
 
@@ -70,7 +70,7 @@ def load_seq2seq(path: Path, config: Config, device_name: str) -> Seq2Seq:
     device = find_device(device_name)
     network = build_network(dataclasses.replace(config, fusion=None))
     assert isinstance(network, Seq2Seq)
-    load_seq2seq_weights(network, path)
+    load_seq2seq_weights(network, path, list(config.data.sequences))
     return network.to(device).eval()
 
 

@@ -26,7 +26,7 @@ def train_seq2seq(description: str) -> None:
     network = new_network(config)
     assert isinstance(network, Seq2Seq)
     if arguments.load is not None:
-        load_seq2seq_weights(network, arguments.load)
+        load_seq2seq_weights(network, arguments.load, list(config.data.sequences))
     train(config, network, SEQ2SEQ, device, arguments.resume)
 
 
@@ -43,10 +43,11 @@ def train_tsf_seq2seq(description: str) -> None:
     device = find_device(arguments.device)
     network = new_network(config)
     assert isinstance(network, TSFSeq2Seq)
+    names = list(config.data.sequences)
     if arguments.load is not None:
-        load_tsf_weights(network, arguments.load, arguments.seq2seq)
+        load_tsf_weights(network, arguments.load, arguments.seq2seq, names)
     elif arguments.seq2seq is not None:
-        load_seq2seq_weights(network.seq2seq, arguments.seq2seq)
+        load_seq2seq_weights(network.seq2seq, arguments.seq2seq, names)
     elif not (arguments.resume and (config.train.output / "last.pth").exists()):
         raise UserError("stage 2 needs stage 1's weights: give them with -m")
     freeze_encoder(network)
