@@ -65,7 +65,7 @@ def write_differentiation(
             whole = np.maximum(on_whole_grid(volumes, window, values), 0)  # it has -1 outside
             write_volume(path, whole, volumes.geometry)
             paths.append(path)
-        lesion = _lesion(config, volumes, window)
+        lesion = lesion_mask(config, volumes, window)
         shown = slice_to_show(lesion, maps.shape[1])
         outline = None if lesion is None or not lesion[shown].any() else lesion[shown]
         targets = centre_slices(images, height)[:, shown]
@@ -99,7 +99,7 @@ def slice_to_show(lesion: np.ndarray | None, depth: int) -> int:
     return int(lesion.sum(axis=(1, 2)).argmax())
 
 
-def _lesion(config: Config, volumes: Volumes, window: Window) -> np.ndarray | None:
+def lesion_mask(config: Config, volumes: Volumes, window: Window) -> np.ndarray | None:
     """The subject's lesion mask on the window's centre slices, if it has a label map."""
     path = find_segmentation(config.data, volumes.subject.name)
     if path is None:

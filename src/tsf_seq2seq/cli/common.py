@@ -74,6 +74,17 @@ def load_seq2seq(path: Path, config: Config, device_name: str) -> Seq2Seq:
     return network.to(device).eval()
 
 
+def positive_number(text: str) -> int:
+    """An argparse type: a whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+positive_number.__name__ = "whole number from 1"  # argparse's message names it
+
+
 def find_device(name: str) -> torch.device:
     """The device `name`, such as cpu, cuda:0 or mps; UserError where this machine lacks it."""
     try:

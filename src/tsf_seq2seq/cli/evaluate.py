@@ -13,6 +13,7 @@ from tsf_seq2seq.cli.common import (
     experiment,
     load_seq2seq,
     load_tsf,
+    positive_number,
 )
 from tsf_seq2seq.config import Config, to_mapping
 from tsf_seq2seq.data.subjects import Subject, find_subjects
@@ -142,21 +143,15 @@ def _chosen_methods(
 
 def _add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--max-subjects", type=_positive, metavar="N", help="only the first N")
-    parser.add_argument("--max-slices", type=_positive, metavar="N", help="only the central N")
-    parser.add_argument("--batch-size", type=_positive, default=8, help="stacks at once")
+    parser.add_argument(
+        "--max-subjects", type=positive_number, metavar="N", help="only the first N"
+    )
+    parser.add_argument(
+        "--max-slices", type=positive_number, metavar="N", help="only the central N"
+    )
+    parser.add_argument("--batch-size", type=positive_number, default=8, help="stacks at once")
     parser.add_argument("--no-predictions", action="store_true", help="write no NIfTI files")
     parser.add_argument("--lpips-weights", type=Path, metavar="PTH", help="AlexNet for LPIPS")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
-_positive.__name__ = "whole number from 1"  # argparse's message names it
 
 
 def _run(

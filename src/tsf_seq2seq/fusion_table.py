@@ -1,0 +1,66 @@
+"""Fusion weights ω of every task, as a table: what each source contributes to each target."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tsf_seq2seq.files import write_text
+from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.tables import markdown
+from tsf_seq2seq.tasks import Task
+
+FusionTable = Mapping[Task, np.ndarray]  # task → ω (S,), 0 where a sequence is no source
+
+
+def fusion_tasks(n_sequences: int, with_reconstructions: bool = False) -> list[Task]:
+    """Every source set with every target outside it, target by target: 28 for four sequences.
+
+    With reconstructions, targets among the sources too: 60 for four sequences.
+    """
+    return [
+        Task(sources, target)
+        for target in range(n_sequences)
+        for size in range(1, n_sequences + 1)
+        for sources in combinations(range(n_sequences), size)
+        if with_reconstructions or target not in sources
+    ]
+
+
+@torch.inference_mode()
+def fusion_table(network: TSFSeq2Seq, tasks: Sequence[Task]) -> dict[Task, np.ndarray]:
+    """Fusion weights ω (S,) of each task: they sum to one."""
+    table = {}
+    for task in tasks:
+        available = [i in task.sources for i in range(network.n_sequences)]
+        table[task] = network.fusion_weights(available, task.target).cpu().numpy()
+    return table
+
+
+def write_fusion_csv(path: Path, table: FusionTable, names: Sequence[str]) -> None:
+    """sources,target, then one column per sequence: ω, empty where it is no source."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["sources", "target", *names])
+    for task, weights in table.items():
+        writer.writerow([*task.label(names), *_cells(task, weights, ".6g", "")])
+    write_text(path, text.getvalue())
+
+
+def fusion_markdown(table: FusionTable, names: Sequence[str]) -> str:
+    """The same table as Markdown, ω with three decimals."""
+    rows = [["sources", "target", *names]]
+    for task, weights in table.items():
+        rows.append([*task.label(names), *_cells(task, weights, ".3f", "–")])
+    return markdown(rows)
+
+
+def _cells(task: Task, weights: np.ndarray, style: str, absent: str) -> list[str]:
+    return [
+        format(float(weight), style) if i in task.sources else absent
+        for i, weight in enumerate(weights)
+    ]
