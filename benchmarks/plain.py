@@ -35,7 +35,7 @@ def encode(network: Seq2Seq, image: Tensor) -> Tensor:
 
 def decode(network: Seq2Seq, feature: Tensor, target: int) -> Tensor:
     x = convlstm(network.decoder_lstm, feature)
-    return network.decoder(x, network.target_style(target))
+    return network.decoder(x, network.decoder.generate(network.target_style(target)))
 
 
 def seq2seq(network: Seq2Seq, image: Tensor, target: int) -> Tensor:

@@ -398,3 +398,21 @@ def test_plans_that_do_not_fit(changes, part):
 def test_attention_layers_must_keep_the_feature(layer):
     with pytest.raises(ValueError, match="must keep the feature's 16 channels and its size"):
         TSFSeq2Seq(tiny_seq2seq(), (layer,), 2)
+
+
+def test_kept_kernels_follow_the_weights(reference_model, expected):
+    """Kernels generated without gradients are kept, but never past a change of the weights."""
+    seq2seq = reference_model.seq2seq
+    images = torch.from_numpy(expected["images"][0])
+    with torch.no_grad():
+        first = seq2seq(images, 1)
+        assert seq2seq.decoder_convs(1) is seq2seq.decoder_convs(1)
+        assert torch.equal(seq2seq(images, 1), first)
+        seq2seq.style.bias.add_(0.5)
+        changed = seq2seq(images, 1)
+    assert not torch.allclose(changed, first, atol=1e-3)
+    torch.testing.assert_close(changed, seq2seq(images, 1), rtol=0, atol=1e-6)  # with gradients
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert seq2seq.decoder_convs(1)[0].kernel.dtype == torch.bfloat16
+    with torch.no_grad():
+        assert torch.equal(seq2seq(images, 1), changed)

@@ -49,13 +49,19 @@ def seq2seq_loss(
     feature = network.encode(given.unsqueeze(1))  # (B, c, H/r, W/r)
     size = given.shape[-2:]
     synthesized = network.decode(feature, target, size).squeeze(1)  # (B, C, H, W)
+    convs = network.decoder_convs(source)  # reconstruction and cycle share them
     reconstructed = (
-        network.decode(feature, source, size).squeeze(1) if source != target else synthesized
+        network.decode(feature, source, size, convs=convs).squeeze(1)
+        if source != target
+        else synthesized
     )
     comparisons = [(wanted, [synthesized]), (given, [reconstructed])]
     back = given.new_zeros(())
     if cycle:
-        back = F.smooth_l1_loss(network(synthesized.unsqueeze(1), source).squeeze(1), given)
+        again = network.encode(synthesized.unsqueeze(1))  # (B, c, H/r, W/r)
+        back = F.smooth_l1_loss(
+            network.decode(again, source, size, convs=convs).squeeze(1).float(), given
+        )
     return LossTerms(_smooth_l1(comparisons), _perceptual(perceptual, comparisons), back)
 
 

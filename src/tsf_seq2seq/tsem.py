@@ -16,8 +16,7 @@ from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.nifti import write_volume
 from tsf_seq2seq.data.slices import BACKGROUND, Window, centre_slices
 from tsf_seq2seq.data.subjects import Subject, Volumes, check_depth, load_subject
-from tsf_seq2seq.differentiation import lesion_mask as lesion_mask
-from tsf_seq2seq.differentiation import slice_to_show
+from tsf_seq2seq.differentiation import lesion_mask, slice_to_show
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation import evaluation_window, on_whole_grid
 from tsf_seq2seq.files import write_text

@@ -48,6 +48,18 @@ class Conv(nn.Conv2d):
         return super().forward(reflect_pad(x, self.kernel_size[0]))
 
 
+class GeneratedConv(NamedTuple):
+    """A convolution as a HyperConv generates it for one code: kernel (c_out, c_in, k, k), bias."""
+
+    kernel: Tensor
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor, pad: bool = True) -> Tensor:
+        """Convolve x (B, c_in, H, W), reflect-padded to keep its size, or as it is."""
+        x = reflect_pad(x, self.kernel.shape[-1]) if pad else x
+        return F.conv2d(x, self.kernel, self.bias)
+
+
 class HyperConv(nn.Module):
     """Convolution whose kernel is a code-dependent mixture: K = Σ_k P[..., k] · (A s + α)_k.
 
@@ -86,9 +98,13 @@ class HyperConv(nn.Module):
             return None
         return self.biases @ self.bias_mixture(code)
 
+    def generate(self, code: Tensor) -> GeneratedConv:
+        """The convolution for `code` (code_length,)."""
+        return GeneratedConv(self.kernel(code), self.bias(code))
+
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """Convolve x (B, c_in, H, W) without padding; one code (code_length,) for the batch."""
-        return F.conv2d(x, self.kernel(code), self.bias(code))
+        return self.generate(code)(x, pad=False)
 
 
 class ResidualBlock(nn.Module):
@@ -114,9 +130,10 @@ class HyperResidualBlock(nn.Module):
         self.conv1 = HyperConv(channels, channels, 3, code_length, n_kernels)
         self.conv2 = HyperConv(channels, channels, 3, code_length, n_kernels)
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        r = activation(normalise(self.conv1(reflect_pad(x, 3), style), self.norm))
-        return x + normalise(self.conv2(reflect_pad(r, 3), style), self.norm)
+    def forward(self, x: Tensor, conv1: GeneratedConv, conv2: GeneratedConv) -> Tensor:
+        """x (B, c, h, w) with what `conv1` and `conv2` generated."""
+        r = activation(normalise(conv1(x), self.norm))
+        return x + normalise(conv2(r), self.norm)
 
 
 class Encoder(nn.Module):
@@ -170,7 +187,6 @@ class Decoder(nn.Module):
             for c, layer in zip(channels, layers, strict=False)
         ]
         self.upsampling = nn.ModuleList(convs[:-1])
-        self.upsampling_kernels = [layer.kernel for layer in layers[:-1]]
         self.output = convs[-1]
 
     @torch.no_grad()
@@ -186,11 +202,16 @@ class Decoder(nn.Module):
         output.bias_mixture.weight.zero_()
         output.bias_mixture.bias.fill_(1 / output.biases.shape[1])
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+    def generate(self, style: Tensor) -> list[GeneratedConv]:
+        """All convolutions for a style (c_s,), in the order in which `forward` takes them."""
+        hyperconvs = [module for module in self.modules() if isinstance(module, HyperConv)]
+        return [hyperconv.generate(style) for hyperconv in hyperconvs]
+
+    def forward(self, x: Tensor, convs: Sequence[GeneratedConv]) -> Tensor:
+        remaining = iter(convs)
         for block in self.residual_blocks:
-            x = block(x, style)
-        for conv, kernel in zip(self.upsampling, self.upsampling_kernels, strict=True):
+            x = block(x, next(remaining), next(remaining))  # (B, c, h, w)
+        for _ in self.upsampling:
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-            x = conv(reflect_pad(x, kernel), style)
-            x = activation(normalise(x, self.norm))
-        return torch.tanh(self.output(reflect_pad(x, self.output.kernel_size), style))
+            x = activation(normalise(next(remaining)(x), self.norm))
+        return torch.tanh(next(remaining)(x))  # (B, C, H, W)

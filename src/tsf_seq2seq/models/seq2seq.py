@@ -11,7 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tsf_seq2seq.models.blocks import ConvLayer, Decoder, Encoder, Norm, activation
+from tsf_seq2seq.models.blocks import (
+    ConvLayer,
+    Decoder,
+    Encoder,
+    GeneratedConv,
+    Norm,
+    activation,
+)
 from tsf_seq2seq.models.convlstm import ConvLSTM
 
 
@@ -51,6 +58,8 @@ class Seq2Seq(nn.Module):
         self.decoder = Decoder(
             lstm_channels, decoder, decoder_residual_blocks, norm, sequence_code, n_kernels
         )
+        self._kept_convs: dict[int, list[GeneratedConv]] = {}
+        self._kept_state: tuple[object, ...] = ()
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
@@ -74,14 +83,44 @@ class Seq2Seq(nn.Module):
         return self.encoder_lstm(x.unflatten(0, (batch, steps))).mean(dim=1)
 
     def decode(
-        self, feature: Tensor, target: int, size: Sequence[int] | None = None, n_out: int = 1
+        self,
+        feature: Tensor,
+        target: int,
+        size: Sequence[int] | None = None,
+        n_out: int = 1,
+        convs: Sequence[GeneratedConv] | None = None,
     ) -> Tensor:
-        """feature (B, c, h, w) → images (B, n_out, C, H, W) of sequence `target`, cut to `size`."""
+        """feature (B, c, h, w) → images (B, n_out, C, H, W) of sequence `target`, cut to `size`.
+
+        `convs`: the target's `decoder_convs`, where several decodings are to share them.
+        """
         x = feature.unsqueeze(1).expand(-1, n_out, -1, -1, -1)
         x = self.decoder_lstm(x).flatten(0, 1)  # (B·n_out, c, h, w)
-        x = self.decoder(x, self.target_style(target))  # (B·n_out, C, H, W)
+        x = self.decoder(x, convs or self.decoder_convs(target))  # (B·n_out, C, H, W)
         height, width = size or x.shape[-2:]
         return x[..., :height, :width].unflatten(0, (-1, n_out))
+
+    def decoder_convs(self, target: int) -> Sequence[GeneratedConv]:
+        """The decoder's convolutions for sequence `target`.
+
+        Without gradients they are kept until a parameter changes: whole data sets are synthesized
+        with kernels that were generated once.
+        """
+        if torch.is_grad_enabled():
+            return self.decoder.generate(self.target_style(target))
+        state = self._decoder_state()
+        if self._kept_state != state:
+            self._kept_convs, self._kept_state = {}, state
+        if target not in self._kept_convs:
+            self._kept_convs[target] = self.decoder.generate(self.target_style(target))
+        return self._kept_convs[target]
+
+    def _decoder_state(self) -> tuple[object, ...]:
+        """What the generated kernels depend on: the parameters' contents and places, autocast."""
+        kind = self.style.weight.device.type
+        parameters = (*self.style.parameters(), *self.decoder.parameters())
+        versions = tuple((p.data_ptr(), p._version) for p in parameters)
+        return versions, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
 
     def target_style(self, target: int) -> Tensor:
         """Style s = LeakyReLU(Linear(sequence code)), (c_s,); the code is the target's one-hot."""
