@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from tsf_seq2seq.config import DataConfig
 from tsf_seq2seq.data.check import subjects_of_folders
+from tsf_seq2seq.data.prepare import KEPT, STORED, prepare
 from tsf_seq2seq.data.slices import Images, pad_to, random_crop
-from tsf_seq2seq.data.store import KEPT, STORED, StoredImages, VolumeStore, prepare
+from tsf_seq2seq.data.store import StoredImages, VolumeStore
 from tsf_seq2seq.data.subjects import Subject, load_subject
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.files import write_text

@@ -9,8 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from tsf_seq2seq.cli.common import add_config_arguments
-from tsf_seq2seq.config import DataConfig, load_config
+from tsf_seq2seq.cli.common import add_config_arguments, data_config
 from tsf_seq2seq.data.check import (
     check_subjects,
     progress,
@@ -38,16 +37,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1, help="subjects at once (default: 1)")
     parser.add_argument("-o", "--output", type=Path, metavar="JSON", help="write all of it there")
     return parser.parse_args()
-
-
-def data_config(arguments: argparse.Namespace) -> DataConfig:
-    """The data section of -c with -r's root; without -c, BraTS's with split CSVs in the root."""
-    if arguments.config is not None:
-        data = load_config(arguments.config, arguments.set).data
-        return dataclasses.replace(data, root=arguments.root or data.root)
-    root = arguments.root or DataConfig().root
-    csvs = {part: root / f"{part}.csv" for part in ("train", "valid", "test")}
-    return dataclasses.replace(DataConfig(), root=root, **csvs)
 
 
 def main() -> None:

@@ -63,6 +63,7 @@ class DataConfig:
     """Where subjects lie and what is taken of them."""
 
     root: Path = setting(Path("data/brats"), "folder that the file patterns start from")
+    store: Path | None = setting(None, "prepared volumes, read instead of the files; may be null")
     train: Path = setting(Path("data/brats/train.csv"), "split CSV (name,mask) to train on")
     valid: Path = setting(Path("data/brats/valid.csv"), "split CSV that chooses the best weights")
     test: Path = setting(Path("data/brats/test.csv"), "split CSV to evaluate on")

@@ -14,7 +14,8 @@ from tsf_seq2seq.backbones import load_features
 from tsf_seq2seq.checkpoint import save_checkpoint
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.sampling import Crop, CropStream
-from tsf_seq2seq.data.subjects import Subject, find_subjects
+from tsf_seq2seq.data.store import find_subjects
+from tsf_seq2seq.data.subjects import Subject
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.losses import PerceptualLoss
 from tsf_seq2seq.progress import enter_folder, save_progress

@@ -7,6 +7,7 @@ import numpy as np
 from tsf_seq2seq.architecture import Network
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.slices import central, central_window, stacks
+from tsf_seq2seq.data.store import open_store
 from tsf_seq2seq.data.subjects import Subject, SubjectCache, check_depth
 from tsf_seq2seq.metrics import psnr
 from tsf_seq2seq.prediction import synthesize
@@ -23,9 +24,11 @@ class Validator:
     """
 
     def __init__(self, subjects: Sequence[Subject], stage: Stage, config: Config) -> None:
-        data = config.data
         self.subjects, self.stage, self.config = subjects, stage, config
-        self.cache = SubjectCache(data.slices, len(data.sequences), data.cache_gb)
+        data, store = config.data, open_store(config.data)
+        self.cache = SubjectCache(
+            data.slices, len(data.sequences), data.cache_gb, store.load if store else None
+        )
 
     def __call__(self, network: Network) -> float:
         data, height = self.config.data, self.config.seq2seq.slices

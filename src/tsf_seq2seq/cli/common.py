@@ -8,7 +8,14 @@ import torch
 
 from tsf_seq2seq.architecture import build_network
 from tsf_seq2seq.checkpoint import load_seq2seq_weights, load_tsf_weights, read_checkpoint
-from tsf_seq2seq.config import Config, FusionConfig, config_from_mapping, load_config, override
+from tsf_seq2seq.config import (
+    Config,
+    DataConfig,
+    FusionConfig,
+    config_from_mapping,
+    load_config,
+    override,
+)
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
 
@@ -52,6 +59,16 @@ def experiment(arguments: argparse.Namespace) -> Config:
         return load_config(arguments.config, arguments.set)
     content = read_checkpoint(arguments.load)
     return config_from_mapping(override(content["config"], arguments.set), str(arguments.load))
+
+
+def data_config(arguments: argparse.Namespace) -> DataConfig:
+    """The data section of -c with -r's root; without -c, BraTS's with split CSVs in the root."""
+    if arguments.config is not None:
+        data = load_config(arguments.config, arguments.set).data
+        return dataclasses.replace(data, root=arguments.root or data.root)
+    root = arguments.root or DataConfig().root
+    train, valid, test = (root / f"{part}.csv" for part in ("train", "valid", "test"))
+    return DataConfig(root=root, train=train, valid=valid, test=test)
 
 
 def load_tsf(arguments: argparse.Namespace, config: Config) -> TSFSeq2Seq:

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tsf_seq2seq.config import Config
-from tsf_seq2seq.data.slices import BACKGROUND, pad_to, random_crop
-from tsf_seq2seq.data.subjects import Subject, SubjectCache, check_depth
+from tsf_seq2seq.data.slices import BACKGROUND, Images, pad_to, random_crop
+from tsf_seq2seq.data.store import StoredImages, open_store
+from tsf_seq2seq.data.subjects import Subject, SubjectCache, check_slices
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.tasks import Task
 
@@ -141,6 +142,7 @@ class _Visits(Dataset[tuple[Visit, "list[Crop] | UserError"]]):
             for subject in subjects
         ]
         data = config.data
+        self.store = open_store(data)
         self.cache = SubjectCache(data.slices, len(data.sequences), data.cache_gb)
 
     def __getitem__(self, visit: Visit) -> "tuple[Visit, list[Crop] | UserError]":
@@ -168,14 +170,18 @@ class _Visits(Dataset[tuple[Visit, "list[Crop] | UserError"]]):
                 images = torch.from_numpy(np.stack([sample for sample, _ in kept]))
                 yield Crop(images, task, skip_attention, tuple(name for _, name in kept))
 
-    def _prepare(self, subject: Subject, height: int, rng: np.random.Generator) -> np.ndarray:
+    def _prepare(self, subject: Subject, height: int, rng: np.random.Generator) -> Images:
         """The subject's sequences (S, Z, Y, X), flipped left-right with p = 0.5."""
-        volumes = self.cache.load(subject)
-        check_depth(volumes, height)
-        images = volumes.images
-        if rng.random() < 0.5:
-            images = images[..., ::-1]
-        return pad_to(images, self.config.data.crop)
+        images = self._images(subject, flipped=bool(rng.random() < 0.5))
+        check_slices(subject.name, images.shape[1], height)
+        return images
+
+    def _images(self, subject: Subject, flipped: bool) -> Images:
+        data = self.config.data
+        if self.store is not None:
+            return StoredImages(self.store.open(subject.name), data.slices, data.crop, flipped)
+        images = self.cache.load(subject).images
+        return pad_to(images[..., ::-1] if flipped else images, data.crop)
 
 
 def _unchanged(item: object) -> object:

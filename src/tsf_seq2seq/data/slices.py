@@ -1,10 +1,20 @@
 """From volumes to what the network sees: intensities, central window, slice stacks, crops."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 BACKGROUND = -1.0
+
+
+class Images(Protocol):
+    """Sequences (S, Z, Y, X) to cut boxes from: an array, or what reads each box from a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, box: tuple[slice, slice, slice, slice], /) -> np.ndarray: ...
 
 
 def intensity_maximum(volume: np.ndarray) -> float:
@@ -73,9 +83,9 @@ def pad_to(volumes: np.ndarray, crop: tuple[int, int]) -> np.ndarray:
 
 
 def random_crop(
-    volumes: np.ndarray, height: int, crop: tuple[int, int], rng: np.random.Generator
+    images: Images, height: int, crop: tuple[int, int], rng: np.random.Generator
 ) -> np.ndarray:
-    """A random stack and crop of volumes (S, Z, Y, X) at least as large: (S, height, *crop)."""
-    limits = np.subtract(volumes.shape[1:], (height, *crop)) + 1
+    """A random stack and crop of images (S, Z, Y, X) at least as large: (S, height, *crop)."""
+    limits = np.subtract(images.shape[1:], (height, *crop)) + 1
     z, y, x = (int(i) for i in rng.integers(limits))
-    return volumes[:, z : z + height, y : y + crop[0], x : x + crop[1]]
+    return images[:, z : z + height, y : y + crop[0], x : x + crop[1]]

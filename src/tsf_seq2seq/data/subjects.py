@@ -3,7 +3,7 @@
 import csv
 import glob
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from tsf_seq2seq.config import DataConfig
 from tsf_seq2seq.data.nifti import SAME_GRID_MM, Geometry, read_volume
-from tsf_seq2seq.data.slices import central, intensity_maximum, normalise
+from tsf_seq2seq.data.slices import BACKGROUND, central, intensity_maximum, normalise
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.tasks import mask_to_sequences
 
@@ -84,16 +84,19 @@ def find_subjects(data: DataConfig, split: Path) -> list[Subject]:
     """
     if not data.root.is_dir():
         raise UserError(f"data.root {data.root} is not a folder")
+    rows = read_split(split, len(data.sequences))
+    return [find_subject(data, name, mask) for name, mask in rows]
+
+
+def find_subject(data: DataConfig, name: str, mask: int) -> Subject:
+    """A subject with its files; UserError where a sequence that the mask names has none."""
     names = list(data.sequences)
-    subjects = []
-    for name, mask in read_split(split, len(names)):
-        files = find_files(data.root, name, data.sequences)
-        available = mask_to_sequences(mask, len(names))
-        for i in available:
-            if i not in files:
-                raise UserError(f"subject {name}: {missing_file(data, name, mask, names[i])}")
-        subjects.append(Subject(name, available, files))
-    return subjects
+    files = find_files(data.root, name, data.sequences)
+    available = mask_to_sequences(mask, len(names))
+    for i in available:
+        if i not in files:
+            raise UserError(f"subject {name}: {missing_file(data, name, mask, names[i])}")
+    return Subject(name, available, files)
 
 
 def missing_file(data: DataConfig, name: str, mask: int, sequence: str) -> str:
@@ -132,35 +135,49 @@ def load_subject(
     Raises UserError that names subject, file and rule where a volume can't be used, or where the
     sequences don't share one grid.
     """
-    indices = sorted(subject.on_disk if wanted is None else wanted)
     images, maxima, first = None, np.full(n_sequences, np.nan), None
-    for index in indices:
-        path = subject.files[index]
-        try:
-            voxels, geometry = read_volume(path)
-            if images is None or first is None:
-                first = geometry
-                depth, height, width = reversed(geometry.lps().shape)
-                window = central(depth, slices)
-                shape = (n_sequences, window.stop - window.start, height, width)
-                images = np.full(shape, -1, dtype=np.float32)
-            check_same_grid(first, geometry, subject.files[indices[0]].name, path.name)
-            maxima[index] = positive_maximum(voxels, path)
-        except UserError as error:
-            raise UserError(f"subject {subject.name}: {error}") from error
-        images[index] = normalise(geometry.to_network(voxels)[window], maxima[index])
+    for index, voxels, geometry, maximum in read_sequences(subject, wanted):
+        if images is None or first is None:
+            first, window = geometry, central(len(voxels), slices)
+            shape = (n_sequences, window.stop - window.start, *voxels.shape[1:])
+            images = np.full(shape, BACKGROUND, dtype=np.float32)
+        maxima[index] = maximum
+        images[index] = normalise(voxels[window], maximum)
     if images is None or first is None:
         raise UserError(f"subject {subject.name} has no sequence on disk")
     return Volumes(subject, images, window, first, maxima)
 
 
+def read_sequences(
+    subject: Subject, wanted: Sequence[int] | None = None
+) -> Iterator[tuple[int, np.ndarray, Geometry, float]]:
+    """Index, voxels (z, y, x) in LPS order (float64), grid and intensity maximum, one by one.
+
+    Raises UserError as `load_subject` does.
+    """
+    indices = sorted(subject.on_disk if wanted is None else wanted)
+    first = None
+    for index in indices:
+        path = subject.files[index]
+        try:
+            voxels, geometry = read_volume(path)
+            first = first or geometry
+            check_same_grid(first, geometry, subject.files[indices[0]].name, path.name)
+            maximum = positive_maximum(voxels, path)
+        except UserError as error:
+            raise UserError(f"subject {subject.name}: {error}") from error
+        yield index, geometry.to_network(voxels), geometry, maximum
+
+
 def check_depth(volumes: Volumes, height: int) -> None:
     """UserError unless the volumes have slices enough for one stack of `height`."""
-    depth = volumes.images.shape[1]
+    check_slices(volumes.subject.name, volumes.images.shape[1], height)
+
+
+def check_slices(name: str, depth: int, height: int) -> None:
+    """UserError unless the `depth` slices of subject `name` are enough for a stack of `height`."""
     if depth < height:
-        raise UserError(
-            f"subject {volumes.subject.name} has {depth} axial slices, but a stack needs {height}"
-        )
+        raise UserError(f"subject {name} has {depth} axial slices, but a stack needs {height}")
 
 
 def check_same_grid(first: Geometry, other: Geometry, first_name: str, other_name: str) -> None:
@@ -210,10 +227,19 @@ def load_segmentation(path: Path, like: Geometry) -> np.ndarray:
 
 
 class SubjectCache:
-    """Loads subjects and keeps the last used ones, up to `gigabytes` of memory."""
+    """Loads subjects and keeps the last used ones, up to `gigabytes` of memory.
 
-    def __init__(self, slices: int, n_sequences: int, gigabytes: float) -> None:
-        self.slices, self.n_sequences = slices, n_sequences
+    `read` takes a name and the number of slices, such as a store's `load`; None: NIfTI files.
+    """
+
+    def __init__(
+        self,
+        slices: int,
+        n_sequences: int,
+        gigabytes: float,
+        read: Callable[[str, int], Volumes] | None = None,
+    ) -> None:
+        self.slices, self.n_sequences, self.read = slices, n_sequences, read
         self.capacity = gigabytes * 1e9
         self.size = 0
         self.kept: OrderedDict[str, Volumes] = OrderedDict()
@@ -222,13 +248,18 @@ class SubjectCache:
         """All sequences on disk of the subject, as `load_subject` gives them."""
         volumes = self.kept.pop(subject.name, None)
         if volumes is None:
-            volumes = load_subject(subject, self.slices, self.n_sequences)
+            volumes = self._load(subject)
             self.size += volumes.images.nbytes
         self.kept[subject.name] = volumes
         while self.size > self.capacity:
             _, oldest = self.kept.popitem(last=False)
             self.size -= oldest.images.nbytes
         return volumes
+
+    def _load(self, subject: Subject) -> Volumes:
+        if self.read is not None:
+            return self.read(subject.name, self.slices)
+        return load_subject(subject, self.slices, self.n_sequences)
 
 
 def _parse_row(row: list[str], path: Path, n_sequences: int) -> tuple[str, int]:

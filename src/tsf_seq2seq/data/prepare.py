@@ -1,0 +1,164 @@
+"""Makes the store of `data.store`: one compressed file per subject, and an index."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+import blosc2
+import numpy as np
+
+from tsf_seq2seq.config import DataConfig
+from tsf_seq2seq.data.nifti import Geometry
+from tsf_seq2seq.data.store import (
+    INDEX,
+    VERSION,
+    Index,
+    StoredSequence,
+    StoredSubject,
+    VolumeStore,
+    box_slices,
+    check_sequences,
+    crc32,
+    file_defect,
+    file_states,
+    is_current,
+    read_index,
+)
+from tsf_seq2seq.data.subjects import Subject, find_subject, read_sequences
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files import write_atomically, write_text
+
+KEPT, STORED = "kept", "stored"
+Job = tuple[str, int, StoredSubject | None]  # a subject to store: name, mask, index line so far
+Result = TypeVar("Result")
+
+
+def prepare(
+    data: DataConfig, masks: Mapping[str, int], path: Path, processes: int = 1
+) -> Iterator[tuple[str, str]]:
+    """Bring the store at `path` up to date with the subjects of `masks` (name → mask, 0 for any).
+
+    Gives (name, outcome) as each is done: KEPT, STORED, or what is wrong with the subject. Files
+    and index are whole at any time, so that a later call goes on where one was stopped.
+    """
+    exists = (path / INDEX).exists()
+    index = read_index(path) if exists else Index(VERSION, tuple(data.sequences), {})
+    check_sequences(index.sequences, data, path)
+    values = asdict(index)
+    jobs = [(name, mask, index.subjects.get(name)) for name, mask in masks.items()]
+    for name, outcome in _as_completed(partial(_update, data, path), jobs, processes):
+        if isinstance(outcome, StoredSubject):
+            values["subjects"][name] = asdict(outcome)
+            write_text(path / INDEX, json.dumps(values))
+            outcome = STORED
+        yield name, outcome
+
+
+def verify(store: VolumeStore) -> Iterator[tuple[str, str | None]]:
+    """Each subject, and what is wrong with its file."""
+    for name, entry in store.index.subjects.items():
+        yield name, file_defect(store.path, entry)
+
+
+def store_subject(data: DataConfig, subject: Subject, path: Path) -> StoredSubject:
+    """Write a subject's file into the store at `path`; its line for the index.
+
+    Raises UserError where `load_subject` does.
+    """
+    states = file_states(data, subject.files)
+    read = list(_read_narrow(subject))
+    if not read:
+        raise UserError(f"subject {subject.name} has no sequence on disk")
+    geometry = read[0][1]
+    box = positive_box(volume for volume, _, _ in read)
+    array = np.stack([volume[box_slices(*box.T)] for volume, _, _ in read])
+    content, file = compress(array), f"{subject.name}.b2nd"
+    write_atomically(path / file, lambda temporary: temporary.write_bytes(content))
+    return StoredSubject(
+        file=file,
+        crc32=crc32(content),
+        dtype=array.dtype.name,
+        sequences={
+            key: StoredSequence(*state, maximum)
+            for (key, state), (_, _, maximum) in zip(states.items(), read, strict=True)
+        },
+        shape=geometry.shape,
+        affine=geometry.affine.tolist(),
+        box=box.tolist(),
+    )
+
+
+def narrow(volume: np.ndarray) -> np.ndarray:
+    """The volume in the first of int16, float32 and float64 that holds all its values exactly."""
+    for dtype in (np.int16, np.float32):
+        with np.errstate(invalid="ignore", over="ignore"):
+            narrowed = volume.astype(dtype)
+        if np.array_equal(narrowed, volume):
+            return narrowed
+    return volume
+
+
+def positive_box(volumes: Iterable[np.ndarray]) -> np.ndarray:
+    """First and behind the last z, y and x of all voxels above 0: (3, 2).
+
+    What is outside becomes background, whatever its value.
+    """
+    inside = np.any([volume > 0 for volume in volumes], axis=0)
+    places = [np.flatnonzero(inside.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+    return np.array([(place[0], place[-1] + 1) for place in places])
+
+
+def compress(array: np.ndarray) -> bytes:
+    """A Blosc2 file of (S, z, y, x); each axial slice of all sequences is one block to read."""
+    plane = (len(array), 1, *array.shape[2:])
+    stored = blosc2.asarray(
+        np.ascontiguousarray(array),
+        chunks=plane,
+        blocks=plane,
+        cparams={
+            "codec": blosc2.Codec.ZSTD,
+            "clevel": 5,
+            "filters": [blosc2.Filter.SHUFFLE],
+            "filters_meta": [0],
+            "nthreads": 1,
+        },
+    )
+    return stored.to_cframe()
+
+
+def _read_narrow(subject: Subject) -> Iterator[tuple[np.ndarray, Geometry, float]]:
+    for _, voxels, geometry, maximum in read_sequences(subject):
+        yield narrow(voxels), geometry, maximum
+
+
+def _update(data: DataConfig, path: Path, job: Job) -> tuple[str, StoredSubject | str]:
+    """Store a subject, or keep its entry where its files haven't changed; or say what is wrong."""
+    name, mask, entry = job
+    try:
+        subject = find_subject(data, name, mask)
+        current = entry is not None and is_current(entry, file_states(data, subject.files))
+        if current and entry is not None and file_defect(path, entry) is None:
+            return name, KEPT
+        return name, store_subject(data, subject, path)
+    except UserError as error:
+        return name, str(error)
+
+
+def _as_completed(
+    work: Callable[[Job], Result], jobs: Sequence[Job], processes: int
+) -> Iterator[Result]:
+    """Results as they come; those not begun are given up when the iteration is."""
+    if processes == 1:
+        yield from map(work, jobs)
+        return
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    try:
+        for future in as_completed([pool.submit(work, job) for job in jobs]):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,298 @@
+"""A store of volumes: one compressed file a subject, of which training reads only its crops.
+
+A file is a Blosc2 array (S, z, y, x) in LPS order of the sequences that the subject has, unscaled,
+cut to the box that holds every voxel above 0; one axial slice of all sequences is one chunk.
+`index.json` says the rest.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import blosc2
+import numpy as np
+
+from tsf_seq2seq.config import DataConfig
+from tsf_seq2seq.data import subjects
+from tsf_seq2seq.data.nifti import Geometry
+from tsf_seq2seq.data.slices import BACKGROUND, central, normalise
+from tsf_seq2seq.data.subjects import (
+    Subject,
+    Volumes,
+    find_files,
+    read_split,
+)
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.settings import parse
+from tsf_seq2seq.tasks import mask_to_sequences
+
+INDEX = "index.json"
+VERSION = 1
+SCRIPT = "src/data/prepare_brats.py"
+
+
+@dataclass(frozen=True)
+class StoredSequence:
+    """A sequence's original file as it was when it was stored, and the intensity that becomes 1."""
+
+    file: str  # relative to the data set's root
+    bytes: int
+    mtime_us: int  # time of its last change, microseconds
+    maximum: float  # of the whole volume: its empty border counts
+
+
+@dataclass(frozen=True)
+class StoredSubject:
+    """A subject's line in the index."""
+
+    file: str  # relative to the store
+    crc32: str  # of that file, hexadecimal
+    dtype: str
+    sequences: dict[str, StoredSequence]  # those on disk, in the index's order
+    shape: tuple[int, int, int]  # the full grid of the first one's file: voxels x, y, z
+    affine: tuple[tuple[float, ...], ...]
+    box: tuple[tuple[int, int], ...]  # first and behind the last stored z, y, x of that grid in LPS
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(self.shape, np.array(self.affine))
+
+    @cached_property
+    def grid(self) -> tuple[int, ...]:
+        """The full grid's z, y, x in LPS order."""
+        return tuple(reversed(self.geometry.lps().shape))
+
+
+@dataclass(frozen=True)
+class Index:
+    """What index.json holds."""
+
+    version: int
+    sequences: tuple[str, ...]
+    subjects: dict[str, StoredSubject]
+
+
+class VolumeStore:
+    """The subjects of a store; `root` is where their original files lie, if they still do."""
+
+    def __init__(self, path: Path, root: Path = Path()) -> None:
+        self.path, self.root = Path(path), root
+        self.index = read_index(self.path)
+        self._checked: set[str] = set()
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.index.subjects)
+
+    def entry(self, name: str) -> StoredSubject:
+        """A subject's line in the index; UserError where there is none."""
+        if name not in self.index.subjects:
+            raise UserError(f"subject {name} is not in the store {self.path}; {SCRIPT} adds it")
+        return self.index.subjects[name]
+
+    def subject(self, name: str, mask: int | None = None) -> Subject:
+        """The subject with the files that were stored, treated as having what `mask` says, or all.
+
+        Raises UserError where the mask names a sequence that wasn't stored.
+        """
+        stored, names = self.entry(name).sequences, self.index.sequences
+        files = {names.index(key): self.root / value.file for key, value in stored.items()}
+        available = tuple(files) if mask is None else mask_to_sequences(mask, len(names))
+        for i in available:
+            if i not in files:
+                raise UserError(
+                    f"subject {name}: {names[i]} is named by its mask {mask} but not in the "
+                    f"store {self.path}"
+                )
+        return Subject(name, available, files)
+
+    def open(self, name: str) -> "StoredVolume":
+        """The subject's file, ready to be cut; its checksum is looked at the first time.
+
+        Raises UserError where the file is missing or damaged.
+        """
+        entry = self.entry(name)
+        if name not in self._checked:
+            defect = file_defect(self.path, entry)
+            if defect:
+                raise UserError(f"subject {name}: {defect}; {SCRIPT} makes it anew")
+            self._checked.add(name)
+        return StoredVolume(name, self.path / entry.file, entry, self.index.sequences)
+
+    def load(self, name: str, slices: int) -> Volumes:
+        """What `load_subject` gives: all sequences, the central `slices`."""
+        volume = self.open(name)
+        depth, height, width = volume.shape
+        window = central(depth, slices)
+        images = volume.crop((window.start, 0, 0), (window.stop - window.start, height, width))
+        maxima = np.full(len(self.index.sequences), np.nan)
+        maxima[list(volume.maxima)] = list(volume.maxima.values())
+        return Volumes(self.subject(name), images, window, self.entry(name).geometry, maxima)
+
+
+class StoredVolume:
+    """A subject's opened file (memory-mapped), normalised as it is cut.
+
+    `shape`: its full grid, z, y, x in LPS order.
+    """
+
+    def __init__(
+        self, name: str, path: Path, entry: StoredSubject, sequences: Sequence[str]
+    ) -> None:
+        self.name, self.path = name, path
+        self.n_sequences = len(sequences)
+        self.maxima = {sequences.index(key): s.maximum for key, s in entry.sequences.items()}
+        self.shape = entry.grid
+        self.low, self.high = np.array(entry.box).T
+        try:
+            self.array = blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
+        except Exception as error:
+            raise self._damaged(error) from error
+
+    def crop(self, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
+        """The box of `size` from voxel `start` (z, y, x) on: (S, *size) float32 in [-1, 1].
+
+        Background where a sequence isn't on disk, and where the box leaves the grid.
+        """
+        images = np.full((self.n_sequences, *size), BACKGROUND, dtype=np.float32)
+        low = np.maximum(start, self.low)
+        high = np.minimum(np.add(start, size), self.high)
+        if (low >= high).any():
+            return images
+        try:
+            voxels = self.array[:, *box_slices(low - self.low, high - self.low)]
+        except Exception as error:
+            raise self._damaged(error) from error
+        inside = box_slices(low - start, high - start)
+        for volume, (index, maximum) in zip(voxels, self.maxima.items(), strict=True):
+            images[index][inside] = normalise(volume, maximum)
+        return images
+
+    def _damaged(self, error: Exception) -> UserError:
+        return UserError(f"subject {self.name}: {self.path} can't be read ({error})")
+
+
+class StoredImages:
+    """A subject's sequences (S, Z, Y, X), of which only what is cut is read.
+
+    Cuts equal those of the array of `load_subject`, bit for bit, mirrored left-right if `flipped`
+    then padded to at least `crop` (height, width), as `pad_to` does it.
+    """
+
+    def __init__(
+        self,
+        volume: StoredVolume,
+        slices: int,
+        crop: tuple[int, int] = (0, 0),
+        flipped: bool = False,
+    ) -> None:
+        self.volume, self.flipped = volume, flipped
+        depth, height, width = volume.shape
+        self.slices = central(depth, slices)
+        padding = max(0, crop[0] - height), max(0, crop[1] - width)
+        self.before = padding[0] // 2, padding[1] // 2
+        plane = (height + padding[0], width + padding[1])
+        self.shape = (volume.n_sequences, self.slices.stop - self.slices.start, *plane)
+
+    def __getitem__(self, box: tuple[slice, slice, slice, slice]) -> np.ndarray:
+        """images[:, z0:z1, y0:y1, x0:x1], float32; only boxes written so."""
+        z, y, x = (place.start for place in box[1:])
+        size = [place.stop - place.start for place in box[1:]]
+        y, x = y - self.before[0], x - self.before[1]
+        if self.flipped:
+            x = self.volume.shape[2] - x - size[2]
+        images = self.volume.crop((self.slices.start + z, y, x), size)
+        return images[..., ::-1] if self.flipped else images
+
+
+def open_store(data: DataConfig) -> VolumeStore | None:
+    """The store that data.store names, if it names one; UserError for other sequences than ours."""
+    if data.store is None:
+        return None
+    store = VolumeStore(data.store, data.root)
+    check_sequences(store.index.sequences, data, data.store)
+    return store
+
+
+def find_subjects(data: DataConfig, split: Path) -> list[Subject]:
+    """Subjects of a split: of the store where data.store names one, else with their files.
+
+    Raises UserError where a sequence that the mask names is missing, and where the original files
+    of a stored subject are in reach but have changed.
+    """
+    store = open_store(data)
+    if store is None:
+        return subjects.find_subjects(data, split)
+    rows = read_split(split, len(data.sequences))
+    found = [store.subject(name, mask) for name, mask in rows]
+    for name, _ in rows:
+        states = file_states(data, find_files(data.root, name, data.sequences))
+        if states and not is_current(store.entry(name), states):
+            raise UserError(
+                f"subject {name}: its files in {data.root} have changed since the store "
+                f"{store.path} was made; {SCRIPT} brings it up to date"
+            )
+    return found
+
+
+def read_index(path: Path) -> Index:
+    """The index of the store in folder `path`; UserError where it is missing or damaged."""
+    file = path / INDEX
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is no store: {file} does not exist; {SCRIPT} makes it") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} can't be read: {error}") from None
+    version = values.get("version") if isinstance(values, dict) else None
+    if version != VERSION:
+        raise UserError(f"{file} has version {version!r}, but this software reads {VERSION}")
+    return parse(Index, values, str(file))
+
+
+def check_sequences(stored: Sequence[str], data: DataConfig, path: Path) -> None:
+    """UserError unless the store at `path` holds the data set's sequences in their order."""
+    if list(stored) != list(data.sequences):
+        raise UserError(
+            f"the store {path} holds the sequences {', '.join(stored)}, but data.sequences names "
+            f"{', '.join(data.sequences)}"
+        )
+
+
+def file_defect(store: Path, entry: StoredSubject) -> str | None:
+    """What is wrong with a subject's file, or None."""
+    path = store / entry.file
+    try:
+        checksum = crc32(path.read_bytes())
+    except FileNotFoundError:
+        return f"{path} does not exist"
+    except OSError as error:
+        return f"{path} can't be read: {error}"
+    if checksum != entry.crc32:
+        return f"{path} is damaged: its checksum is {checksum}, but {INDEX} says {entry.crc32}"
+    return None
+
+
+def file_states(data: DataConfig, files: Mapping[int, Path]) -> dict[str, tuple[str, int, int]]:
+    """Sequence → its file's path under the root, size in bytes and time of change (µs)."""
+    names, states = list(data.sequences), {}
+    for index, path in sorted(files.items()):
+        file, state = path.relative_to(data.root).as_posix(), path.stat()
+        states[names[index]] = file, state.st_size, state.st_mtime_ns // 1000
+    return states
+
+
+def is_current(entry: StoredSubject, states: Mapping[str, tuple[str, int, int]]) -> bool:
+    """Whether the subject's original files are as they were when they were stored."""
+    return states == {key: (s.file, s.bytes, s.mtime_us) for key, s in entry.sequences.items()}
+
+
+def crc32(content: bytes) -> str:
+    return f"{zlib.crc32(content):08x}"
+
+
+def box_slices(low: np.ndarray, high: np.ndarray) -> tuple[slice, ...]:
+    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
