@@ -102,7 +102,7 @@ class Trainer:
         self.scaler.scale(total).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        losses = [total.item(), *(term.item() for term in terms)]
+        losses: list[float] = torch.stack([total, *terms]).detach().tolist()
         if not np.isfinite(losses[0]):
             raise UserError(self._not_finite(losses[0], crop))
         return losses
