@@ -8,20 +8,14 @@ from tqdm import tqdm
 
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.nifti import write_volume
-from tsf_seq2seq.data.slices import Window, centre_slices
-from tsf_seq2seq.data.subjects import (
-    Subject,
-    Volumes,
-    find_segmentation,
-    load_segmentation,
-    load_subject,
-)
+from tsf_seq2seq.data.slices import centre_slices
+from tsf_seq2seq.data.subjects import Subject, find_segmentation, load_segmentation
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.evaluation import evaluation_window, on_whole_grid
 from tsf_seq2seq.explain_figures import plot_differentiation
 from tsf_seq2seq.methods import seq2seq_method
 from tsf_seq2seq.models import Seq2Seq
 from tsf_seq2seq.tasks import Task, translation_pairs
+from tsf_seq2seq.windows import SubjectWindow, load_window
 
 
 def differentiation_maps(
@@ -55,20 +49,16 @@ def write_differentiation(
     names, height = list(config.data.sequences), config.seq2seq.slices
     paths = []
     for subject in tqdm(subjects, unit="subject", desc="mapping"):
-        volumes = load_subject(subject, config.data.slices, len(names))
-        window = evaluation_window(config, volumes)
-        images = window.of(volumes.images)
-        maps = differentiation_maps(network, images, height, batch_size)
+        loaded = load_window(config, subject)
+        maps = differentiation_maps(network, loaded.images, height, batch_size)
         stem = subject.name.replace("/", "_")
         for target, values in zip(names, maps, strict=True):
             path = output / f"{stem}_{target}_differentiation.nii.gz"
-            whole = np.maximum(on_whole_grid(volumes, window, values), 0)  # it has -1 outside
-            write_volume(path, whole, volumes.geometry)
+            whole = loaded.on_whole_grid(values, outside=0)
+            write_volume(path, whole, loaded.volumes.geometry)
             paths.append(path)
-        lesion = lesion_mask(config, volumes, window)
-        shown = slice_to_show(lesion, maps.shape[1])
-        outline = None if lesion is None or not lesion[shown].any() else lesion[shown]
-        targets = centre_slices(images, height)[:, shown]
+        shown, outline = shown_slice(config, loaded)
+        targets = loaded.centres[:, shown]
         figure = output / f"{stem}_differentiation"
         plot_differentiation(names, targets, maps[:, shown], outline, subject.name, figure)
         paths += [figure.with_name(figure.name + suffix) for suffix in (".pdf", ".png")]
@@ -92,6 +82,13 @@ def complete_subjects(
     return complete
 
 
+def shown_slice(config: Config, loaded: SubjectWindow) -> tuple[int, np.ndarray | None]:
+    """The centre slice that a figure shows, and the lesion (Y, X) on it, None without one."""
+    lesion = lesion_mask(config, loaded)
+    z = slice_to_show(lesion, loaded.centres.shape[1])
+    return z, None if lesion is None or not lesion[z].any() else lesion[z]
+
+
 def slice_to_show(lesion: np.ndarray | None, depth: int) -> int:
     """The slice of a lesion mask (z, y, x) with its largest area; the middle one without lesion."""
     if lesion is None or not lesion.any():
@@ -99,8 +96,9 @@ def slice_to_show(lesion: np.ndarray | None, depth: int) -> int:
     return int(lesion.sum(axis=(1, 2)).argmax())
 
 
-def lesion_mask(config: Config, volumes: Volumes, window: Window) -> np.ndarray | None:
+def lesion_mask(config: Config, loaded: SubjectWindow) -> np.ndarray | None:
     """The subject's lesion mask on the window's centre slices, if it has a label map."""
+    volumes = loaded.volumes
     path = find_segmentation(config.data, volumes.subject.name)
     if path is None:
         return None
@@ -108,5 +106,5 @@ def lesion_mask(config: Config, volumes: Volumes, window: Window) -> np.ndarray 
         labels = load_segmentation(path, volumes.geometry)
     except UserError as error:
         raise UserError(f"subject {volumes.subject.name}: {error}") from error
-    inside = window.of(labels[np.newaxis, volumes.slices])
+    inside = loaded.window.of(labels[np.newaxis, volumes.slices])
     return centre_slices(inside, config.seq2seq.slices)[0] > 0

@@ -12,8 +12,7 @@ from tqdm import tqdm
 
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.nifti import write_volume
-from tsf_seq2seq.data.slices import BACKGROUND, Window, central, central_window, centre_slices
-from tsf_seq2seq.data.subjects import Subject, Volumes, check_depth, load_subject
+from tsf_seq2seq.data.subjects import Subject
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.figures import Example, plot_examples
 from tsf_seq2seq.files import write_text
@@ -21,6 +20,7 @@ from tsf_seq2seq.methods import Methods, Outputs
 from tsf_seq2seq.metrics import LPIPS, psnr, ssim
 from tsf_seq2seq.scores import Score, read_scores, write_scores
 from tsf_seq2seq.tasks import Task, all_tasks
+from tsf_seq2seq.windows import SubjectWindow, load_window
 
 TasksOf = Callable[[Subject], list[Task]]
 EXAMPLES = 6  # subjects in examples.png
@@ -59,22 +59,19 @@ def evaluate(
         if not tasks or subject.name in done:
             continue
         needed = sorted({index for task in tasks for index in (*task.sources, task.target)})
-        volumes = load_subject(subject, config.data.slices, len(names), needed)
-        check_depth(volumes, config.seq2seq.slices)
-        window = evaluation_window(config, volumes, protocol.max_stacks)
-        images = window.of(volumes.images)
-        targets = centre_slices(images, config.seq2seq.slices)
+        loaded = load_window(config, subject, needed, protocol.max_stacks)
         outputs: Outputs = {}
         for methods in protocol.methods:
-            outputs |= methods.predict(images, tasks)
-        scores += _scores(subject.name, outputs, targets, names, protocol.lpips)
+            outputs |= methods.predict(loaded.images, tasks)
+        scores += _scores(subject.name, outputs, loaded.centres, names, protocol.lpips)
         first = protocol.methods[0].names[0]
         if protocol.save_predictions:
             for task in tasks:
-                _save_prediction(output, volumes, window, outputs[first, task], task, names)
+                _save_prediction(output, loaded, outputs[first, task], task, names)
         if len(examples) < EXAMPLES:
             shown = tasks[7 * len(examples) % len(tasks)]  # not always the first
-            examples.append(_example(subject, shown, targets, outputs[first, shown], names))
+            image = outputs[first, shown]
+            examples.append(_example(subject, shown, loaded.centres, image, names))
         write_scores(output / "metrics.csv", scores)
     if not scores:
         raise UserError(f"{config.data.test}: no subject gives a task to evaluate")
@@ -83,31 +80,10 @@ def evaluate(
     return scores
 
 
-def evaluation_window(config: Config, volumes: Volumes, max_stacks: int | None = None) -> Window:
-    """The central crop of the volumes' slices; with `max_stacks`, of that many stacks."""
-    shape, height = volumes.images.shape[1:], config.seq2seq.slices
-    slices = config.data.slices
-    if max_stacks is not None:
-        depth = central(shape[0], slices)
-        slices = min(depth.stop - depth.start, max_stacks + height - 1)
-    return central_window(shape, slices, config.data.crop)
-
-
 def complete_tasks(subject: Subject, n_sequences: int) -> list[Task]:
     """Every source set → missing target that the subject's sequences on disk allow."""
     on_disk = set(subject.on_disk)
     return [task for task in all_tasks(n_sequences) if on_disk >= {*task.sources, task.target}]
-
-
-def on_whole_grid(volumes: Volumes, window: Window, output: np.ndarray) -> np.ndarray:
-    """Centre slices of a window's stacks → the subject's whole grid (z, y, x); −1 elsewhere."""
-    shape = volumes.images.shape[1:]
-    half = (window.z.stop - window.z.start - len(output)) // 2
-    inner = Window(slice(window.z.start + half, window.z.stop - half), window.y, window.x)
-    depth = volumes.geometry.lps().shape[2]
-    whole = np.full((depth, *shape[1:]), BACKGROUND, dtype=np.float32)
-    whole[volumes.slices] = inner.into(output, shape)
-    return whole
 
 
 def _earlier_scores(output: Path, identity: Mapping[str, Any]) -> list[Score]:
@@ -162,16 +138,15 @@ def _metrics(
 
 def _save_prediction(
     folder: Path,
-    volumes: Volumes,
-    window: Window,
+    loaded: SubjectWindow,
     output: np.ndarray,
     task: Task,
     names: Sequence[str],
 ) -> None:
     sources, target = task.label(names)
-    name = volumes.subject.name.replace("/", "_")
+    name = loaded.volumes.subject.name.replace("/", "_")
     path = folder / "predict" / f"{name}_{target}_from_{sources}.nii.gz"
-    write_volume(path, on_whole_grid(volumes, window, output), volumes.geometry)
+    write_volume(path, loaded.on_whole_grid(output), loaded.volumes.geometry)
 
 
 def _example(

@@ -9,12 +9,13 @@ from tqdm import tqdm
 
 from tsf_seq2seq.baselines import LinearRegression, MeanImage
 from tsf_seq2seq.config import Config
-from tsf_seq2seq.data.slices import central_window, centre_slices, stacks
-from tsf_seq2seq.data.subjects import find_subjects, load_subject
+from tsf_seq2seq.data.slices import centre_slices, stacks
+from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
 from tsf_seq2seq.prediction import Features, decode_task, run_stacks
 from tsf_seq2seq.tasks import Task
+from tsf_seq2seq.windows import load_window
 
 TSF_METHODS = ("tsf", "tsf_without_attention")
 BASELINES = ("linear_regression", "mean_image")
@@ -134,9 +135,7 @@ def fit_baselines(config: Config, names: Sequence[str]) -> list[Methods]:
     for subject in tqdm(find_subjects(config.data, config.data.train), desc="fitting baselines"):
         if len(subject.on_disk) < count:
             continue
-        images = load_subject(subject, config.data.slices, count).images
-        window = central_window(images.shape[1:], config.data.slices, config.data.crop).of(images)
-        centres = centre_slices(window, height)
+        centres = load_window(config, subject).centres
         for model in models.values():
             model.fit([centres])
         fitted += 1

@@ -79,7 +79,4 @@ def decode_task(
         (source,) = task.sources
         return network.decode(features[source], task.target, size).squeeze(1)
     stacked = torch.stack([features[source] for source in task.sources], dim=1)
-    feature = network.fuse(stacked, task.sources, task.target)
-    if attention:
-        feature = feature + network.attend(stacked, feature, task.sources, task.target)
-    return network.decode(feature, task.target, size)
+    return network.synthesize(stacked, task.sources, task.target, size, attention)

@@ -86,10 +86,7 @@ def tsf_loss(
     residual = network.attend(features, fused, task.sources, task.target)
     both = torch.cat([fused, fused + residual])  # (2·B, c, H/r, W/r)
     plain, refined = network.decode(both, task.target, size).chunk(2)  # (B, C, H, W) each
-    feature = network.fuse(features, task.sources, first)
-    if not skip_attention:
-        feature = feature + network.attend(features, feature, task.sources, first)
-    reconstructed = network.decode(feature, first, size)
+    reconstructed = network.synthesize(features, task.sources, first, size, not skip_attention)
     comparisons = [(wanted, [plain, refined]), (given, [reconstructed])]
     return LossTerms(
         _smooth_l1(comparisons), _perceptual(perceptual, comparisons), given.new_zeros(())

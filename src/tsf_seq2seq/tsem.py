@@ -14,11 +14,10 @@ from tqdm import tqdm
 
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.nifti import write_volume
-from tsf_seq2seq.data.slices import BACKGROUND, Window, centre_slices
-from tsf_seq2seq.data.subjects import Subject, Volumes, check_depth, load_subject
-from tsf_seq2seq.differentiation import lesion_mask, slice_to_show
+from tsf_seq2seq.data.slices import BACKGROUND
+from tsf_seq2seq.data.subjects import Subject
+from tsf_seq2seq.differentiation import shown_slice
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.evaluation import evaluation_window, on_whole_grid
 from tsf_seq2seq.files import write_text
 from tsf_seq2seq.methods import TSF_METHODS, tsf_methods
 from tsf_seq2seq.metrics import psnr
@@ -28,6 +27,7 @@ from tsf_seq2seq.stages import missing_target_tasks
 from tsf_seq2seq.tables import markdown
 from tsf_seq2seq.tasks import Task
 from tsf_seq2seq.tsem_figures import Picture, plot_tsem
+from tsf_seq2seq.windows import SubjectWindow, load_window
 
 
 class Case(NamedTuple):
@@ -161,12 +161,9 @@ def write_tsem(
 
 @dataclass(frozen=True)
 class Explained:
-    """A subject's evaluated window: `images` (S, Z, Y, X), the centre slices of its stacks, and
-    per task synthesis and TSEM (Z, Y, X)."""
+    """A subject's evaluated window, and per task synthesis and TSEM, (Z − C + 1, Y, X) each."""
 
-    volumes: Volumes
-    window: Window
-    images: np.ndarray
+    loaded: SubjectWindow
     maps: Mapping[Task, tuple[np.ndarray, np.ndarray]]
 
 
@@ -175,13 +172,9 @@ def explain(
 ) -> Explained:
     """Load a subject and compute its maps."""
     needed = sorted({index for task in tasks for index in (*task.sources, task.target)})
-    slices = config.seq2seq.slices
-    volumes = load_subject(subject, config.data.slices, len(config.data.sequences), needed)
-    check_depth(volumes, slices)
-    window = evaluation_window(config, volumes)
-    images = window.of(volumes.images)
-    maps = enhanced_maps(network, images, tasks, slices, batch_size)
-    return Explained(volumes, window, centre_slices(images, slices), maps)
+    loaded = load_window(config, subject, needed)
+    maps = enhanced_maps(network, loaded.images, tasks, config.seq2seq.slices, batch_size)
+    return Explained(loaded, maps)
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -213,11 +206,11 @@ def findings_markdown(findings: Iterable[Finding]) -> str:
 def _finding(explained: Explained, task: Task, names: Sequence[str]) -> Finding:
     """A case in numbers; the brain is where any source is above background."""
     synthesis, tsem = explained.maps[task]
-    wanted = explained.images[task.target]
+    wanted = explained.loaded.centres[task.target]
     error = np.abs(synthesis - wanted)
-    brain = (explained.images[list(task.sources)] > BACKGROUND).any(axis=0)
+    brain = (explained.loaded.centres[list(task.sources)] > BACKGROUND).any(axis=0)
     return Finding(
-        explained.volumes.subject.name,
+        explained.loaded.volumes.subject.name,
         *task.label(names),
         psnr(wanted, synthesis),
         float(tsem[brain].mean()),
@@ -229,17 +222,15 @@ def _finding(explained: Explained, task: Task, names: Sequence[str]) -> Finding:
 def _save_map(folder: Path, explained: Explained, task: Task, finding: Finding) -> None:
     name = finding.name.replace("/", "_")
     path = folder / f"{name}_{finding.target}_from_{finding.sources}_tsem.nii.gz"
-    whole = on_whole_grid(explained.volumes, explained.window, explained.maps[task][1])
-    write_volume(path, np.maximum(whole, 0), explained.volumes.geometry)  # it has -1 outside
+    whole = explained.loaded.on_whole_grid(explained.maps[task][1], outside=0)
+    write_volume(path, whole, explained.loaded.volumes.geometry)
 
 
 def _picture(config: Config, explained: Explained, task: Task, finding: Finding) -> Picture:
     """The slice with the largest lesion, else the middle one."""
-    lesion = lesion_mask(config, explained.volumes, explained.window)
+    z, outline = shown_slice(config, explained.loaded)
     synthesis, tsem = explained.maps[task]
-    wanted = explained.images[task.target]
-    z = slice_to_show(lesion, len(wanted))
-    outline = None if lesion is None or not lesion[z].any() else lesion[z]
+    wanted = explained.loaded.centres[task.target]
     name = finding.name.rpartition("/")[2]
     sources = finding.sources.replace("+", " + ")
     label = "\n".join([name, sources, f"→ {finding.target}", f"{finding.psnr:.1f} dB"])

@@ -49,7 +49,7 @@ def add_tsf_arguments(parser: argparse.ArgumentParser) -> None:
         "--seq2seq",
         type=Path,
         metavar="PTH",
-        help="with the authors' TSF weights: the Seq2Seq that belongs to them",
+        help="Seq2Seq weights: those that belong to the authors' TSF weights, or stage 1's",
     )
 
 
@@ -83,7 +83,7 @@ def load_tsf(arguments: argparse.Namespace, config: Config) -> TSFSeq2Seq:
 
 
 def load_seq2seq(path: Path, config: Config, device_name: str) -> Seq2Seq:
-    """A stage 1 network in evaluation mode: by our checkpoint's own settings, else by `config`."""
+    """The stage 1 network of `config` with the weights of `path`, in evaluation mode."""
     device = find_device(device_name)
     network = build_network(dataclasses.replace(config, fusion=None))
     assert isinstance(network, Seq2Seq)

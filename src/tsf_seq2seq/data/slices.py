@@ -46,9 +46,11 @@ class Window:
         """The box of (..., z, y, x), a view."""
         return volumes[..., self.z, self.y, self.x]
 
-    def into(self, box: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """A volume of `shape` with `box` in its place and background elsewhere."""
-        volume = np.full(shape, BACKGROUND, dtype=box.dtype)
+    def into(
+        self, box: np.ndarray, shape: tuple[int, ...], outside: float = BACKGROUND
+    ) -> np.ndarray:
+        """A volume of `shape` with `box` in its place and `outside` elsewhere."""
+        volume = np.full(shape, outside, dtype=box.dtype)
         volume[self.z, self.y, self.x] = box
         return volume
 

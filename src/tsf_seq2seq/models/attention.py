@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from tsf_seq2seq.models.blocks import (
     ConvLayer,
+    GeneratedConv,
     HyperConv,
     Norm,
     activation,
     normalise,
-    reflect_pad,
 )
 
 
@@ -65,8 +65,7 @@ class AttentionLayer(nn.Module):
         kernel = self.conv.kernel(task_code)
         if present is not None:
             kernel = kernel.unflatten(1, (-1, r.shape[1] // len(present)))[:, present].flatten(1, 2)
-        r = reflect_pad(r, self.conv.kernel_size)
-        r = nn.functional.conv2d(r, kernel, self.conv.bias(task_code))  # (B, c, h, w)
+        r = GeneratedConv(kernel, self.conv.bias(task_code))(r)  # (B, c, h, w)
         r = activation(normalise(r, self.norm))
         r = r * self.channel_attention(r, task_code)
         return r * self.spatial_attention(r, task_code)

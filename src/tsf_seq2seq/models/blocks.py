@@ -84,10 +84,6 @@ class HyperConv(nn.Module):
         self.bias_mixture = nn.Linear(code_length, n_kernels) if bias else None
         nn.init.kaiming_normal_(self.kernels)  # fan_in of the 5-d tensor: c_in · k · k · c_w
 
-    @property
-    def kernel_size(self) -> int:
-        return self.kernels.shape[2]
-
     def kernel(self, code: Tensor) -> Tensor:
         """(c_out, c_in, k, k) kernel of `code` (code_length,)."""
         return self.kernels @ self.kernel_mixture(code)

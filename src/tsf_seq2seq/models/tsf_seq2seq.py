@@ -45,10 +45,21 @@ class TSFSeq2Seq(nn.Module):
         """
         sources = self._sources(available)
         features = self.encode(images[:, sources])  # (B, n, c, H/r, W/r)
-        feature = self.fuse(features, sources, target)  # (B, c, H/r, W/r)
+        return self.synthesize(features, sources, target, images.shape[-2:], attention)
+
+    def synthesize(
+        self,
+        features: Tensor,
+        sources: Sequence[int],
+        target: int,
+        size: Sequence[int],
+        attention: bool = True,
+    ) -> Tensor:
+        """features (B, n, c, h, w) of `sources` → `target` (B, C, H, W), cut to `size`."""
+        feature = self.fuse(features, sources, target)  # (B, c, h, w)
         if attention:
             feature = feature + self.attend(features, feature, sources, target)
-        return self.decode(feature, target, images.shape[-2:])  # (B, C, H, W)
+        return self.decode(feature, target, size)  # (B, C, H, W)
 
     def encode(self, images: Tensor) -> Tensor:
         """Each source by itself: images (B, n, C, H, W) → features (B, n, c, H/r, W/r)."""
