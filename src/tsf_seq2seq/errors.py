@@ -1,5 +1,6 @@
 """Errors that are the user's to mend, and how scripts report them."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -9,7 +10,10 @@ class UserError(Exception):
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's `main`; a `UserError` becomes one line on standard error and exit code 2."""
+    """Run a script's `main`; a `UserError` becomes one line on standard error and exit code 2.
+
+    Of several processes that torchrun started, all but the first say which one they are.
+    """
     try:
         main()
     except UserError as error:
@@ -17,5 +21,7 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 def _report(error: UserError) -> int:
-    print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")
+    process = "" if rank == "0" else f"process {rank}: "
+    print(f"error: {process}{' '.join(str(error).splitlines())}", file=sys.stderr, flush=True)
     return 2

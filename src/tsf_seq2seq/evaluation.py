@@ -13,6 +13,7 @@ from tqdm import tqdm
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.nifti import write_volume
 from tsf_seq2seq.data.subjects import Subject
+from tsf_seq2seq.distributed import ALONE, Processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.figures import Example, plot_examples
 from tsf_seq2seq.files import write_text
@@ -43,41 +44,62 @@ class Protocol:
 
 
 def evaluate(
-    config: Config, subjects: Sequence[Subject], protocol: Protocol, output: Path
+    config: Config,
+    subjects: Sequence[Subject],
+    protocol: Protocol,
+    output: Path,
+    processes: Processes = ALONE,
 ) -> list[Score]:
     """Score every method on every task of every subject; goes on where it was interrupted.
 
     `output` receives metrics.csv (brought up to date after each subject), examples.png, the
-    protocol's identity, and predictions as predict/<name>_<target>_from_<sources>.nii.gz.
+    protocol's identity, and predictions as predict/<name>_<target>_from_<sources>.nii.gz. Several
+    processes take one subject each at a time; each writes its predictions, the main one the rest.
     """
     scores = _earlier_scores(output, protocol.identity)
     done = {score.name for score in scores}
-    names = list(config.data.sequences)
-    examples: list[Example] = []
-    for subject in tqdm(subjects, unit="subject", desc="evaluating"):
-        tasks = protocol.tasks_of(subject)
-        if not tasks or subject.name in done:
-            continue
-        needed = sorted({index for task in tasks for index in (*task.sources, task.target)})
-        loaded = load_window(config, subject, needed, protocol.max_stacks)
-        outputs: Outputs = {}
-        for methods in protocol.methods:
-            outputs |= methods.predict(loaded.images, tasks)
-        scores += _scores(subject.name, outputs, loaded.centres, names, protocol.lpips)
-        first = protocol.methods[0].names[0]
-        if protocol.save_predictions:
-            for task in tasks:
-                _save_prediction(output, loaded, outputs[first, task], task, names)
-        if len(examples) < EXAMPLES:
-            shown = tasks[7 * len(examples) % len(tasks)]  # not always the first
-            image = outputs[first, shown]
-            examples.append(_example(subject, shown, loaded.centres, image, names))
-        write_scores(output / "metrics.csv", scores)
-    if not scores:
+    waiting = [s for s in subjects if s.name not in done and protocol.tasks_of(s)]
+    if not scores and not waiting:
         raise UserError(f"{config.data.test}: no subject gives a task to evaluate")
-    if examples:
+    numbered = list(enumerate(waiting))
+    examples: list[Example] = []
+    hidden = not processes.main
+    with tqdm(total=len(waiting), unit="subject", desc="evaluating", disable=hidden) as bar:
+        for start in range(0, len(waiting), processes.size):
+            own = [
+                _evaluate_subject(config, subject, protocol, output, number)
+                for number, subject in processes.share(numbered[start : start + processes.size])
+            ]
+            results = processes.gather_shares(own)
+            scores += [score for of_subject, _ in results for score in of_subject]
+            examples += [example for _, example in results if example is not None]
+            if processes.main:
+                write_scores(output / "metrics.csv", scores)
+            bar.update(len(results))
+    if examples and processes.main:
         plot_examples(examples, output / "examples.png")
     return scores
+
+
+def _evaluate_subject(
+    config: Config, subject: Subject, protocol: Protocol, output: Path, number: int
+) -> tuple[list[Score], Example | None]:
+    """A subject's scores, and of the run's first few an example; predictions are saved."""
+    names, tasks = list(config.data.sequences), protocol.tasks_of(subject)
+    needed = sorted({index for task in tasks for index in (*task.sources, task.target)})
+    loaded = load_window(config, subject, needed, protocol.max_stacks)
+    outputs: Outputs = {}
+    for methods in protocol.methods:
+        outputs |= methods.predict(loaded.images, tasks)
+    scores = _scores(subject.name, outputs, loaded.centres, names, protocol.lpips)
+    first = protocol.methods[0].names[0]
+    if protocol.save_predictions:
+        for task in tasks:
+            _save_prediction(output, loaded, outputs[first, task], task, names)
+    if number >= EXAMPLES:
+        return scores, None
+    shown = tasks[7 * number % len(tasks)]  # not always the first
+    return scores, _example(subject, shown, loaded.centres, outputs[first, shown], names)
 
 
 def complete_tasks(subject: Subject, n_sequences: int) -> list[Task]:

@@ -66,6 +66,22 @@ class TrainingLog:
         self.writer.writerow(row)
 
 
+class NoLog:
+    """The log of a process that leaves logging to another one."""
+
+    def training(
+        self, step: int, epoch: int, lr: float, means: Sequence[float], seconds: float
+    ) -> None: ...
+
+    def validation(self, step: int, psnr: float, seconds: float) -> None: ...
+
+    def images(self, step: int, network: Network, images: Tensor) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 def read_log(path: Path) -> list[dict[str, str]]:
     """Rows of a log.csv; a line that a killed run left unfinished is left out."""
     with open(path, newline="", encoding="utf-8") as file:

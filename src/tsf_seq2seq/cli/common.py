@@ -16,12 +16,15 @@ from tsf_seq2seq.config import (
     load_config,
     override,
 )
+from tsf_seq2seq.distributed import local_rank
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-d", "--device", default="cpu", help="cpu, cuda:0 or mps")
+    parser.add_argument(
+        "-d", "--device", default="cpu", help="cpu, cuda:0 or mps; each process of torchrun its own"
+    )
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -103,11 +106,17 @@ positive_number.__name__ = "whole number from 1"  # argparse's message names it
 
 
 def find_device(name: str) -> torch.device:
-    """The device `name`, such as cpu, cuda:0 or mps; UserError where this machine lacks it."""
+    """The device `name`, such as cpu, cuda:0 or mps; UserError where this machine lacks it.
+
+    Processes that torchrun started take the CUDA device of their number, whatever `name` says.
+    """
     try:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"-d {name} is no device; use cpu, cuda:0 or mps") from None
+    number = local_rank()
+    if device.type == "cuda" and number is not None:
+        name, device = f"cuda:{number}", torch.device("cuda", number)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
             f"-d {name}: this machine offers PyTorch {torch.cuda.device_count()} CUDA devices; "

@@ -2,7 +2,7 @@
 
 import argparse
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tsf_seq2seq.backbones import find_weights
@@ -11,12 +11,14 @@ from tsf_seq2seq.cli.common import (
     add_device_argument,
     add_tsf_arguments,
     experiment,
+    find_device,
     load_seq2seq,
     load_tsf,
     positive_number,
 )
 from tsf_seq2seq.config import Config, to_mapping
 from tsf_seq2seq.data.subjects import Subject, find_subjects
+from tsf_seq2seq.distributed import joined_processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation import Protocol, TasksOf, complete_tasks, evaluate
 from tsf_seq2seq.methods import (
@@ -66,12 +68,14 @@ def evaluate_seq2seq(description: str) -> None:
         return [Task((i,), j) for i in sources for j in subject.on_disk]
 
     method = seq2seq_method(network, config.seq2seq.slices, arguments.batch_size)
-    scores = _run(arguments, config, [method], tasks_of, [arguments.load])
-    rows = by_task(scores)
-    headings = ("source", "target", "method")
-    write_tables(arguments.output, "Single-source synthesis", {"Per pair": (headings, rows)})
-    print(markdown_table(headings, rows))
-    _say_where(arguments)
+
+    def report(scores: list[Score]) -> None:
+        rows = by_task(scores)
+        headings = ("source", "target", "method")
+        write_tables(arguments.output, "Single-source synthesis", {"Per pair": (headings, rows)})
+        print(markdown_table(headings, rows))
+
+    _run(arguments, config, [method], tasks_of, [arguments.load], report)
 
 
 def evaluate_tsf_seq2seq(description: str) -> None:
@@ -104,19 +108,20 @@ def evaluate_tsf_seq2seq(description: str) -> None:
             return complete_tasks(subject, len(config.data.sequences))
         return missing_target_tasks(subject)
 
-    scores = _run(arguments, config, methods, tasks_of, files)
-    table_1: Table = (("inputs", "method"), by_inputs(scores))
-    tables = {"By number of inputs": table_1}
-    if arguments.all_tasks:
-        tables["By task"] = (("sources", "target", "method"), by_task(scores))
-    first = methods[0].names[0]
-    rows = advantages(scores, first)
-    paired = advantage_table(first, rows) if rows else None
-    write_tables(arguments.output, "Synthesis of missing sequences", tables, paired)
-    print(markdown_table(*table_1))
-    if paired:
-        print(f"\nPaired differences over volumes:\n\n{paired}")
-    _say_where(arguments)
+    def report(scores: list[Score]) -> None:
+        table_1: Table = (("inputs", "method"), by_inputs(scores))
+        tables = {"By number of inputs": table_1}
+        if arguments.all_tasks:
+            tables["By task"] = (("sources", "target", "method"), by_task(scores))
+        first = methods[0].names[0]
+        rows = advantages(scores, first)
+        paired = advantage_table(first, rows) if rows else None
+        write_tables(arguments.output, "Synthesis of missing sequences", tables, paired)
+        print(markdown_table(*table_1))
+        if paired:
+            print(f"\nPaired differences over volumes:\n\n{paired}")
+
+    _run(arguments, config, methods, tasks_of, files, report)
 
 
 def _chosen_methods(
@@ -160,12 +165,12 @@ def _run(
     methods: Sequence[Methods],
     tasks_of: TasksOf,
     files: Sequence[Path],
-) -> list[Score]:
-    lpips = None
+    report: Callable[[list[Score]], None],
+) -> None:
+    """Evaluate, on as many processes as torchrun started; the main one reports."""
+    device, lpips = find_device(arguments.device), None
     if arguments.lpips_weights or find_weights("alexnet"):
-        lpips = LPIPS(arguments.device, arguments.lpips_weights)
-    else:
-        print("LPIPS is left out: AlexNet's weights were not found (make weights brings them)")
+        lpips = LPIPS(device, arguments.lpips_weights)
     data = to_mapping(config.data)
     identity = {
         "weights": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
@@ -179,8 +184,11 @@ def _run(
         tasks_of, methods, lpips, identity, not arguments.no_predictions, arguments.max_slices
     )
     subjects = find_subjects(config.data, config.data.test)[: arguments.max_subjects]
-    return evaluate(config, subjects, protocol, arguments.output)
-
-
-def _say_where(arguments: argparse.Namespace) -> None:
-    print(f"metrics.csv, tables, examples and predictions are in {arguments.output}")
+    with joined_processes(device) as processes:
+        scores = evaluate(config, subjects, protocol, arguments.output, processes)
+        if not processes.main:
+            return
+        if lpips is None:
+            print("LPIPS is left out: AlexNet's weights were not found (make weights brings them)")
+        report(scores)
+        print(f"metrics.csv, tables, examples and predictions are in {arguments.output}")

@@ -10,6 +10,7 @@ from tsf_seq2seq.architecture import Network, build_network
 from tsf_seq2seq.checkpoint import load_seq2seq_weights, load_tsf_weights
 from tsf_seq2seq.cli.common import add_config_arguments, add_device_argument, find_device
 from tsf_seq2seq.config import Config, FusionConfig, load_config
+from tsf_seq2seq.distributed import joined_processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
 from tsf_seq2seq.stages import SEQ2SEQ, TSF, freeze_encoder
@@ -27,7 +28,8 @@ def train_seq2seq(description: str) -> None:
     assert isinstance(network, Seq2Seq)
     if arguments.load is not None:
         load_seq2seq_weights(network, arguments.load, list(config.data.sequences))
-    train(config, network, SEQ2SEQ, device, arguments.resume)
+    with joined_processes(device) as processes:
+        train(config, network, SEQ2SEQ, device, arguments.resume, processes)
 
 
 def train_tsf_seq2seq(description: str) -> None:
@@ -51,7 +53,8 @@ def train_tsf_seq2seq(description: str) -> None:
     elif not (arguments.resume and (config.train.output / "last.pth").exists()):
         raise UserError("stage 2 needs stage 1's weights: give them with -m")
     freeze_encoder(network)
-    train(config, network, TSF, device, arguments.resume)
+    with joined_processes(device) as processes:
+        train(config, network, TSF, device, arguments.resume, processes)
 
 
 def new_network(config: Config) -> Network:

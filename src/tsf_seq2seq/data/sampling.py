@@ -1,7 +1,8 @@
 """The endless, seeded stream of training crops.
 
-Everything random in a visit to a subject comes from (seed, epoch, visit), so that any position of
-the stream can be entered anew and reading processes don't change it.
+Tasks come from (seed, epoch, visit), flip and crops of a subject from (seed, epoch, subject): any
+position of the stream can be entered anew, and neither reading processes nor the number of training
+processes changes it.
 """
 
 import signal
@@ -18,17 +19,19 @@ from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.slices import BACKGROUND, Images, pad_to, random_crop
 from tsf_seq2seq.data.store import StoredImages, open_store
 from tsf_seq2seq.data.subjects import Subject, SubjectCache, check_slices
+from tsf_seq2seq.distributed import ALONE, Processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.tasks import Task
 
 SampleTask = Callable[[Sequence[int], np.random.Generator], Task]
 
 
-EMPTY_VISITS = 10  # visits per subject without a crop, after which the stream gives up
+EMPTY_VISITS = 10  # visits per subject without anatomy, after which the stream gives up
+EPOCH, TASKS, CROPS = 1, 2, 3  # what a random stream is for; the first part of its seed
 
 
 class Position(NamedTuple):
-    """A place in the stream: this many crops of visit `visit` of epoch `epoch` are done."""
+    """A place in the stream: this many crops of visit `visit` of epoch `epoch` are past."""
 
     epoch: int = 0
     visit: int = 0
@@ -45,7 +48,10 @@ class Visit(NamedTuple):
 
 @dataclass(frozen=True)
 class Crop:
-    """What one optimizer step sees: images (B, S, C, H, W) in [-1, 1] and their task."""
+    """What one optimizer step sees: images (B, S, C, H, W) in [-1, 1] and their task.
+
+    Without `names` no sample is left: `images` is then one of background only.
+    """
 
     images: Tensor
     task: Task
@@ -60,7 +66,7 @@ def plan_epoch(
     available: Sequence[tuple[int, ...]], batch_size: int, seed: int, epoch: int
 ) -> list[tuple[int, ...]]:
     """Groups of at most `batch_size` subjects (indices) with equal sequences, in random order."""
-    rng = np.random.default_rng([seed, epoch])
+    rng = np.random.default_rng([EPOCH, seed, epoch])
     waiting: dict[tuple[int, ...], list[int]] = {}
     groups = []
     for index in rng.permutation(len(available)).tolist():
@@ -72,7 +78,11 @@ def plan_epoch(
 
 
 class CropStream:
-    """Iterates over (crop, position after it), from `start` on, without end."""
+    """Iterates over (crop, position after it), from `start` on, without end.
+
+    Each of several processes gets its part of every crop's samples; task and position are the same
+    in all. A crop of which a process has no sample left comes too, without names.
+    """
 
     def __init__(
         self,
@@ -80,10 +90,11 @@ class CropStream:
         config: Config,
         sample_task: SampleTask,
         start: Position = Position(),  # noqa: B008  (a NamedTuple is immutable)
+        processes: Processes = ALONE,
     ) -> None:
         self.start = start
-        self.visits = _Visits(subjects, config, sample_task)
-        self.plan = _Plan(self.visits.available, config, start)
+        self.visits = _Visits(subjects, config, sample_task, processes)
+        self.plan = _Plan(self.visits.available, config, start, processes.size)
         self.workers = config.data.workers
 
     def __iter__(self) -> Generator[tuple[Crop, Position], None, None]:
@@ -101,7 +112,7 @@ class CropStream:
         for visit, crops in loader:
             if isinstance(crops, UserError):
                 raise crops
-            empty = 0 if crops else empty + 1
+            empty = 0 if any(crop.names for crop in crops) else empty + 1
             if empty > EMPTY_VISITS * len(self.visits.subjects):
                 raise UserError("every training crop is all background: look at data.slices")
             for number, crop in enumerate(crops[skip:], start=skip + 1):
@@ -113,10 +124,14 @@ class _Plan(Sampler[Visit]):
     """The visits of all epochs, from `start` on."""
 
     def __init__(
-        self, available: Sequence[tuple[int, ...]], config: Config, start: Position
+        self,
+        available: Sequence[tuple[int, ...]],
+        config: Config,
+        start: Position,
+        n_processes: int,
     ) -> None:
         self.available, self.start = available, start
-        self.batch_size, self.seed = config.train.batch_size, config.train.seed
+        self.batch_size, self.seed = config.train.batch_size * n_processes, config.train.seed
 
     def __iter__(self) -> Iterator[Visit]:
         epoch, first = self.start.epoch, self.start.visit
@@ -134,9 +149,14 @@ class _Visits(Dataset[tuple[Visit, "list[Crop] | UserError"]]):
     """
 
     def __init__(
-        self, subjects: Sequence[Subject], config: Config, sample_task: SampleTask
+        self,
+        subjects: Sequence[Subject],
+        config: Config,
+        sample_task: SampleTask,
+        processes: Processes = ALONE,
     ) -> None:
         self.subjects, self.config, self.sample_task = subjects, config, sample_task
+        self.processes = processes
         self.available = [
             subject.on_disk if config.data.use_all_sequences else subject.available
             for subject in subjects
@@ -154,27 +174,36 @@ class _Visits(Dataset[tuple[Visit, "list[Crop] | UserError"]]):
     def crops(self, visit: Visit) -> Iterator[Crop]:
         """The visit's crops; samples whose first source is all background are left out."""
         train, crop = self.config.train, self.config.data.crop
-        rng = np.random.default_rng([train.seed, visit.epoch, visit.number])
-        height = self.config.seq2seq.slices
-        volumes = [self._prepare(self.subjects[i], height, rng) for i in visit.members]
+        tasks = np.random.default_rng([TASKS, train.seed, visit.epoch, visit.number])
+        available, height = self.available[visit.members[0]], self.config.seq2seq.slices
+        volumes = [
+            (self.subjects[i], *self._prepare(i, visit.epoch, height))
+            for i in self.processes.share(visit.members)
+        ]
         for _ in range(train.crops_per_visit):
-            task = self.sample_task(self.available[visit.members[0]], rng)
-            skip_attention = bool(rng.random() < 0.5)
-            samples = [random_crop(volume, height, crop, rng) for volume in volumes]
-            kept = [
-                (sample, self.subjects[i].name)
-                for sample, i in zip(samples, visit.members, strict=True)
+            task = self.sample_task(available, tasks)
+            skip_attention = bool(tasks.random() < 0.5)
+            samples = {
+                subject.name: random_crop(images, height, crop, rng)
+                for subject, images, rng in volumes
+            }
+            kept = {
+                name: sample
+                for name, sample in samples.items()
                 if (sample[task.sources[0]] > BACKGROUND).any()
-            ]
-            if kept:
-                images = torch.from_numpy(np.stack([sample for sample, _ in kept]))
-                yield Crop(images, task, skip_attention, tuple(name for _, name in kept))
+            }
+            background = np.full((len(self.config.data.sequences), height, *crop), BACKGROUND)
+            images = np.stack(list(kept.values()) or [background.astype(np.float32)])
+            yield Crop(torch.from_numpy(images), task, skip_attention, tuple(kept))
 
-    def _prepare(self, subject: Subject, height: int, rng: np.random.Generator) -> Images:
-        """The subject's sequences (S, Z, Y, X), flipped left-right with p = 0.5."""
+    def _prepare(self, index: int, epoch: int, height: int) -> tuple[Images, np.random.Generator]:
+        """A subject's sequences (S, Z, Y, X), flipped left-right with p = 0.5, and what its crops
+        are drawn with."""
+        subject = self.subjects[index]
+        rng = np.random.default_rng([CROPS, self.config.train.seed, epoch, index])
         images = self._images(subject, flipped=bool(rng.random() < 0.5))
         check_slices(subject.name, images.shape[1], height)
-        return images
+        return images, rng
 
     def _images(self, subject: Subject, flipped: bool) -> Images:
         data = self.config.data
