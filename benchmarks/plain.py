@@ -67,11 +67,12 @@ def perceptual(loss: PerceptualLoss, output: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _terms(
-    loss: PerceptualLoss, pairs: Sequence[tuple[Tensor, Tensor]], cycle: Tensor
+    loss: PerceptualLoss | None, pairs: Sequence[tuple[Tensor, Tensor]], cycle: Tensor
 ) -> LossTerms:
+    unseen = torch.zeros_like(cycle)
     return LossTerms(
         torch.stack([F.smooth_l1_loss(a, b) for a, b in pairs]).sum(),
-        torch.stack([perceptual(loss, a, b) for a, b in pairs]).sum(),
+        unseen if loss is None else torch.stack([perceptual(loss, a, b) for a, b in pairs]).sum(),
         cycle,
     )
 
@@ -86,12 +87,18 @@ def seq2seq_loss(network: Seq2Seq, images: Tensor, task: Task, loss: PerceptualL
     return _terms(loss, [(synthesized, wanted), (reconstructed, given)], cycle)
 
 
-def tsf_loss(network: TSFSeq2Seq, images: Tensor, task: Task, loss: PerceptualLoss) -> LossTerms:
+def tsf_loss(
+    network: TSFSeq2Seq,
+    images: Tensor,
+    task: Task,
+    loss: PerceptualLoss | None,
+    skip_attention: bool = False,
+) -> LossTerms:
     """Stage 2's loss by three full forward passes."""
     first = task.sources[0]
     given, wanted = images[:, first], images[:, task.target]
     plain = tsf(network, images, task.sources, task.target, attention=False)
     refined = tsf(network, images, task.sources, task.target, attention=True)
-    reconstructed = tsf(network, images, task.sources, first, attention=True)
+    reconstructed = tsf(network, images, task.sources, first, attention=not skip_attention)
     pairs = [(plain, wanted), (refined, wanted), (reconstructed, given)]
     return _terms(loss, pairs, given.new_zeros(()))

@@ -1,7 +1,11 @@
-"""The plain formulation that benchmarks compare with is the same mathematics."""
+"""Benchmarks: the plain formulation is the same mathematics; each script measures and writes."""
 
+import json
+import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY
@@ -14,7 +18,15 @@ from tsf_seq2seq.tasks import Task, all_tasks
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import bench
+import bench_crops
+import bench_memory
+import bench_steps
+import bench_throughput
+import machine
 import plain
+
+BENCHMARKS = REPOSITORY / "benchmarks"
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -24,17 +36,18 @@ def images(expected) -> torch.Tensor:
 
 def test_steps_have_equal_losses_and_gradients(reference_model, images):
     torch.manual_seed(0)
-    loss = PerceptualLoss(bench.vgg19_features())
+    loss = PerceptualLoss(bench_steps.vgg19_features())
     pair, task = Task((3,), 0), Task((2, 0, 3), 1)
     jobs = [
-        (reference_model.seq2seq, plain.seq2seq_loss, stages.seq2seq_loss, pair),
-        (reference_model, plain.tsf_loss, stages.tsf_loss, task),
+        (reference_model.seq2seq, plain.seq2seq_loss, stages.seq2seq_loss, pair, ()),
+        (reference_model, plain.tsf_loss, stages.tsf_loss, task, ()),
+        (reference_model, plain.tsf_loss, stages.tsf_loss, task, (True,)),  # f_A skipped
     ]
-    for network, slow, fast, work in jobs:
+    for network, slow, fast, work, further in jobs:
         results = []
         for function in (slow, fast):
             network.zero_grad()
-            total = function(network, images, work, loss).total(LossConfig())
+            total = function(network, images, work, loss, *further).total(LossConfig())
             total.backward()
             gradients = {
                 name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None
@@ -56,3 +69,153 @@ def test_tasks_have_equal_outputs(reference_model, images):
             wanted = plain.tsf(reference_model, images, task.sources, task.target, attention=True)
             actual = decode_task(reference_model, features, task, images.shape[-2:])
             torch.testing.assert_close(actual, wanted, rtol=0, atol=5e-5)
+
+
+def run(main, monkeypatch, *arguments: object) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmark", *map(str, arguments)])
+    main()
+
+
+def results(stem: Path) -> tuple[str, dict]:
+    return stem.with_suffix(".md").read_text(), json.loads(stem.with_suffix(".json").read_text())
+
+
+def test_steps_and_crops_are_measured(tmp_path, monkeypatch):
+    arguments = ["--size", "small", "--pixels", 16, "--repeats", 1, "--sections", "steps", "crops"]
+    run(bench.main, monkeypatch, *arguments, "--precisions", "fp32", "-o", tmp_path / "here")
+    text, values = results(tmp_path / "here")
+    assert [row["name"] for row in values["steps"]] == [
+        "stage 1 step",
+        "stage 2 step, three sources",
+        "28 tasks of one stack",
+    ]
+    for row in values["steps"]:
+        assert f"{row['faster']:.2f}×" in text
+        assert row["faster"] == pytest.approx(row["plain_s"] / row["library_s"])
+        assert row["plain_flop"] > row["library_flop"] > 0
+        assert row["plain_bytes"] > 1e8
+    files, store = values["crops"]
+    assert files["crop_ms"] > files["visit_crop_ms"] > store["visit_crop_ms"] > 0
+
+
+def test_steps_need_no_packages_that_read_images(tmp_path):
+    code = (
+        "import runpy, sys; sys.modules.update(dict.fromkeys("
+        "['nibabel', 'blosc2', 'skimage', 'matplotlib', 'scipy', 'nilearn', 'torchvision'])); "
+        f"sys.argv[1:] = '--size small --pixels 16 --repeats 1 -o {tmp_path / 'bare'}'.split(); "
+        f"sys.path.insert(0, {str(BENCHMARKS)!r}); "
+        f"runpy.run_path({str(BENCHMARKS / 'bench.py')!r}, run_name='__main__')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    text, values = results(tmp_path / "bare")
+    assert {row["precision"] for row in values["steps"]} == {"fp32", "bf16"}
+    assert values["crops"] is None
+    assert "crops left out: import of nibabel" in text
+    assert "memory left out: import of nibabel" in text
+
+
+def test_a_device_that_is_not_there(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(bench.UserError, match=r"-d cuda:0: PyTorch .* finds no CUDA device"):
+        run(bench.main, monkeypatch, "-d", "cuda:0", "-o", tmp_path / "none")
+
+
+def test_tables_of_known_rows():
+    times = {"fp32": (8.0, 2.0), "bf16": (4.0, 1.0)}
+    rows = [
+        bench_steps.Row("step", precision, *seconds, 3e9, 1.5e9, 6e9, 2e9, 4e9, "convolution")
+        for precision, seconds in times.items()
+    ]
+    _, first, second = bench_steps.time_table(rows)
+    assert first == ["step", "fp32", "8", "2", "4.00×", "3.00×", "133%", "4.00×", "25%"]
+    assert second == ["step", "bf16", "4", "1", "4.00×", "3.00×", "133%", "8.00×", "50%"]
+    assert bench_steps.memory_table(rows)[1] == ["step", "fp32", "3.00", "1.50", "2.00×"]
+    assert "fp32 4 GFLOP/s (convolution)" in bench_steps.rate_note(rows)
+
+
+def test_best_rate_is_that_of_the_fastest(monkeypatch):
+    monkeypatch.setattr(machine, "timed", lambda job, device: machine.Sample(0.5, 0))
+    # in equal time, a convolution does 2·32²·9·48² operations and a product 2·256³, which is less
+    rate, name = machine.best_rate(CPU, "fp32", small=True)
+    assert rate == 4 * 32**2 * 9 * 48**2
+    assert name.startswith("convolution")
+
+
+def test_a_job_s_peak_memory():
+    little = machine.timed(lambda: np.ones(1000), CPU)
+    much = machine.timed(lambda: np.ones(40_000_000), CPU)  # 320 MB
+    again = machine.timed(lambda: np.ones(1000), CPU)
+    assert much.peak_bytes - little.peak_bytes == pytest.approx(320e6, rel=0.1)
+    assert much.peak_bytes - again.peak_bytes == pytest.approx(320e6, rel=0.1)
+
+
+def test_hardware_s_file_name():
+    assert machine.file_name("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3"
+    assert machine.file_name("Intel(R) Core(TM), 1 thread") == "intel-r-core-tm-1-thread"
+
+
+def test_memory_by_number_of_subjects(monkeypatch):
+    runs = []
+
+    def here(function, config):
+        value = function(config)
+        runs.append((function.__name__, config.data.store is not None))
+        return value + 1e6 * len(runs)
+
+    monkeypatch.setattr(bench_memory, "in_fresh_process", here)
+    measured = bench_memory.measure((1, 2), shape=(24, 20, 12), steps=2)
+    kinds = [("evaluation_peak", False), ("training_peak", False), ("training_peak", True)]
+    assert runs == kinds * 2
+    assert all(peak > 1e8 for growth in measured for peak in growth.peaks.values())
+    assert [len(row) for row in bench_memory.table(measured)] == [4] * 4
+
+
+def test_growth_is_that_of_the_last_subjects():
+    growth = bench_memory.Growth("evaluation", {2: 100e6, 8: 160e6, 32: 184e6})
+    assert growth.per_subject == 1e6
+    assert bench_memory.table([growth])[1] == ["evaluation", "100", "160", "184", "1.00"]
+    assert bench_memory.volume_bytes((10, 10, 10)) == 4 * 4000
+
+
+def test_a_process_s_peak_is_its_own():
+    held = np.ones(100_000_000)  # 800 MB, which a fresh process doesn't have
+    peak = bench_memory.in_fresh_process(_own_peak, None)
+    assert peak < machine.peak_bytes_of_process() - held.nbytes / 2
+
+
+def _own_peak(_: None) -> float:
+    return machine.peak_bytes_of_process()
+
+
+def test_crops_per_second(tmp_path, monkeypatch, tiny_config, tiny_dataset, capsys):
+    arguments = ["-c", tiny_config, "-r", tiny_dataset, "--steps", 4, "--warm-up", 1]
+    recipe = ["--set", "train.batch_size=2", "train.precision=bf16"]
+    run(bench_throughput.main, monkeypatch, *arguments, *recipe, "-o", tmp_path / "rates")
+    text, values = results(tmp_path / "rates")
+    rates = values["crops_per_second"]
+    assert set(rates) == {"plain", "resident", "store"}
+    assert f"{rates['resident'] / rates['plain']:.2f}× the plain one" in text
+    assert "batch_size 2, precision bf16" in text
+
+
+def test_the_clock_counts_from_the_warm_up_to_the_last_step(monkeypatch):
+    clock = bench_throughput.Clock(lambda *_: None, CPU, warm_up=1, steps=2)
+    seconds = iter([10.0, 14.0])
+    monkeypatch.setattr(bench_throughput.time, "perf_counter", lambda: next(seconds))
+    for crops in (1, 3, 5, 7):  # warm-up, two timed steps, and the one whose begin ends them
+        clock.note(crops)
+    assert clock.crops_per_second == (3 + 5) / 4
+
+
+def test_every_number_of_sources_comes_in_turn():
+    turns = bench_throughput.TaskTurns()
+    drawn = [turns(range(4), np.random.default_rng(0)) for _ in range(8)]
+    assert [len(task.sources) for task in drawn] == [1, 2, 3, 4] * 2
+
+
+def test_synthetic_subjects(tmp_path):
+    names = bench_crops.make_synthetic(tmp_path, 3, (24, 20, 12))
+    files = [tmp_path / name / f"{name}_t2.nii.gz" for name in names]
+    first, second, third = (file.read_bytes() for file in files)
+    assert first == third  # a copy
+    assert first != second

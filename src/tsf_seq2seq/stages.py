@@ -1,8 +1,10 @@
 """What the two stages optimize: their loss terms and the parameters that train."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +12,13 @@ from torch import Tensor, nn
 
 from tsf_seq2seq.architecture import Network
 from tsf_seq2seq.config import LossConfig
-from tsf_seq2seq.data.sampling import Crop, SampleTask
-from tsf_seq2seq.data.subjects import Subject
 from tsf_seq2seq.losses import PerceptualLoss
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
 from tsf_seq2seq.tasks import Task, sample_fusion_task, sample_translation, translation_pairs
+
+if TYPE_CHECKING:  # so that steps run without the packages that read images
+    from tsf_seq2seq.data.sampling import Crop, SampleTask
+    from tsf_seq2seq.data.subjects import Subject
 
 
 class LossTerms(NamedTuple):

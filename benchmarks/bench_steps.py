@@ -1,0 +1,218 @@
+"""Both stages' steps and the synthesis of all tasks, against the plain formulation.
+
+It needs PyTorch, numpy, PyYAML and tqdm only: no files are read.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import plain
+import torch
+from machine import Job, Sample, arithmetic, best_rate, timed
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from tsf_seq2seq import stages
+from tsf_seq2seq.architecture import build_tsf_seq2seq
+from tsf_seq2seq.config import FusionConfig, LossConfig, Seq2SeqConfig
+from tsf_seq2seq.losses import PerceptualLoss
+from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.prediction import decode_task, encode_source
+from tsf_seq2seq.tasks import Task, all_tasks
+
+WEIGHTS = LossConfig()
+VGG19 = (64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M")
+SMALL = Seq2SeqConfig(
+    encoder_channels=(16, 32, 64),
+    encoder_residual_blocks=1,
+    lstm_channels=64,
+    decoder_channels=(32, 16, 3),
+    decoder_residual_blocks=1,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Medians of both formulations, and their counted arithmetic."""
+
+    name: str
+    precision: str
+    plain_s: float
+    library_s: float
+    plain_bytes: float
+    library_bytes: float
+    plain_flop: float
+    library_flop: float
+    best_rate: float  # FLOP/s that this machine reaches, and on what
+    best_rate_of: str
+
+    @property
+    def faster(self) -> float:
+        return self.plain_s / self.library_s
+
+    @property
+    def allowed(self) -> float:
+        return self.plain_flop / self.library_flop
+
+    @property
+    def share_of_rate(self) -> float:
+        return self.library_flop / self.library_s / self.best_rate
+
+
+def vgg19_features() -> nn.Sequential:
+    """VGG-19's convolutional part with random weights, which cost as much time as ImageNet's."""
+    layers: list[nn.Module] = []
+    c_in = 3
+    for entry in VGG19:
+        if isinstance(entry, str):
+            layers.append(nn.MaxPool2d(2))
+        else:
+            layers += [nn.Conv2d(c_in, entry, 3, padding=1), nn.ReLU()]
+            c_in = entry
+    return nn.Sequential(*layers)
+
+
+class Bench:
+    """The two formulations on one network, one image and one device."""
+
+    def __init__(self, device: torch.device, small: bool, pixels: int) -> None:
+        torch.manual_seed(0)
+        self.device, self.precision = device, "fp32"
+        config = SMALL if small else Seq2SeqConfig()
+        fusion = FusionConfig(attention_channels=(config.lstm_channels,))
+        self.network: TSFSeq2Seq = build_tsf_seq2seq(config, fusion, 4).to(device)
+        self.images = torch.rand(1, 4, config.slices, pixels, pixels, device=device) * 2 - 1
+        self.loss = PerceptualLoss(vgg19_features()).to(device)
+
+    def pairs(self) -> Iterator[tuple[str, Job, Job]]:
+        """(name, plain formulation, the library's)."""
+        pair = Task((3,), 0)
+        self.network.requires_grad_(True)
+        yield (
+            "stage 1 step",
+            lambda: self._step(lambda: self._plain(plain.seq2seq_loss, self.network.seq2seq, pair)),
+            lambda: self._step(
+                lambda: stages.seq2seq_loss(self.network.seq2seq, self.images, pair, self.loss)
+            ),
+        )
+        task = Task((2, 0, 3), 1)
+        stages.freeze_encoder(self.network)
+        yield (
+            "stage 2 step, three sources",
+            lambda: self._step(lambda: self._plain(plain.tsf_loss, self.network, task)),
+            lambda: self._step(lambda: stages.tsf_loss(self.network, self.images, task, self.loss)),
+        )
+        yield "28 tasks of one stack", self._plain_tasks, self._tasks
+
+    def clear(self) -> None:
+        """No gradients, and a frozen perceptual network, as the library's is."""
+        self.network.zero_grad()
+        self.loss.zero_grad()
+        self.loss.features.requires_grad_(False)
+
+    def _plain(self, loss: Callable[..., stages.LossTerms], network: nn.Module, task: Task) -> Any:
+        self.loss.features.requires_grad_(True)  # as an ordinary network's are
+        return loss(network, self.images, task, self.loss)
+
+    def _step(self, loss: Callable[[], stages.LossTerms]) -> Tensor:
+        with arithmetic(self.device, self.precision):
+            total = loss().total(WEIGHTS)
+        total.backward()
+        return total.detach()
+
+    @torch.inference_mode()
+    def _plain_tasks(self) -> list[Tensor]:
+        with arithmetic(self.device, self.precision):
+            return [
+                plain.tsf(self.network, self.images, task.sources, task.target, attention=True)
+                for task in all_tasks(4)
+            ]
+
+    @torch.inference_mode()
+    def _tasks(self) -> list[Tensor]:
+        with arithmetic(self.device, self.precision):
+            features = {i: encode_source(self.network, self.images[:, i]) for i in range(4)}
+            size = self.images.shape[-2:]
+            return [decode_task(self.network, features, task, size) for task in all_tasks(4)]
+
+
+def measure(
+    device: torch.device, small: bool, pixels: int, precisions: Sequence[str], repeats: int
+) -> Iterator[Row]:
+    """Both formulations in turns, warmed up (by the counting, for fp32)."""
+    rates = {precision: best_rate(device, precision, small) for precision in precisions}
+    bench = Bench(device, small, pixels)
+    for name, slow, fast in bench.pairs():
+        flops = [count(bench, job) for job in (slow, fast)]
+        for precision in precisions:
+            bench.precision = precision
+            if precision != "fp32":
+                for job in (slow, fast):
+                    run(bench, job)
+            samples = [[run(bench, job) for job in (slow, fast)] for _ in range(repeats)]
+            seconds, peaks = (
+                [median(sample[formulation][value] for sample in samples) for formulation in (0, 1)]
+                for value in (0, 1)
+            )
+            yield Row(name, precision, *seconds, *peaks, *flops, *rates[precision])
+
+
+def run(bench: Bench, job: Job) -> Sample:
+    bench.clear()
+    return timed(job, bench.device)
+
+
+def count(bench: Bench, job: Job) -> float:
+    """Counted arithmetic (FLOP) of convolutions and products; of fp32, whatever the precision."""
+    bench.clear()
+    bench.precision = "fp32"  # the counter can't see through casts
+    with FlopCounterMode(display=False) as counter:
+        job()
+    return float(counter.get_total_flops())
+
+
+def time_table(rows: Sequence[Row]) -> list[list[str]]:
+    """Headings and a line per row; the first precision's plain formulation is the yardstick."""
+    first = rows[0].precision
+    yardstick = {row.name: row.plain_s for row in rows if row.precision == first}
+    headings = ["", "precision", "plain (s)", "library (s)", "faster", "arithmetic allows"]
+    headings += ["of the allowed", f"faster than plain {first}", "of the best rate"]
+    return [headings] + [
+        [
+            *(row.name, row.precision, f"{row.plain_s:.3g}", f"{row.library_s:.3g}"),
+            *(f"{row.faster:.2f}×", f"{row.allowed:.2f}×", f"{row.faster / row.allowed:.0%}"),
+            *(f"{yardstick[row.name] / row.library_s:.2f}×", f"{row.share_of_rate:.0%}"),
+        ]
+        for row in rows
+    ]
+
+
+def memory_table(rows: Sequence[Row]) -> list[list[str]]:
+    """Headings and a line per row."""
+    headings = ["peak memory", "precision", "plain (GB)", "library (GB)", "plain / library"]
+    return [headings] + [
+        [
+            *(row.name, row.precision, f"{row.plain_bytes / 1e9:.2f}"),
+            *(f"{row.library_bytes / 1e9:.2f}", f"{row.plain_bytes / row.library_bytes:.2f}×"),
+        ]
+        for row in rows
+    ]
+
+
+def rate_note(rows: Sequence[Row]) -> str:
+    """What 100% of the best rate is."""
+    rates = {row.precision: row for row in rows}
+    each = [
+        f"{key} {row.best_rate / 1e9:.0f} GFLOP/s ({row.best_rate_of})"
+        for key, row in rates.items()
+    ]
+    return (
+        "Best rate: the fastest of a large matrix product and a large convolution, "
+        "measured here: " + ", ".join(each) + "."
+    )
+
+
+def to_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    return [{**asdict(row), "faster": row.faster, "allowed": row.allowed} for row in rows]
