@@ -32,18 +32,17 @@ class Section:
 
 def steps(arguments: argparse.Namespace, device: torch.device) -> Section:
     """Both stages' steps and all tasks: time, arithmetic, memory."""
-    small, rows = arguments.size == "small", []
+    small = arguments.size == "small"
     pixels = arguments.pixels or (64 if small else 192)
     precisions = arguments.precisions or (
         ["tf32", "bf16", "fp32"] if device.type == "cuda" else ["fp32", "bf16"]
     )
-    for row in bench_steps.measure(device, small, pixels, precisions, arguments.repeats):
-        rows.append(row)
-        print(f"{row.name}, {row.precision}: {row.faster:.2f}×", flush=True)
+    repeats = arguments.repeats or (20 if device.type == "cuda" else 3)
+    rows = bench_steps.measure(device, small, pixels, precisions, repeats)
     tables = (markdown(table(rows)) for table in (bench_steps.time_table, bench_steps.memory_table))
     title = (
         f"{arguments.size.capitalize()} size, {pixels} × {pixels}, batch 1, medians of "
-        f"{arguments.repeats}. {bench_steps.rate_note(rows)}{_arithmetic_note(device)}"
+        f"{repeats}. {bench_steps.rate_note(rows)}{_arithmetic_note(device)}"
     )
     return Section("\n\n".join([title, *tables]), bench_steps.to_json(rows))
 
@@ -64,7 +63,7 @@ def memory(arguments: argparse.Namespace, device: torch.device) -> Section:
     """Peak memory against the number of subjects, on the CPU."""
     import bench_memory  # needs nibabel and blosc2
 
-    results = bench_memory.measure([2, 8, 32])
+    results = bench_memory.measure([2, 4] if arguments.size == "small" else [2, 8, 32])
     text = f"{bench_memory.note()}\n\n{markdown(bench_memory.table(results))}"
     return Section(text, bench_memory.to_json(results))
 
@@ -94,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the first one's plain formulation is the yardstick (fp32 bf16, or on CUDA "
         "tf32 bf16 fp32)",
     )
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, help="timed runs of each step (3, on CUDA 20)")
     parser.add_argument("-r", "--root", type=Path, help="data set for crops (else synthetic data)")
     parser.add_argument("--sections", nargs="+", choices=tuple(SECTIONS), default=list(SECTIONS))
     parser.add_argument(

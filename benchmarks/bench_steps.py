@@ -140,23 +140,32 @@ class Bench:
 
 def measure(
     device: torch.device, small: bool, pixels: int, precisions: Sequence[str], repeats: int
-) -> Iterator[Row]:
-    """Both formulations in turns, warmed up (by the counting, for fp32)."""
-    rates = {precision: best_rate(device, precision, small) for precision in precisions}
-    bench = Bench(device, small, pixels)
+) -> list[Row]:
+    """Both formulations in turns, warmed up; the best rate is looked for before and after."""
+    before = {precision: best_rate(device, precision, small) for precision in precisions}
+    bench, results = Bench(device, small, pixels), []
     for name, slow, fast in bench.pairs():
         flops = [count(bench, job) for job in (slow, fast)]
         for precision in precisions:
             bench.precision = precision
-            if precision != "fp32":
-                for job in (slow, fast):
-                    run(bench, job)
+            for job in (slow, fast) * warm_ups(device, precision):
+                run(bench, job)
             samples = [[run(bench, job) for job in (slow, fast)] for _ in range(repeats)]
             seconds, peaks = (
                 [median(sample[formulation][value] for sample in samples) for formulation in (0, 1)]
                 for value in (0, 1)
             )
-            yield Row(name, precision, *seconds, *peaks, *flops, *rates[precision])
+            results.append((name, precision, *seconds, *peaks, *flops))
+            print(f"{name}, {precision}: {seconds[0] / seconds[1]:.2f}×", flush=True)
+    rates = {key: max(before[key], best_rate(device, key, small)) for key in precisions}
+    return [Row(*values, *rates[values[1]]) for values in results]
+
+
+def warm_ups(device: torch.device, precision: str) -> int:
+    """Runs that count nothing; on the CPU the counting has warmed up fp32."""
+    if device.type == "cuda":
+        return 3
+    return 0 if precision == "fp32" else 1
 
 
 def run(bench: Bench, job: Job) -> Sample:
