@@ -174,14 +174,17 @@ def _save_prediction(
 def _example(
     subject: Subject, task: Task, targets: np.ndarray, output: np.ndarray, names: Sequence[str]
 ) -> Example:
-    """The middle slice of a task: sources, target, synthesis, absolute error."""
+    """The middle slice of a task: sources, target, synthesis, absolute error.
+
+    Slices are copied: as views they would keep the whole volumes in memory.
+    """
     middle = targets.shape[1] // 2
+    slices, synthesis = targets[:, middle].copy(), output[middle].copy()
     panels: dict[str, np.ndarray | None] = {
-        sequence: targets[i, middle] if i in task.sources else None
-        for i, sequence in enumerate(names)
+        sequence: slices[i] if i in task.sources else None for i, sequence in enumerate(names)
     }
-    panels["target"] = targets[task.target, middle]
-    panels["synthesis"] = output[middle]
-    panels["error"] = np.abs(output[middle] - targets[task.target, middle])
+    panels["target"] = slices[task.target]
+    panels["synthesis"] = synthesis
+    panels["error"] = np.abs(synthesis - slices[task.target])
     name = subject.name.rpartition("/")[2]
     return Example(f"{name}\n→ {names[task.target]}", panels)
