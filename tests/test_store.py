@@ -16,6 +16,7 @@ from tsf_seq2seq import training
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data import prepare as prepare_module
+from tsf_seq2seq.data import subjects
 from tsf_seq2seq.data.prepare import KEPT, STORED, narrow, positive_box, prepare
 from tsf_seq2seq.data.sampling import CropStream, Position
 from tsf_seq2seq.data.slices import pad_to, random_crop
@@ -24,6 +25,7 @@ from tsf_seq2seq.data.subjects import find_files, find_subject, load_subject
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.stages import TSF
 from tsf_seq2seq.tasks import sample_fusion_task
+from tsf_seq2seq.windows import load_window
 
 SCRIPT = REPOSITORY / "src" / "data" / "prepare_brats.py"
 NAME = "Tiny_00000"
@@ -120,6 +122,16 @@ class Volumes:
             save_nifti(file, blob(i), PERMUTED)
         return "int16"
 
+    def differing_orders(self) -> str:
+        """t1ce in RAS order and t2's affine off by 0.05 mm, on one grid with the others."""
+        t1ce = nib.load(self.files[1])
+        nib.save(t1ce.as_reoriented([[0, -1], [1, -1], [2, 1]]), self.files[1])
+        assert nib.aff2axcodes(nib.load(self.files[1]).affine) == ("R", "A", "S")
+        moved = LPS_AFFINE.copy()
+        moved[0, 3] = 0.05
+        save_nifti(self.files[2], blob(2), moved)
+        return "int16"
+
     def missing_sequences(self) -> str:
         self.files[0].unlink()
         self.files[2].unlink()
@@ -127,20 +139,34 @@ class Volumes:
 
 
 @pytest.mark.parametrize("kind", [name for name in vars(Volumes) if not name.startswith("_")])
-def test_equal_to_nifti(data, path, kind):
+def test_equal_to_nifti(data, path, tiny_config, kind):
     dtype = getattr(Volumes(data.root), kind)()
     wanted_subject = find_subject(data, NAME, 0)
     store = fill(data, path)
     assert store.entry(NAME).dtype == dtype
-    assert store.subject(NAME).files == wanted_subject.files
+    subject = store.subject(NAME)
+    assert subject.files == wanted_subject.files
     for slices in (128, 5):
-        wanted, volumes = load_subject(wanted_subject, slices, 4), store.load(NAME, slices)
-        assert volumes.images.dtype == np.float32
-        np.testing.assert_array_equal(volumes.images, wanted.images)
-        np.testing.assert_array_equal(volumes.maxima, wanted.maxima)
-        np.testing.assert_array_equal(volumes.geometry.affine, wanted.geometry.affine)
-        assert (volumes.slices, volumes.geometry.shape) == (wanted.slices, wanted.geometry.shape)
-        check_crops(store, wanted.images, slices)
+        whole = load_subject(wanted_subject, slices, 4)
+        check_volumes(load_subject(subject, slices, 4), whole)
+        check_crops(store, whole.images, slices)
+    for wanted in ([index] for index in subject.on_disk):
+        check_volumes(
+            load_subject(subject, 5, 4, wanted), load_subject(wanted_subject, 5, 4, wanted)
+        )
+    for crop in ("[16, 16]", "[99, 8]"):  # both in the box, and one axis whole
+        config = load_config(tiny_config, [f"data.crop={crop}"])
+        for arguments in ((), (None, 3), (subject.on_disk[1:], 2)):
+            a, b = (load_window(config, s, *arguments).volumes for s in (subject, wanted_subject))
+            check_volumes(a, b)
+
+
+def check_volumes(volumes: subjects.Volumes, wanted: subjects.Volumes) -> None:
+    assert volumes.images.dtype == wanted.images.dtype == np.float32
+    np.testing.assert_array_equal(volumes.images, wanted.images)
+    np.testing.assert_array_equal(volumes.maxima, wanted.maxima)
+    np.testing.assert_array_equal(volumes.geometry.affine, wanted.geometry.affine)
+    assert (volumes.box, volumes.geometry.shape) == (wanted.box, wanted.geometry.shape)
 
 
 def check_crops(store: VolumeStore, images: np.ndarray, slices: int) -> None:
@@ -189,8 +215,8 @@ def test_the_crop_stream_is_the_same(tiny_config, data, path, crop, workers):
     streams = []
     for overrides in (["data.workers=0"], [f"data.store={path}", f"data.workers={workers}"]):
         config = load_config(tiny_config, [f"data.crop={crop}", *overrides])
-        subjects = find_subjects(config.data, config.data.train)
-        stream = CropStream(subjects, config, sample_fusion_task, Position())
+        found = find_subjects(config.data, config.data.train)
+        stream = CropStream(found, config, sample_fusion_task, Position())
         streams.append(list(islice(stream, 16)))
     for (wanted, place), (crop_read, other_place) in zip(*streams, strict=True):
         assert (wanted.task, wanted.skip_attention) == (crop_read.task, crop_read.skip_attention)
@@ -340,7 +366,7 @@ def test_changed_subjects_are_stored_anew(data, path, change):
     outcomes = dict(prepare(data, dict.fromkeys(ALL, 0), path))
     assert outcomes == {**dict.fromkeys(ALL, KEPT), "Tiny_00001": STORED}
     wanted = load_subject(find_subject(data, "Tiny_00001", 0), 12, 4).images
-    images = VolumeStore(path).load("Tiny_00001", 12).images
+    images = load_subject(VolumeStore(path).subject("Tiny_00001"), 12, 4).images
     np.testing.assert_array_equal(images, wanted)
 
 

@@ -58,7 +58,7 @@ def test_reference_loader():
     assert subject.available == tuple(wanted["flags"]) == (0, 2, 3)
     assert subject.missing_targets == (1,)
     volumes = load_subject(subject, 128, 4)
-    assert volumes.slices == slice(6, 134)
+    assert volumes.box.z == slice(6, 134)
     assert volumes.images.dtype == np.float32
     np.testing.assert_allclose(volumes.maxima, 2 * wanted["percentile_99"], rtol=1e-12)
     np.testing.assert_allclose(volumes.images, wanted["normalised"], rtol=0, atol=1e-6)
@@ -181,7 +181,7 @@ def test_missing_and_binary_split_csv(tmp_path):
 def test_volumes_of_a_subject(subject):
     volumes = load_subject(subject, 128, 4)
     assert volumes.images.shape == (4, 12, 20, 24)  # all slices: fewer than configured
-    assert volumes.slices == slice(0, 12)
+    assert volumes.box.z == slice(0, 12)
     voxels = blob(2).astype(float)  # t2, in LPS order already
     maximum = 2 * np.percentile(voxels, 99)
     assert volumes.maxima[2] == maximum
@@ -190,7 +190,7 @@ def test_volumes_of_a_subject(subject):
     some = load_subject(subject, 4, 4, [1])
     np.testing.assert_array_equal(some.images[1], volumes.images[1, 4:8])
     assert (some.images[[0, 2, 3]] == -1).all()
-    assert some.slices == slice(4, 8)
+    assert some.box.z == slice(4, 8)
 
 
 def test_normalisation_by_hand():

@@ -106,5 +106,5 @@ def lesion_mask(config: Config, loaded: SubjectWindow) -> np.ndarray | None:
         labels = load_segmentation(path, volumes.geometry)
     except UserError as error:
         raise UserError(f"subject {volumes.subject.name}: {error}") from error
-    inside = loaded.window.of(labels[np.newaxis, volumes.slices])
+    inside = volumes.box.of(labels[np.newaxis])
     return centre_slices(inside, config.seq2seq.slices)[0] > 0

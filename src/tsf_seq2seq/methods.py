@@ -10,7 +10,7 @@ from tqdm import tqdm
 from tsf_seq2seq.baselines import LinearRegression, MeanImage
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.slices import centre_slices, stacks
-from tsf_seq2seq.data.subjects import find_subjects
+from tsf_seq2seq.data.store import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
 from tsf_seq2seq.prediction import Features, decode_task, run_stacks

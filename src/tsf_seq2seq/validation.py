@@ -7,7 +7,6 @@ import numpy as np
 from tsf_seq2seq.architecture import Network
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.slices import central, central_window, stacks
-from tsf_seq2seq.data.store import open_store
 from tsf_seq2seq.data.subjects import Subject, SubjectCache, check_depth
 from tsf_seq2seq.distributed import ALONE, Processes
 from tsf_seq2seq.metrics import psnr
@@ -33,10 +32,8 @@ class Validator:
     ) -> None:
         self.subjects, self.stage, self.config = subjects, stage, config
         self.processes = processes
-        data, store = config.data, open_store(config.data)
-        self.cache = SubjectCache(
-            data.slices, len(data.sequences), data.cache_gb, store.load if store else None
-        )
+        data = config.data
+        self.cache = SubjectCache(data.slices, len(data.sequences), data.cache_gb)
 
     def __call__(self, network: Network) -> float:
         own = [self._values(network, subject) for subject in self.processes.share(self.subjects)]

@@ -7,31 +7,31 @@ import numpy as np
 
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.slices import BACKGROUND, Window, central, central_window, centre_slices
-from tsf_seq2seq.data.subjects import Subject, Volumes, check_depth, load_subject
+from tsf_seq2seq.data.subjects import Subject, Volumes, check_depth, load_box
 
 
 @dataclass(frozen=True)
 class SubjectWindow:
-    """A subject's volumes, and the box of them that is evaluated.
-
-    `images` (S, Z, Y, X): the box; `centres` (S, Z − C + 1, Y, X): the centre slices of its stacks.
-    """
+    """The box of a subject that is evaluated, in stacks of `height` slices (C)."""
 
     volumes: Volumes
-    window: Window
-    images: np.ndarray
-    centres: np.ndarray
+    height: int
+
+    @property
+    def images(self) -> np.ndarray:
+        """The box, (S, Z, Y, X)."""
+        return self.volumes.images
+
+    @property
+    def centres(self) -> np.ndarray:
+        """The centre slices of its stacks, (S, Z − C + 1, Y, X)."""
+        return centre_slices(self.images, self.height)
 
     def on_whole_grid(self, output: np.ndarray, outside: float = BACKGROUND) -> np.ndarray:
         """Centre slices (Z − C + 1, Y, X) → the subject's whole grid (z, y, x)."""
-        shape = self.volumes.images.shape[1:]
-        half = (self.images.shape[1] - len(output)) // 2
-        z = slice(self.window.z.start + half, self.window.z.stop - half)
-        depth = self.volumes.geometry.lps().shape[2]
-        whole = np.full((depth, *shape[1:]), outside, dtype=np.float32)
-        inner = Window(z, self.window.y, self.window.x)
-        whole[self.volumes.slices] = inner.into(output, shape, outside)
-        return whole
+        box, half = self.volumes.box, self.height // 2
+        inner = Window(slice(box.z.start + half, box.z.stop - half), box.y, box.x)
+        return inner.into(output, self.volumes.geometry.grid, outside)
 
 
 def load_window(
@@ -40,18 +40,27 @@ def load_window(
     wanted: Sequence[int] | None = None,
     max_stacks: int | None = None,
 ) -> SubjectWindow:
-    """Load a subject (the sequences `wanted`, else all on disk) and take its evaluated window.
+    """Load a subject's evaluated window (of the sequences `wanted`, else all on disk).
 
-    That is the central crop of the central slices; with `max_stacks`, of that many stacks. Raises
-    UserError where a volume can't be used or has too few slices for a stack.
+    Raises UserError where a volume can't be used or has too few slices for a stack.
     """
-    height, slices = config.seq2seq.slices, config.data.slices
-    volumes = load_subject(subject, slices, len(config.data.sequences), wanted)
+    height = config.seq2seq.slices
+    volumes = load_box(
+        subject,
+        lambda grid: evaluated_box(config, grid, max_stacks),
+        len(config.data.sequences),
+        wanted,
+    )
     check_depth(volumes, height)
-    shape = volumes.images.shape[1:]
-    if max_stacks is not None:
-        depth = central(shape[0], slices)
-        slices = min(depth.stop - depth.start, max_stacks + height - 1)
-    window = central_window(shape, slices, config.data.crop)
-    images = window.of(volumes.images)
-    return SubjectWindow(volumes, window, images, centre_slices(images, height))
+    return SubjectWindow(volumes, height)
+
+
+def evaluated_box(config: Config, grid: tuple[int, ...], max_stacks: int | None = None) -> Window:
+    """The central crop of a grid's (z, y, x) central slices; with `max_stacks`, of that many stacks
+    in the middle of these.
+    """
+    box = central_window(grid, config.data.slices, config.data.crop)
+    if max_stacks is None:
+        return box
+    middle = central(box.z.stop - box.z.start, max_stacks + config.seq2seq.slices - 1)
+    return Window(slice(box.z.start + middle.start, box.z.start + middle.stop), box.y, box.x)

@@ -9,7 +9,7 @@ from tsf_seq2seq.cli.common import (
     experiment,
     load_seq2seq,
 )
-from tsf_seq2seq.data.subjects import find_subjects
+from tsf_seq2seq.data.store import find_subjects
 from tsf_seq2seq.differentiation import complete_subjects, write_differentiation
 from tsf_seq2seq.errors import UserError, run_script
 

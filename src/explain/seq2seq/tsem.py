@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tsf_seq2seq.cli.common import add_tsf_arguments, experiment, load_tsf
 from tsf_seq2seq.config import Config
-from tsf_seq2seq.data.subjects import find_subjects
+from tsf_seq2seq.data.store import find_subjects
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.scores import read_scores
 from tsf_seq2seq.tsem import (

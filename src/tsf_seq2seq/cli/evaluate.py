@@ -17,7 +17,8 @@ from tsf_seq2seq.cli.common import (
     positive_number,
 )
 from tsf_seq2seq.config import Config, to_mapping
-from tsf_seq2seq.data.subjects import Subject, find_subjects
+from tsf_seq2seq.data.store import find_subjects
+from tsf_seq2seq.data.subjects import Subject
 from tsf_seq2seq.distributed import joined_processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation import Protocol, TasksOf, complete_tasks, evaluate

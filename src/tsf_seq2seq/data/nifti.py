@@ -35,6 +35,11 @@ class Geometry:
     shape: tuple[int, int, int]
     affine: np.ndarray
 
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """The shape in LPS order: z, y, x."""
+        return tuple(reversed(self.lps().shape))
+
     def to_network(self, volume: np.ndarray) -> np.ndarray:
         """(x, y, z) in the file's voxel order → (z, y, x) in LPS order, a view."""
         return apply_orientation(volume, self._to_lps()).transpose(2, 1, 0)

@@ -18,6 +18,7 @@ from tsf_seq2seq.data.store import (
     INDEX,
     VERSION,
     Index,
+    StoredGrid,
     StoredSequence,
     StoredSubject,
     VolumeStore,
@@ -74,7 +75,7 @@ def store_subject(data: DataConfig, subject: Subject, path: Path) -> StoredSubje
     read = list(_read_narrow(subject))
     if not read:
         raise UserError(f"subject {subject.name} has no sequence on disk")
-    geometry = read[0][1]
+    grids = [StoredGrid(geometry.shape, geometry.affine.tolist()) for _, geometry, _ in read]
     box = positive_box(volume for volume, _, _ in read)
     array = np.stack([volume[box_slices(*box.T)] for volume, _, _ in read])
     content, file = compress(array), f"{subject.name}.b2nd"
@@ -84,11 +85,11 @@ def store_subject(data: DataConfig, subject: Subject, path: Path) -> StoredSubje
         crc32=crc32(content),
         dtype=array.dtype.name,
         sequences={
-            key: StoredSequence(*state, maximum)
-            for (key, state), (_, _, maximum) in zip(states.items(), read, strict=True)
+            key: StoredSequence(*state, maximum, None if grid == grids[0] else grid)
+            for (key, state), (_, _, maximum), grid in zip(states.items(), read, grids, strict=True)
         },
-        shape=geometry.shape,
-        affine=geometry.affine.tolist(),
+        shape=grids[0].shape,
+        affine=grids[0].affine,
         box=box.tolist(),
     )
 

@@ -55,7 +55,7 @@ class Window:
         return volume
 
 
-def central_window(shape: tuple[int, ...], slices: int, crop: tuple[int, int]) -> Window:
+def central_window(shape: tuple[int, ...], slices: int, crop: tuple[int, ...]) -> Window:
     """The central slices and crop of a volume of `shape` (z, y, x); shorter axes stay whole."""
     return Window(central(shape[0], slices), central(shape[1], crop[0]), central(shape[2], crop[1]))
 

@@ -1,4 +1,4 @@
-"""A store of volumes: one compressed file a subject, of which training reads only its crops.
+"""A store of volumes: one compressed file a subject, of which only the boxes wanted are read.
 
 A file is a Blosc2 array (S, z, y, x) in LPS order of the sequences that the subject has, unscaled,
 cut to the box that holds every voxel above 0; one axial slice of all sequences is one chunk.
@@ -7,7 +7,7 @@ cut to the box that holds every voxel above 0; one axial slice of all sequences 
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from tsf_seq2seq.data import subjects
 from tsf_seq2seq.data.nifti import Geometry
 from tsf_seq2seq.data.slices import BACKGROUND, central, normalise
 from tsf_seq2seq.data.subjects import (
+    Box,
     Subject,
     Volumes,
     find_files,
@@ -32,6 +33,19 @@ from tsf_seq2seq.tasks import mask_to_sequences
 INDEX = "index.json"
 VERSION = 1
 SCRIPT = "src/data/prepare_brats.py"
+Ints = Sequence[int] | np.ndarray
+
+
+@dataclass(frozen=True)
+class StoredGrid:
+    """A NIfTI file's grid: voxels x, y, z and affine."""
+
+    shape: tuple[int, int, int]
+    affine: tuple[tuple[float, ...], ...]
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(self.shape, np.array(self.affine))
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,7 @@ class StoredSequence:
     bytes: int
     mtime_us: int  # time of its last change, microseconds
     maximum: float  # of the whole volume: its empty border counts
+    grid: StoredGrid | None = None  # of its file, where that differs from the subject's
 
 
 @dataclass(frozen=True)
@@ -56,14 +71,18 @@ class StoredSubject:
     affine: tuple[tuple[float, ...], ...]
     box: tuple[tuple[int, int], ...]  # first and behind the last stored z, y, x of that grid in LPS
 
-    @property
-    def geometry(self) -> Geometry:
-        return Geometry(self.shape, np.array(self.affine))
-
     @cached_property
-    def grid(self) -> tuple[int, ...]:
-        """The full grid's z, y, x in LPS order."""
-        return tuple(reversed(self.geometry.lps().shape))
+    def lps_shape(self) -> tuple[int, ...]:
+        """The full grid's z, y, x in LPS order, which the sequences share."""
+        return self._grid.geometry.grid
+
+    def geometry(self, sequence: str) -> Geometry:
+        """The grid of a sequence's file."""
+        return (self.sequences[sequence].grid or self._grid).geometry
+
+    @property
+    def _grid(self) -> StoredGrid:
+        return StoredGrid(self.shape, self.affine)
 
 
 @dataclass(frozen=True)
@@ -107,7 +126,7 @@ class VolumeStore:
                     f"subject {name}: {names[i]} is named by its mask {mask} but not in the "
                     f"store {self.path}"
                 )
-        return Subject(name, available, files)
+        return Subject(name, available, files, self)
 
     def open(self, name: str) -> "StoredVolume":
         """The subject's file, ready to be cut; its checksum is looked at the first time.
@@ -122,15 +141,16 @@ class VolumeStore:
             self._checked.add(name)
         return StoredVolume(name, self.path / entry.file, entry, self.index.sequences)
 
-    def load(self, name: str, slices: int) -> Volumes:
-        """What `load_subject` gives: all sequences, the central `slices`."""
-        volume = self.open(name)
-        depth, height, width = volume.shape
-        window = central(depth, slices)
-        images = volume.crop((window.start, 0, 0), (window.stop - window.start, height, width))
-        maxima = np.full(len(self.index.sequences), np.nan)
-        maxima[list(volume.maxima)] = list(volume.maxima.values())
-        return Volumes(self.subject(name), images, window, self.entry(name).geometry, maxima)
+    def load(self, subject: Subject, box: Box, wanted: Sequence[int]) -> Volumes:
+        """What `load_box` gives from the files; only the box is read."""
+        volume, names = self.open(subject.name), self.index.sequences
+        window = box(volume.shape)
+        start, stop = np.array([(s.start, s.stop) for s in (window.z, window.y, window.x)]).T
+        images = volume.crop(start, stop - start, wanted)
+        geometry = self.entry(subject.name).geometry(names[wanted[0]])
+        maxima = np.full(len(names), np.nan)
+        maxima[list(wanted)] = [volume.maxima[index] for index in wanted]
+        return Volumes(subject, images, window, geometry, maxima)
 
 
 class StoredVolume:
@@ -145,17 +165,18 @@ class StoredVolume:
         self.name, self.path = name, path
         self.n_sequences = len(sequences)
         self.maxima = {sequences.index(key): s.maximum for key, s in entry.sequences.items()}
-        self.shape = entry.grid
+        self.shape = entry.lps_shape
         self.low, self.high = np.array(entry.box).T
         try:
             self.array = blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
         except Exception as error:
             raise self._damaged(error) from error
 
-    def crop(self, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
+    def crop(self, start: Ints, size: Ints, wanted: Collection[int] | None = None) -> np.ndarray:
         """The box of `size` from voxel `start` (z, y, x) on: (S, *size) float32 in [-1, 1].
 
-        Background where a sequence isn't on disk, and where the box leaves the grid.
+        Background where a sequence isn't on disk or not among the `wanted`, and where the box
+        leaves the grid.
         """
         images = np.full((self.n_sequences, *size), BACKGROUND, dtype=np.float32)
         low = np.maximum(start, self.low)
@@ -168,7 +189,8 @@ class StoredVolume:
             raise self._damaged(error) from error
         inside = box_slices(low - start, high - start)
         for volume, (index, maximum) in zip(voxels, self.maxima.items(), strict=True):
-            images[index][inside] = normalise(volume, maximum)
+            if wanted is None or index in wanted:
+                images[index][inside] = normalise(volume, maximum)
         return images
 
     def _damaged(self, error: Exception) -> UserError:

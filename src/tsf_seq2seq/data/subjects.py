@@ -6,25 +6,45 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from tsf_seq2seq.config import DataConfig
 from tsf_seq2seq.data.nifti import SAME_GRID_MM, Geometry, read_volume
-from tsf_seq2seq.data.slices import BACKGROUND, central, intensity_maximum, normalise
+from tsf_seq2seq.data.slices import (
+    BACKGROUND,
+    Window,
+    central_window,
+    intensity_maximum,
+    normalise,
+)
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.tasks import mask_to_sequences
 
 Patterns = Mapping[str, Sequence[str]]
+Box = Callable[[tuple[int, ...]], Window]  # a grid (z, y, x) in LPS order → the part wanted of it
+
+
+class Store(Protocol):
+    """What a subject's volumes come from where it is not its files."""
+
+    def load(self, subject: "Subject", box: Box, wanted: Sequence[int]) -> "Volumes":
+        """What `load_box` gives of the subject's sequences `wanted` (one at least, ascending)."""
+        ...
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A row of a split: `available` sequences by its mask, `files` of those on disk, by index."""
+    """A row of a split: `available` sequences by its mask, `files` of those on disk, by index.
+
+    With a `store`, volumes come from it and the files need not be there.
+    """
 
     name: str
     available: tuple[int, ...]
     files: Mapping[int, Path]
+    store: Store | None = None
 
     @property
     def on_disk(self) -> tuple[int, ...]:
@@ -38,15 +58,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class Volumes:
-    """A subject's normalised sequences on its central slices, LPS order.
+    """A box of a subject's normalised sequences, LPS order.
 
-    `images` (S, Z, Y, X) float32 in [-1, 1], background where a sequence isn't on disk;
-    `slices`: which of the whole grid's z they are; `maxima` (S,): intensities that became 1.
+    `images` (S, Z, Y, X) float32 in [-1, 1], background where a sequence isn't loaded; `box`: where
+    in the whole grid they lie; `maxima` (S,): intensities that became 1, nan of what isn't loaded.
     """
 
     subject: Subject
     images: np.ndarray
-    slices: slice
+    box: Window
     geometry: Geometry
     maxima: np.ndarray
 
@@ -130,21 +150,34 @@ def find_files(root: Path, name: str, patterns: Patterns) -> dict[int, Path]:
 def load_subject(
     subject: Subject, slices: int, n_sequences: int, wanted: Sequence[int] | None = None
 ) -> Volumes:
-    """Read, check and normalise a subject's sequences (those `wanted`, else all on disk).
+    """The central `slices` of a subject, as `load_box` gives them."""
+    return load_box(
+        subject, lambda grid: central_window(grid, slices, grid[1:]), n_sequences, wanted
+    )
 
-    Raises UserError that names subject, file and rule where a volume can't be used, or where the
-    sequences don't share one grid.
+
+def load_box(
+    subject: Subject, box: Box, n_sequences: int, wanted: Sequence[int] | None = None
+) -> Volumes:
+    """Read, check and normalise a box of a subject's sequences (those `wanted`, else all on disk).
+
+    They come from its store, if it has one, else from its files. Raises UserError that names
+    subject, file and rule where a volume can't be used, or where the sequences don't share one
+    grid.
     """
-    images, maxima, first = None, np.full(n_sequences, np.nan), None
+    wanted = sorted(subject.on_disk if wanted is None else wanted)
+    if not wanted:
+        raise UserError(f"subject {subject.name} has no sequence on disk")
+    if subject.store is not None:
+        return subject.store.load(subject, box, wanted)
+    images, maxima = np.empty(0), np.full(n_sequences, np.nan)
     for index, voxels, geometry, maximum in read_sequences(subject, wanted):
-        if images is None or first is None:
-            first, window = geometry, central(len(voxels), slices)
-            shape = (n_sequences, window.stop - window.start, *voxels.shape[1:])
+        if index == wanted[0]:
+            first, window = geometry, box(voxels.shape)
+            shape = (n_sequences, *window.of(voxels).shape)
             images = np.full(shape, BACKGROUND, dtype=np.float32)
         maxima[index] = maximum
-        images[index] = normalise(voxels[window], maximum)
-    if images is None or first is None:
-        raise UserError(f"subject {subject.name} has no sequence on disk")
+        images[index] = normalise(window.of(voxels), maximum)
     return Volumes(subject, images, window, first, maxima)
 
 
@@ -227,19 +260,10 @@ def load_segmentation(path: Path, like: Geometry) -> np.ndarray:
 
 
 class SubjectCache:
-    """Loads subjects and keeps the last used ones, up to `gigabytes` of memory.
+    """Loads subjects and keeps the last used ones, up to `gigabytes` of memory."""
 
-    `read` takes a name and the number of slices, such as a store's `load`; None: NIfTI files.
-    """
-
-    def __init__(
-        self,
-        slices: int,
-        n_sequences: int,
-        gigabytes: float,
-        read: Callable[[str, int], Volumes] | None = None,
-    ) -> None:
-        self.slices, self.n_sequences, self.read = slices, n_sequences, read
+    def __init__(self, slices: int, n_sequences: int, gigabytes: float) -> None:
+        self.slices, self.n_sequences = slices, n_sequences
         self.capacity = gigabytes * 1e9
         self.size = 0
         self.kept: OrderedDict[str, Volumes] = OrderedDict()
@@ -248,18 +272,13 @@ class SubjectCache:
         """All sequences on disk of the subject, as `load_subject` gives them."""
         volumes = self.kept.pop(subject.name, None)
         if volumes is None:
-            volumes = self._load(subject)
+            volumes = load_subject(subject, self.slices, self.n_sequences)
             self.size += volumes.images.nbytes
         self.kept[subject.name] = volumes
         while self.size > self.capacity:
             _, oldest = self.kept.popitem(last=False)
             self.size -= oldest.images.nbytes
         return volumes
-
-    def _load(self, subject: Subject) -> Volumes:
-        if self.read is not None:
-            return self.read(subject.name, self.slices)
-        return load_subject(subject, self.slices, self.n_sequences)
 
 
 def _parse_row(row: list[str], path: Path, n_sequences: int) -> tuple[str, int]:
