@@ -23,7 +23,7 @@ from tsf_seq2seq.data.check import subjects_of_folders
 from tsf_seq2seq.data.prepare import KEPT, STORED, prepare
 from tsf_seq2seq.data.slices import Images, pad_to, random_crop
 from tsf_seq2seq.data.store import StoredImages, VolumeStore
-from tsf_seq2seq.data.subjects import Subject, load_subject
+from tsf_seq2seq.data.subjects import Subject, find_subject, load_subject
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.files import write_text
 from tsf_seq2seq.tables import markdown
@@ -94,7 +94,7 @@ def measure(data: DataConfig, path: Path, visits: int, nifti_visits: int) -> lis
     masks = subjects_of_folders(data)
     make_store(data, masks, path)
     store = VolumeStore(path, data.root)
-    subjects = [store.subject(name) for name in masks]
+    subjects = [find_subject(data, name, mask=0) for name in masks]
 
     def open_files(subject: Subject) -> Images:
         return pad_to(load_subject(subject, data.slices, len(data.sequences)).images, data.crop)

@@ -1,4 +1,4 @@
-"""Turn a data set into a store, of which training reads crops many times faster; or verify one.
+"""Turn a data set into a store, of which crops are read many times faster; or verify one.
 
 Run it again after an interruption, or when the data set has changed: it does what is left.
 Exit code 0: all good; 1: some subjects have defects; 2: the store could not be made.

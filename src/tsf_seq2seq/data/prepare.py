@@ -14,15 +14,14 @@ import numpy as np
 
 from tsf_seq2seq.config import DataConfig
 from tsf_seq2seq.data.nifti import Geometry
-from tsf_seq2seq.data.store import (
+from tsf_seq2seq.data.store import VolumeStore, box_slices
+from tsf_seq2seq.data.store_index import (
     INDEX,
     VERSION,
     Index,
     StoredGrid,
     StoredSequence,
     StoredSubject,
-    VolumeStore,
-    box_slices,
     check_sequences,
     crc32,
     file_defect,
