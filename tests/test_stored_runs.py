@@ -67,8 +67,8 @@ BASELINES = ("--methods", "tsf", "linear_regression", "mean_image")
 @pytest.mark.parametrize(
     ("main", "options", "predictions"),
     [
-        (evaluate_tsf_seq2seq, (), 2),
-        (evaluate_tsf_seq2seq, ("--all-tasks", "--max-slices", 8, *BASELINES), 28),
+        (evaluate_tsf_seq2seq, ("--max-slices", 8), 2),
+        (evaluate_tsf_seq2seq, ("--all-tasks", *BASELINES), 28),
         (evaluate_seq2seq, (), 8),
     ],
 )
