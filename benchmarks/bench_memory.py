@@ -61,10 +61,7 @@ class Growth(NamedTuple):
 
     @property
     def per_subject(self) -> float:
-        """What a further subject adds (bytes), between the two largest numbers of subjects.
-
-        (The first six add their pictures in evaluation's examples.png.)
-        """
+        """What a further subject adds (bytes), between the two largest numbers of subjects."""
         fewer, most = sorted(self.peaks)[-2:]
         return (self.peaks[most] - self.peaks[fewer]) / (most - fewer)
 
@@ -150,7 +147,7 @@ def note(shape: tuple[int, int, int] = SHAPE) -> str:
     return (
         f"Whole process, tiny network, volumes of {size}: a subject that stayed in memory would "
         f"add {volume_bytes(shape) / 1e6:.1f} MB. 'Per further subject' is between the two largest "
-        "numbers of subjects: evaluation keeps the first six for examples.png."
+        "numbers of subjects."
     )
 
 
