@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tsf_seq2seq.losses import PerceptualLoss
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
+from tsf_seq2seq.models.blocks import GeneratedConv, HyperConv
 from tsf_seq2seq.models.convlstm import ConvLSTM
 from tsf_seq2seq.stages import LossTerms
 from tsf_seq2seq.tasks import Task
@@ -35,7 +36,9 @@ def encode(network: Seq2Seq, image: Tensor) -> Tensor:
 
 def decode(network: Seq2Seq, feature: Tensor, target: int) -> Tensor:
     x = convlstm(network.decoder_lstm, feature)
-    return network.decoder(x, network.decoder.generate(network.target_style(target)))
+    style = network.target_style(target)
+    hyperconvs = [module for module in network.decoder.modules() if isinstance(module, HyperConv)]
+    return network.decoder(x, [GeneratedConv(h.kernel(style), h.bias(style)) for h in hyperconvs])
 
 
 def seq2seq(network: Seq2Seq, image: Tensor, target: int) -> Tensor:

@@ -406,13 +406,13 @@ def test_kept_kernels_follow_the_weights(reference_model, expected):
     images = torch.from_numpy(expected["images"][0])
     with torch.no_grad():
         first = seq2seq(images, 1)
-        assert seq2seq.decoder_convs(1) is seq2seq.decoder_convs(1)
+        assert seq2seq.decoder_convs(1)[0] is seq2seq.decoder_convs(1)[0]
         assert torch.equal(seq2seq(images, 1), first)
         seq2seq.style.bias.add_(0.5)
         changed = seq2seq(images, 1)
     assert not torch.allclose(changed, first, atol=1e-3)
     torch.testing.assert_close(changed, seq2seq(images, 1), rtol=0, atol=1e-6)  # with gradients
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert seq2seq.decoder_convs(1)[0].kernel.dtype == torch.bfloat16
+        assert seq2seq.decoder_convs(1)[0][0].kernel.dtype == torch.bfloat16
     with torch.no_grad():
         assert torch.equal(seq2seq(images, 1), changed)

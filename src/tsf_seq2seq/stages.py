@@ -52,10 +52,10 @@ def seq2seq_loss(
     wanted, given = images[:, target], images[:, source]  # (B, C, H, W)
     feature = network.encode(given.unsqueeze(1))  # (B, c, H/r, W/r)
     size = given.shape[-2:]
-    synthesized = network.decode(feature, target, size).squeeze(1)  # (B, C, H, W)
-    convs = network.decoder_convs(source)  # reconstruction and cycle share them
+    to_target, to_source = network.decoder_convs(target, source)
+    synthesized = network.decode(feature, target, size, convs=to_target).squeeze(1)  # (B, C, H, W)
     reconstructed = (
-        network.decode(feature, source, size, convs=convs).squeeze(1)
+        network.decode(feature, source, size, convs=to_source).squeeze(1)
         if source != target
         else synthesized
     )
@@ -64,7 +64,7 @@ def seq2seq_loss(
     if cycle:
         again = network.encode(synthesized.unsqueeze(1))  # (B, c, H/r, W/r)
         back = F.smooth_l1_loss(
-            network.decode(again, source, size, convs=convs).squeeze(1).float(), given
+            network.decode(again, source, size, convs=to_source).squeeze(1).float(), given
         )
     return LossTerms(_smooth_l1(comparisons), _perceptual(perceptual, comparisons), back)
 
@@ -89,8 +89,11 @@ def tsf_loss(
     fused = network.fuse(features, task.sources, task.target)  # (B, c, H/r, W/r)
     residual = network.attend(features, fused, task.sources, task.target)
     both = torch.cat([fused, fused + residual])  # (2·B, c, H/r, W/r)
-    plain, refined = network.decode(both, task.target, size).chunk(2)  # (B, C, H, W) each
-    reconstructed = network.synthesize(features, task.sources, first, size, not skip_attention)
+    to_target, to_first = network.seq2seq.decoder_convs(task.target, first)
+    plain, refined = network.decode(both, task.target, size, to_target).chunk(2)  # (B, C, H, W)
+    reconstructed = network.synthesize(
+        features, task.sources, first, size, not skip_attention, to_first
+    )
     comparisons = [(wanted, [plain, refined]), (given, [reconstructed])]
     return LossTerms(
         _smooth_l1(comparisons), _perceptual(perceptual, comparisons), given.new_zeros(())

@@ -33,6 +33,12 @@ def reflect_pad(x: Tensor, kernel: int) -> Tensor:
     return F.pad(x, (kernel // 2,) * 4, mode="reflect")
 
 
+def as_autocast(x: Tensor) -> Tensor:
+    """x in the precision that autocast gives convolutions, or as it is."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 class Conv(nn.Conv2d):
     """Reflect-padded convolution; Kaiming normal kernel (fan_in), bias at zero."""
 
@@ -88,19 +94,33 @@ class HyperConv(nn.Module):
         """(c_out, c_in, k, k) kernel of `code` (code_length,)."""
         return self.kernels @ self.kernel_mixture(code)
 
+    def kernels_of(self, codes: Tensor) -> Tensor:
+        """(n, c_out, c_in, k, k) kernels of `codes` (n, code_length), in one pass over P.
+
+        In float32 also under autocast: casting P and its gradient takes longer than mixing it.
+        """
+        with torch.autocast(codes.device.type, enabled=False):
+            mixtures = self.kernel_mixture(codes.float())  # (n, c_w)
+            mixed = mixtures @ self.kernels.flatten(0, 3).T  # (n, c_out·c_in·k·k)
+        return mixed.unflatten(1, self.kernels.shape[:4])
+
     def bias(self, code: Tensor) -> Tensor | None:
         """(c_out,) bias of `code`, or None."""
         if self.biases is None or self.bias_mixture is None:
             return None
         return self.biases @ self.bias_mixture(code)
 
-    def generate(self, code: Tensor) -> GeneratedConv:
-        """The convolution for `code` (code_length,)."""
-        return GeneratedConv(self.kernel(code), self.bias(code))
+    def generate(self, codes: Tensor) -> list[GeneratedConv]:
+        """The convolution for each of `codes` (n, code_length)."""
+        kernels = as_autocast(self.kernels_of(codes))
+        return [
+            GeneratedConv(kernel, self.bias(code))
+            for kernel, code in zip(kernels.unbind(), codes, strict=True)
+        ]
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """Convolve x (B, c_in, H, W) without padding; one code (code_length,) for the batch."""
-        return self.generate(code)(x, pad=False)
+        return GeneratedConv(self.kernel(code), self.bias(code))(x, pad=False)
 
 
 class ResidualBlock(nn.Module):
@@ -198,10 +218,10 @@ class Decoder(nn.Module):
         output.bias_mixture.weight.zero_()
         output.bias_mixture.bias.fill_(1 / output.biases.shape[1])
 
-    def generate(self, style: Tensor) -> list[GeneratedConv]:
-        """All convolutions for a style (c_s,), in the order in which `forward` takes them."""
+    def generate(self, styles: Tensor) -> list[tuple[GeneratedConv, ...]]:
+        """For each style of (n, c_s), all convolutions in the order in which `forward` takes them."""
         hyperconvs = [module for module in self.modules() if isinstance(module, HyperConv)]
-        return [hyperconv.generate(style) for hyperconv in hyperconvs]
+        return list(zip(*(hyperconv.generate(styles) for hyperconv in hyperconvs), strict=True))
 
     def forward(self, x: Tensor, convs: Sequence[GeneratedConv]) -> Tensor:
         remaining = iter(convs)

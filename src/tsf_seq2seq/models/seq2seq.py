@@ -58,7 +58,7 @@ class Seq2Seq(nn.Module):
         self.decoder = Decoder(
             lstm_channels, decoder, decoder_residual_blocks, norm, sequence_code, n_kernels
         )
-        self._kept_convs: dict[int, list[GeneratedConv]] = {}
+        self._kept_convs: dict[int, Sequence[GeneratedConv]] = {}
         self._kept_state: tuple[object, ...] = ()
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -92,28 +92,35 @@ class Seq2Seq(nn.Module):
     ) -> Tensor:
         """feature (B, c, h, w) → images (B, n_out, C, H, W) of sequence `target`, cut to `size`.
 
-        `convs`: the target's `decoder_convs`, where several decodings are to share them.
+        `convs`: the target's of `decoder_convs`, where several decodings are to share them.
         """
         x = feature.unsqueeze(1).expand(-1, n_out, -1, -1, -1)
         x = self.decoder_lstm(x).flatten(0, 1)  # (B·n_out, c, h, w)
-        x = self.decoder(x, convs or self.decoder_convs(target))  # (B·n_out, C, H, W)
+        x = self.decoder(x, convs or self.decoder_convs(target)[0])  # (B·n_out, C, H, W)
         height, width = size or x.shape[-2:]
         return x[..., :height, :width].unflatten(0, (-1, n_out))
 
-    def decoder_convs(self, target: int) -> Sequence[GeneratedConv]:
-        """The decoder's convolutions for sequence `target`.
+    def decoder_convs(self, *targets: int) -> list[Sequence[GeneratedConv]]:
+        """The decoder's convolutions for each of the sequences `targets`, generated together.
 
         Without gradients they are kept until a parameter changes: whole data sets are synthesized
         with kernels that were generated once.
         """
         if torch.is_grad_enabled():
-            return self.decoder.generate(self.target_style(target))
+            convs = self._generate(targets)
+            return [convs[target] for target in targets]
         state = self._decoder_state()
         if self._kept_state != state:
             self._kept_convs, self._kept_state = {}, state
-        if target not in self._kept_convs:
-            self._kept_convs[target] = self.decoder.generate(self.target_style(target))
-        return self._kept_convs[target]
+        missing = [target for target in targets if target not in self._kept_convs]
+        if missing:
+            self._kept_convs.update(self._generate(missing))
+        return [self._kept_convs[target] for target in targets]
+
+    def _generate(self, targets: Sequence[int]) -> dict[int, Sequence[GeneratedConv]]:
+        distinct = sorted(set(targets))
+        styles = torch.stack([self.target_style(target) for target in distinct])  # (n, c_s)
+        return dict(zip(distinct, self.decoder.generate(styles), strict=True))
 
     def _decoder_state(self) -> tuple[object, ...]:
         """What the generated kernels depend on: the parameters' contents and places, autocast."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tsf_seq2seq.models.attention import TaskAttention
-from tsf_seq2seq.models.blocks import ConvLayer, Norm
+from tsf_seq2seq.models.blocks import ConvLayer, GeneratedConv, Norm
 from tsf_seq2seq.models.fusion import FusionWeights
 from tsf_seq2seq.models.seq2seq import Seq2Seq
 
@@ -54,12 +54,13 @@ class TSFSeq2Seq(nn.Module):
         target: int,
         size: Sequence[int],
         attention: bool = True,
+        convs: Sequence[GeneratedConv] | None = None,
     ) -> Tensor:
         """features (B, n, c, h, w) of `sources` → `target` (B, C, H, W), cut to `size`."""
         feature = self.fuse(features, sources, target)  # (B, c, h, w)
         if attention:
             feature = feature + self.attend(features, feature, sources, target)
-        return self.decode(feature, target, size)  # (B, C, H, W)
+        return self.decode(feature, target, size, convs)  # (B, C, H, W)
 
     def encode(self, images: Tensor) -> Tensor:
         """Each source by itself: images (B, n, C, H, W) → features (B, n, c, H/r, W/r)."""
@@ -78,9 +79,18 @@ class TSFSeq2Seq(nn.Module):
         code = self.task_code(sources, target)
         return self.attention(features, fused, code, torch.as_tensor(sources, device=code.device))
 
-    def decode(self, feature: Tensor, target: int, size: Sequence[int] | None = None) -> Tensor:
-        """feature (B, c, h, w) → images (B, C, H, W) of sequence `target`, cut to `size`."""
-        return self.seq2seq.decode(feature, target, size).squeeze(1)
+    def decode(
+        self,
+        feature: Tensor,
+        target: int,
+        size: Sequence[int] | None = None,
+        convs: Sequence[GeneratedConv] | None = None,
+    ) -> Tensor:
+        """feature (B, c, h, w) → images (B, C, H, W) of sequence `target`, cut to `size`.
+
+        `convs`: the target's of `Seq2Seq.decoder_convs`, where they are there already.
+        """
+        return self.seq2seq.decode(feature, target, size, convs=convs).squeeze(1)
 
     def task_code(self, sources: Sequence[int], target: int) -> Tensor:
         """z = [availability (S), one-hot target (S)]."""
