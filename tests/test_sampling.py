@@ -5,11 +5,13 @@ from itertools import islice
 
 import numpy as np
 import pytest
+import torch
 from conftest import sequence_file
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data import sampling
-from tsf_seq2seq.data.sampling import CropStream, Position, plan_epoch
+from tsf_seq2seq.data.sampling import CropStream, Position, Visit, plan_epoch
 from tsf_seq2seq.data.subjects import find_subjects, load_subject
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.tasks import (
@@ -229,3 +231,14 @@ def test_damaged_subject(stream, tiny_dataset, workers):
 def test_too_few_slices_for_a_stack(stream):
     with pytest.raises(UserError, match="has 2 axial slices, but a stack needs 3"):
         next(stream(Position(), "data.slices=2"))
+
+
+def test_crops_go_through_page_locked_memory(stream, monkeypatch):
+    """What DataLoader does where there is CUDA: it asks every crop of a visit for `pin_memory`."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda images: images + 8)
+    visit, crops = pin_memory((Visit(2, 5, (0, 1)), [crop for crop, _ in islice(stream(), 2)]))
+    wanted = [crop for crop, _ in islice(stream(), 2)]
+    assert (visit.epoch, visit.number) == (2, 5)
+    for crop, other in zip(crops, wanted, strict=True):
+        assert torch.equal(crop.images, other.images + 8)
+        assert (crop.task, crop.names) == (other.task, other.names)

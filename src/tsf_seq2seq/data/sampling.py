@@ -59,7 +59,11 @@ class Crop:
     names: tuple[str, ...]
 
     def to(self, device: torch.device) -> "Crop":
-        return replace(self, images=self.images.to(device))
+        return replace(self, images=self.images.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Crop":
+        """The crop in page-locked memory, as DataLoader asks for it: its copy to CUDA overlaps."""
+        return replace(self, images=self.images.pin_memory())
 
 
 def plan_epoch(
@@ -106,6 +110,7 @@ class CropStream:
             num_workers=self.workers,
             collate_fn=_unchanged,
             worker_init_fn=_leave_signals_to_the_main_process,
+            pin_memory=torch.cuda.is_available(),
         )
         skip = self.start.crops
         empty = 0
