@@ -1,5 +1,6 @@
 """Settings: every YAML loads, the paper's values stand, and mistakes are named."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,23 @@ def test_stage_2_is_the_papers():
     train = config.train
     assert (train.steps, train.lr, train.schedule_epochs) == (300_000, 1e-4, 500)
     assert train.crops_per_visit == 4
+
+
+@pytest.mark.parametrize("stage", PAPER)
+def test_the_fast_recipe_trains_the_same_network_on_no_more_crops(stage):
+    paper = load_paper(stage)
+    fast = load_config(REPOSITORY / "config" / PAPER[stage].replace("2d", "2d_fast"))
+    assert (fast.seq2seq, fast.fusion, fast.loss) == (paper.seq2seq, paper.fusion, paper.loss)
+    assert fast.perceptual == paper.perceptual
+    data = dataclasses.replace(fast.data, store=None, workers=paper.data.workers)
+    assert data == paper.data
+    train, other = fast.train, paper.train
+    assert (train.precision, train.channels_last, train.compile) == ("bf16", True, True)
+    assert train.steps * train.batch_size == other.steps
+    assert train.lr == pytest.approx(2.5 * other.lr)
+    assert train.schedule_epochs == other.schedule_epochs
+    assert train.crops_per_visit == other.crops_per_visit
+    assert train.output != other.output
 
 
 @pytest.mark.parametrize("stage", PAPER)

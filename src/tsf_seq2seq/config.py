@@ -117,6 +117,10 @@ class TrainConfig:
     precision: Literal["fp32", "bf16", "fp16"] = setting(
         "fp32", "arithmetic of the networks: fp32, or mixed with bf16 or (on CUDA) fp16"
     )
+    channels_last: bool = setting(
+        False, "keep the channels of a voxel together in memory, as GPUs like best"
+    )
+    compile: bool = setting(False, "compile the networks in the first steps (torch.compile)")
     log_steps: int = setting(100, "steps averaged into one line of log.csv", 1)
     image_steps: int = setting(1000, "steps between image grids for TensorBoard", 1)
     validation_steps: int = setting(10_000, "steps between validations", 1)

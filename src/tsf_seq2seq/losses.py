@@ -10,6 +10,18 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+class ReLUOutputs(nn.Sequential):
+    """Modules one after the other, of which every ReLU's output is given."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        outputs = []
+        for module in self:
+            x = module(x)
+            if isinstance(module, nn.ReLU):
+                outputs.append(x)
+        return outputs
+
+
 class PerceptualLoss(nn.Module):
     """L_per(x̂, x) = Σ_l mean (φ_l(x̂) − φ_l(x))², φ_l the output of the l-th ReLU of a VGG.
 
@@ -27,7 +39,7 @@ class PerceptualLoss(nn.Module):
         """
         super().__init__()
         modules = [_average_pooling(module) for module in features[:n_modules]]
-        self.features = nn.Sequential(*modules).eval().requires_grad_(False)
+        self.features = ReLUOutputs(*modules).eval().requires_grad_(False)
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
         # (x/2 + 0.5 − mean) / std = x·scale + shift
         self.register_buffer("scale", 0.5 / std, persistent=False)
@@ -55,13 +67,7 @@ class PerceptualLoss(nn.Module):
     def features_of(self, images: Tensor) -> list[Tensor]:
         """Every ReLU's output, each (B·C, C_l, H_l, W_l), for (B, C, H, W) in [-1, 1]."""
         x = images.flatten(0, 1).unsqueeze(1)  # (B·C, 1, H, W)
-        x = x * self.scale + self.shift  # (B·C, 3, H, W)
-        outputs = []
-        for module in self.features:
-            x = module(x)
-            if isinstance(module, nn.ReLU):
-                outputs.append(x)
-        return outputs
+        return self.features(x * self.scale + self.shift)
 
 
 def _average_pooling(module: nn.Module) -> nn.Module:

@@ -21,6 +21,7 @@ from tsf_seq2seq.data.store import find_subjects
 from tsf_seq2seq.data.subjects import Subject
 from tsf_seq2seq.distributed import ALONE, Processes, loss_of_processes_reported
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.hardware import prepare
 from tsf_seq2seq.losses import PerceptualLoss
 from tsf_seq2seq.progress import enter_folder, save_progress
 from tsf_seq2seq.stages import LossTerms, Stage, poly_learning_rate, trainable
@@ -64,14 +65,15 @@ class Trainer:
         self.training, validation = _find_data(config, stage)
         self.validator = Validator(validation, stage, config, processes)
         self.network = network.to(device)
+        self.perceptual = _perceptual_loss(config, device)
+        prepare(self.network, self.perceptual, config.train, device)
         self.optimizer = torch.optim.Adam(
-            trainable(network), lr=config.train.lr, fused=device.type == "cuda"
+            trainable(network), lr=config.train.lr, fused=device.type in ("cpu", "cuda")
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
         self.progress = enter_folder(self.folder, config, network, self.optimizer, resume)
         _check_same_start(self.folder, self.progress.step, processes)
         self.log = TrainingLog(self.folder, self.progress.step) if processes.main else NoLog()
-        self.perceptual = _perceptual_loss(config, device)
         self.loss = _synchronized(StepLoss(network, stage, config.loss), processes)
 
     def run(self) -> None:

@@ -24,8 +24,15 @@ def activation(x: Tensor) -> Tensor:
 
 
 def normalise(x: Tensor, norm: Norm) -> Tensor:
-    """InstanceNorm without affine parameters over (H, W), or nothing."""
-    return F.instance_norm(x) if norm == "instance" else x
+    """InstanceNorm without affine parameters over (H, W), or nothing; keeps the memory format."""
+    if norm == "none":
+        return x
+    if x.is_contiguous():
+        return F.instance_norm(x)
+    # A tensor in channels_last would leave F.instance_norm contiguous.
+    precise = x.to(torch.promote_types(x.dtype, torch.float32))  # (B, c, H, W)
+    variance, mean = torch.var_mean(precise, dim=(2, 3), correction=0, keepdim=True)
+    return ((precise - mean) * torch.rsqrt(variance + 1e-5)).to(x.dtype)
 
 
 def reflect_pad(x: Tensor, kernel: int) -> Tensor:
@@ -100,7 +107,7 @@ class HyperConv(nn.Module):
         In float32 also under autocast: casting P and its gradient takes longer than mixing it.
         """
         with torch.autocast(codes.device.type, enabled=False):
-            mixtures = self.kernel_mixture(codes.float())  # (n, c_w)
+            mixtures = self.kernel_mixture(codes.to(self.kernels.dtype))  # (n, c_w)
             mixed = mixtures @ self.kernels.flatten(0, 3).T  # (n, c_out·c_in·k·k)
         return mixed.unflatten(1, self.kernels.shape[:4])
 
@@ -219,7 +226,7 @@ class Decoder(nn.Module):
         output.bias_mixture.bias.fill_(1 / output.biases.shape[1])
 
     def generate(self, styles: Tensor) -> list[tuple[GeneratedConv, ...]]:
-        """For each style of (n, c_s), all convolutions in the order in which `forward` takes them."""
+        """For each of `styles` (n, c_s), all convolutions, in the order `forward` takes them."""
         hyperconvs = [module for module in self.modules() if isinstance(module, HyperConv)]
         return list(zip(*(hyperconv.generate(styles) for hyperconv in hyperconvs), strict=True))
 

@@ -1,0 +1,170 @@
+"""Memory format and compilation: the numbers stay, and so do the parameters and their names."""
+
+import copy
+import functools
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tsf_seq2seq import hardware, stages
+from tsf_seq2seq.config import LossConfig, TrainConfig
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.losses import PerceptualLoss
+from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.models.blocks import normalise
+from tsf_seq2seq.tasks import Task
+
+CPU = torch.device("cpu")
+STAGES = {
+    "stage 1": [Task((3,), 0), Task((1,), 1)],
+    "stage 2": [Task((2, 0), 1), Task((3,), 0), Task((1, 0, 3), 2)],
+}
+
+
+@pytest.fixture
+def model(reference_model):
+    """The reference model in float64, in which rounding can't hide a difference."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield reference_model.double()
+    torch.set_default_dtype(before)
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def perceptual() -> PerceptualLoss:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    return PerceptualLoss(nn.Sequential(*layers, nn.Conv2d(4, 6, 3, padding=1), nn.ReLU()))
+
+
+def losses_and_gradients(
+    network: TSFSeq2Seq, perceptual: PerceptualLoss, stage: str, task: Task, batch: int
+):
+    """Loss terms and gradients by name, of seeded images."""
+    generator = torch.Generator().manual_seed(batch)
+    images = torch.rand(batch, 4, 3, 32, 24, generator=generator) * 2 - 1
+    network.zero_grad()
+    if stage == "stage 1":
+        terms = stages.seq2seq_loss(network.seq2seq, images, task, perceptual)
+    else:
+        stages.freeze_encoder(network)
+        terms = stages.tsf_loss(network, images, task, perceptual)
+    terms.total(LossConfig()).backward()
+    return terms, {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+def check_same(model, perceptual, change, stage, batches=(1, 2)) -> None:
+    """What `change` does leaves losses, gradients, outputs and names of parameters as they are."""
+    network, loss = copy.deepcopy(model), copy.deepcopy(perceptual)
+    change(network, loss)
+    for batch in batches:
+        for task in STAGES[stage]:
+            wanted, gradients = losses_and_gradients(model, perceptual, stage, task, batch)
+            terms, ours = losses_and_gradients(network, loss, stage, task, batch)
+            torch.testing.assert_close(tuple(terms), tuple(wanted), rtol=1e-5, atol=0)
+            assert ours.keys() == gradients.keys()
+            for name, gradient in gradients.items():
+                atol = 1e-5 * max(gradient.abs().max().item(), 1e-3)
+                torch.testing.assert_close(ours[name], gradient, rtol=0, atol=atol, msg=name)
+    with torch.inference_mode():
+        images, available = torch.rand(3, 4, 3, 32, 24) * 2 - 1, [True, False, True, True]
+        close = functools.partial(torch.testing.assert_close, rtol=0, atol=1e-5)
+        close(network.eval()(images, available, 1), model.eval()(images, available, 1))
+    for (name, value), (other, wanted) in zip(
+        network.state_dict().items(), model.state_dict().items(), strict=True
+    ):
+        assert name == other
+        assert value.stride() == wanted.stride()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_channels_last_changes_no_number(model, perceptual, stage):
+    check_same(model, perceptual, hardware.use_channels_last, stage)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_channels_last_holds_from_convolution_to_convolution(model, perceptual, stage):
+    """Every convolution's input but the spatial attention's two maps lies in channels_last."""
+    hardware.use_channels_last(model, perceptual)
+    real, formats = F.conv2d, []
+
+    def conv2d(x, *arguments, **options):
+        if x.shape[1] > 2:
+            formats.append(x.is_contiguous(memory_format=torch.channels_last))
+        return real(x, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(F, "conv2d", conv2d)
+        losses_and_gradients(model, perceptual, stage, STAGES[stage][0], 2)
+    assert len(formats) > 10
+    assert all(formats)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_traced_parts_give_the_same_numbers(model, perceptual, stage, monkeypatch):
+    """In one graph a part, by a back end that needs no C++ compiler."""
+    compile_part = functools.partialmethod(nn.Module.compile, backend="aot_eager", fullgraph=True)
+    monkeypatch.setattr(nn.Module, "compile", compile_part)
+    check_same(model, perceptual, hardware.compile_parts, stage, batches=(2,))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_compiled_parts_in_channels_last(model, perceptual, stage):
+
+    def change(network, loss):
+        hardware.prepare(network, loss, TrainConfig(channels_last=True, compile=True), CPU)
+
+    check_same(model, perceptual, change, stage, batches=(2,))
+
+
+@pytest.mark.slow
+def test_every_variant_stays_compiled(model, perceptual, monkeypatch):
+    """Batches, numbers of sources and modes that were seen once don't compile again."""
+    monkeypatch.setattr(
+        nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="eager")
+    )
+    hardware.compile_parts(model, perceptual)
+    compiled = torch._dynamo.utils.counters["stats"]
+    counts = []
+    for batches in ((1, 2, 3), (4, 1, 5, 2)):
+        for batch in batches:
+            for task in STAGES["stage 2"]:
+                losses_and_gradients(model, perceptual, "stage 2", task, batch)
+        counts.append(compiled["unique_graphs"])
+    assert counts[0] == counts[1] > 0
+
+
+def test_without_settings_nothing_changes(model, perceptual):
+    hardware.prepare(model, perceptual, TrainConfig(), CPU)
+    for part in (model, perceptual):
+        for module in part.modules():
+            assert not module._forward_pre_hooks
+            assert module._compiled_call_impl is None
+
+
+def test_lack_of_a_compiler_is_one_sentence(model, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no g++ here\nand a long tale")
+
+    monkeypatch.setattr(torch, "compile", lambda function: fail)
+    with pytest.raises(UserError) as error:
+        hardware.prepare(model, None, TrainConfig(compile=True), CPU)
+    assert re.match(r"train\.compile needs a C\+\+ compiler .*\(no g\+\+ here\)$", str(error.value))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_instance_norm_keeps_channels_last(dtype):
+    x = torch.randn(2, 5, 6, 7, generator=torch.Generator().manual_seed(0)) * 3 + 40
+    x = x.to(dtype)
+    ours = normalise(x.contiguous(memory_format=torch.channels_last), "instance")
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    assert ours.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(ours.float(), F.instance_norm(x.float()), rtol=0, atol=tolerance)
+    torch.testing.assert_close(ours.float().mean((2, 3)), torch.zeros(2, 5), rtol=0, atol=tolerance)
