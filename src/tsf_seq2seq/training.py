@@ -68,7 +68,7 @@ class Trainer:
         self.perceptual = _perceptual_loss(config, device)
         prepare(self.network, self.perceptual, config.train, device)
         self.optimizer = torch.optim.Adam(
-            trainable(network), lr=config.train.lr, fused=device.type in ("cpu", "cuda")
+            trainable(network), lr=config.train.lr, fused=device.type == "cuda"
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
         self.progress = enter_folder(self.folder, config, network, self.optimizer, resume)
