@@ -19,18 +19,23 @@ from tsf_seq2seq.data.phantom import (
     write_phantom_dataset,
 )
 from tsf_seq2seq.data.phantom_anatomy import Anatomy, simulate_anatomy
-from tsf_seq2seq.data.phantom_fields import make_grid, random_field
-from tsf_seq2seq.data.phantom_signal import (
+from tsf_seq2seq.data.phantom_equations import (
+    double_inversion_recovery,
+    double_nulling_times,
+    gradient_echo,
     inversion_recovery,
     nulling_time,
     rician,
     shortened_t1,
+    shortened_t2,
     spin_echo,
 )
+from tsf_seq2seq.data.phantom_fields import make_grid, random_field
 from tsf_seq2seq.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 SEQUENCES = ("t1", "t1ce", "t2", "flair")
+ALL_EIGHT = (*SEQUENCES, "pd", "t1ir", "dir", "t2star")
 SEED = 0
 GRID = make_grid((120, 120, 78), 2.0)
 
@@ -41,20 +46,26 @@ def subject() -> PhantomSubject:
 
 
 @pytest.fixture(scope="module")
+def eight() -> PhantomSubject:
+    """The same subject with every sequence that there is."""
+    return simulate_subject(SEED, 0, spacing=2, sequences=ALL_EIGHT)
+
+
+@pytest.fixture(scope="module")
 def anatomy() -> Anatomy:
     """The same subject's tissue fractions: its anatomy is drawn first from its generator."""
     return simulate_anatomy(np.random.default_rng([SEED, 0]), GRID)
 
 
 @pytest.fixture(scope="module")
-def medians(subject: PhantomSubject, anatomy: Anatomy) -> dict[str, dict[str, float]]:
+def medians(eight: PhantomSubject, anatomy: Anatomy) -> dict[str, dict[str, float]]:
     """Median grey level of each sequence in voxels that hold (nearly) one tissue only."""
     return {
         sequence: {
             tissue: float(np.median(volume[GRID.crop][anatomy.mask][fraction > 0.9]))
             for tissue, fraction in anatomy.fractions.items()
         }
-        for sequence, volume in subject.volumes.items()
+        for sequence, volume in eight.volumes.items()
     }
 
 
@@ -87,6 +98,34 @@ def test_gadolinium_shortens_t1_by_hand() -> None:
     assert shortened_t1(1000.0, 0.0) == pytest.approx(1000)
 
 
+def test_double_inversion_by_hand() -> None:
+    # exp(−TI₂/T1) = 1/2, exp(−(TI₁ + TI₂)/T1) = 1/8, exp(−TR/T1) = 1/16, TE = T2·ln 4:
+    # 1 − 1 + 1/4 − 1/16 = 3/16, a quarter of it.
+    ln2 = 1000 * math.log(2)
+    signal = double_inversion_recovery(1.0, 1000.0, 50.0, 4 * ln2, 50 * math.log(4), 2 * ln2, ln2)
+    assert signal == pytest.approx(3 / 64)
+
+
+def test_double_nulling_times_null_both() -> None:
+    ti, second_ti = double_nulling_times(832.0, 4300.0, 9000.0)
+    assert 0 < second_ti < ti < 9000 - second_ti
+    for t1 in (832.0, 4300.0):
+        signal = double_inversion_recovery(1.0, t1, 1e12, 9000.0, 0.0, ti, second_ti)
+        assert signal == pytest.approx(0, abs=1e-9)
+
+
+def test_gradient_echo_by_hand() -> None:
+    # E = 1/2: sin 90° · (1 − 1/2) / (1 − 0); sin 60° · (1/2) / (1 − 1/4); TE = T2*·ln 2 halves.
+    times = (1000.0, 40.0, 1000 * math.log(2), 40 * math.log(2))
+    assert gradient_echo(1.0, *times, 90.0) == pytest.approx(1 / 4)
+    assert gradient_echo(1.0, *times, 60.0) == pytest.approx(math.sqrt(3) / 2 / 3)
+
+
+def test_an_uneven_field_shortens_t2_by_hand() -> None:
+    # 1/100 + 0.015 = 1/40.
+    assert shortened_t2(100.0, 0.015) == pytest.approx(40)
+
+
 def test_rician_noise_by_hand() -> None:
     signal, real, imaginary = (np.array([v], np.float32) for v in (10.0, 2.0, 5.0))
     assert rician(signal, real, imaginary)[0] == pytest.approx(13)
@@ -116,6 +155,20 @@ def test_normal_tissue_is_ordered_as_a_radiologist_expects(
     assert t2["wm"] < t2["gm"] < t2["csf"]
     assert flair["csf"] < 0.5 * flair["wm"]
     assert flair["wm"] < flair["gm"]
+
+
+def test_further_sequences_are_ordered_as_a_radiologist_expects(
+    medians: dict[str, dict[str, float]],
+) -> None:
+    pd, t1ir, dir_, t2star = (medians[name] for name in ("pd", "t1ir", "dir", "t2star"))
+    assert pd["wm"] < pd["gm"]
+    assert pd["gm"] / pd["wm"] < medians["t2"]["gm"] / medians["t2"]["wm"]
+    assert t1ir["csf"] < 0.5 * t1ir["gm"]
+    assert t1ir["wm"] / t1ir["gm"] > medians["t1"]["wm"] / medians["t1"]["gm"]
+    assert max(dir_["wm"], dir_["csf"]) < 0.5 * dir_["gm"]
+    assert dir_["oedema"] > 2 * dir_["wm"]
+    assert t2star["wm"] < t2star["gm"]
+    assert t2star["vessel"] < t2star["gm"]
 
 
 def test_tumour_is_ordered_as_a_radiologist_expects(medians: dict[str, dict[str, float]]) -> None:
@@ -184,6 +237,21 @@ def test_noise_is_all_that_the_noise_free_volumes_lack(subject: PhantomSubject) 
         assert 0.01 < noise.std() < 0.06
 
 
+def test_a_sequence_is_the_same_whatever_the_set(
+    subject: PhantomSubject, eight: PhantomSubject
+) -> None:
+    few = simulate_subject(SEED, 0, spacing=2, sequences=("t2star", "flair", "t1"))
+    assert list(few.volumes) == list(few.noise_free) == ["t2star", "flair", "t1"]
+    assert tuple(eight.volumes) == ALL_EIGHT
+    assert np.array_equal(few.segmentation, subject.segmentation)
+    for one, other in ((few, eight), (subject, eight)):
+        for name in one.volumes:
+            assert np.array_equal(one.volumes[name], other.volumes[name])
+            assert np.array_equal(one.noise_free[name], other.noise_free[name])
+    brain = eight.volumes["t1"] > 0
+    assert all(np.array_equal(volume > 0, brain) for volume in eight.volumes.values())
+
+
 def test_same_seed_same_arrays_other_index_other_arrays(subject: PhantomSubject) -> None:
     again = simulate_subject(SEED, 0, spacing=2)
     other = simulate_subject(SEED, 1, spacing=2)
@@ -250,6 +318,8 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
         ({"subjects": 0}, "subjects must be 1 or more, got 0"),
         ({"subjects": 1, "processes": 0}, "processes must be 1 or more, got 0"),
         ({"subjects": 1, "spacing": 3}, "spacing must be 1 or 2 mm, got 3"),
+        ({"subjects": 1, "sequences": ("t1", "t7")}, r"sequences must be some of t1, .* got t1 t7"),
+        ({"subjects": 1, "sequences": ("t1", "t1")}, r"each once, got t1 t1"),
         ({"subjects": 1, "seed": -1}, "seed and subject index must be 0 or more, got -1"),
     ],
 )

@@ -1,9 +1,10 @@
-"""Make the phantom data set: MNI152 anatomy with simulated t1, t1ce, t2 and flair."""
+"""Make the phantom data set: MNI152 anatomy with simulated t1, t1ce, t2, flair, or others."""
 
 import argparse
 from pathlib import Path
 
 from tsf_seq2seq.data.phantom import write_phantom_dataset
+from tsf_seq2seq.data.phantom_protocols import FURTHER_SEQUENCES, SEQUENCES
 from tsf_seq2seq.errors import run_script
 
 
@@ -18,6 +19,13 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--spacing", type=int, choices=(1, 2), default=1, help="voxel size in mm (default: 1)"
+    )
+    parser.add_argument(
+        "--sequences",
+        nargs="+",
+        default=SEQUENCES,
+        metavar="NAME",
+        help=f"which, of {', '.join((*SEQUENCES, *FURTHER_SEQUENCES))} (default: the first four)",
     )
     parser.add_argument(
         "--noise-free", action="store_true", help="also write each sequence without noise"
@@ -37,11 +45,12 @@ def main() -> None:
         spacing=float(args.spacing),
         noise_free=args.noise_free,
         processes=args.processes,
+        sequences=args.sequences,
     )
     extra = " and noise-free volumes" if args.noise_free else ""
     print(
-        f"Wrote {len(names)} subjects ({names[0]} to {names[-1]}) with t1, t1ce, t2, flair, seg"
-        f"{extra} at {args.spacing} mm to {args.output}"
+        f"Wrote {len(names)} subjects ({names[0]} to {names[-1]}) with "
+        f"{', '.join(args.sequences)}, seg{extra} at {args.spacing} mm to {args.output}"
     )
 
 

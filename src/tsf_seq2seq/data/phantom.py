@@ -2,7 +2,7 @@
 
 import gzip
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,13 @@ from tqdm import tqdm
 
 from tsf_seq2seq.data.phantom_anatomy import Anatomy, simulate_anatomy
 from tsf_seq2seq.data.phantom_fields import Array, Grid, make_grid
-from tsf_seq2seq.data.phantom_signal import add_noise, draw_protocols, simulate_scan
+from tsf_seq2seq.data.phantom_protocols import (
+    FURTHER_SEQUENCES,
+    SEQUENCES,
+    draw_further_protocol,
+    draw_protocols,
+)
+from tsf_seq2seq.data.phantom_signal import Patient, add_noise, draw_patient, simulate_sequence
 from tsf_seq2seq.errors import UserError
 
 SHAPES = {1.0: (240, 240, 155), 2.0: (120, 120, 78)}  # voxels, by spacing in mm
@@ -33,7 +39,9 @@ class PhantomSubject:
     affine: NDArray[np.float64]  # voxel index -> mm (RAS+), 4 × 4
 
 
-def simulate_subject(seed: int, index: int, spacing: float = 1.0) -> PhantomSubject:
+def simulate_subject(
+    seed: int, index: int, spacing: float = 1.0, sequences: Sequence[str] = SEQUENCES
+) -> PhantomSubject:
     """Simulate one subject; the same seed, index and spacing always give the same arrays.
 
     Args:
@@ -41,26 +49,45 @@ def simulate_subject(seed: int, index: int, spacing: float = 1.0) -> PhantomSubj
         index: of the subject, ≥ 0; no subject depends on another.
         spacing: voxel size, 1 mm (240 × 240 × 155) or 2 mm (120 × 120 × 78). Anatomy and
             protocol don't depend on it.
+        sequences: of SEQUENCES and FURTHER_SEQUENCES; none depends on which others are made.
 
     Raises:
-        UserError: if seed or index is negative, or the spacing is neither 1 nor 2.
+        UserError: if seed or index is negative, the spacing is neither 1 nor 2, or a sequence
+            isn't known or stands twice.
     """
-    _check_request(seed, index, spacing)
+    _check_request(seed, index, spacing, sequences)
     grid = make_grid(SHAPES[spacing], spacing)
     rng = np.random.default_rng([seed, index])
     anatomy = simulate_anatomy(rng, grid)
     protocols = draw_protocols(rng)
-    clean = simulate_scan(rng, grid, anatomy, protocols)
+    patient = draw_patient(rng, grid, anatomy)
+    clean = {
+        name: simulate_sequence(rng, grid, anatomy, patient, protocol)
+        for name, protocol in protocols.items()
+    }
     noisy = {
         name: add_noise(rng, volume, anatomy.mask, protocols[name])
         for name, volume in clean.items()
     }
+    for number, name in enumerate(FURTHER_SEQUENCES):
+        if name in sequences:
+            own = np.random.default_rng([seed, index, number])
+            clean[name], noisy[name] = _further_sequence(own, name, grid, anatomy, patient)
     return PhantomSubject(
-        volumes={name: _grey_levels(v, anatomy, grid) for name, v in noisy.items()},
-        noise_free={name: _grey_levels(v, anatomy, grid) for name, v in clean.items()},
+        volumes={name: _grey_levels(noisy[name], anatomy, grid) for name in sequences},
+        noise_free={name: _grey_levels(clean[name], anatomy, grid) for name in sequences},
         segmentation=_uncrop(anatomy.segmentation.astype(np.int16), grid),
         affine=brats_affine(spacing),
     )
+
+
+def _further_sequence(
+    rng: np.random.Generator, name: str, grid: Grid, anatomy: Anatomy, patient: Patient
+) -> tuple[Array, Array]:
+    """One of the FURTHER_SEQUENCES, without and with noise."""
+    protocol = draw_further_protocol(rng, name)
+    clean = simulate_sequence(rng, grid, anatomy, patient, protocol)
+    return clean, add_noise(rng, clean, anatomy.mask, protocol)
 
 
 def brats_affine(spacing: float) -> NDArray[np.float64]:
@@ -79,6 +106,7 @@ def write_phantom_dataset(
     noise_free: bool = False,
     processes: int = 1,
     first: int = 0,
+    sequences: Sequence[str] = SEQUENCES,
 ) -> list[str]:
     """Simulate subjects and write them as `<root>/<name>/<name>_<sequence>.nii.gz`.
 
@@ -90,6 +118,7 @@ def write_phantom_dataset(
         noise_free: also write `<name>_<sequence>_noisefree.nii.gz`.
         processes: how many subjects to simulate at once, ≥ 1.
         first: index of the first subject.
+        sequences: as `simulate_subject` takes them.
 
     Returns:
         The subjects' names, `Phantom_00000` and so on.
@@ -98,11 +127,11 @@ def write_phantom_dataset(
         UserError: if the folder isn't empty or an argument is out of range.
     """
     root = Path(root)
-    _check_request(seed, first, spacing)
+    _check_request(seed, first, spacing, sequences)
     _check_at_least_one("subjects", subjects)
     _check_at_least_one("processes", processes)
     _make_empty_folder(root)
-    write = partial(_write_subject, root, seed, spacing, noise_free)
+    write = partial(_write_subject, root, seed, spacing, noise_free, sequences)
     indices = range(first, first + subjects)
     done = _in_processes(write, indices, processes) if processes > 1 else map(write, indices)
     return list(tqdm(done, total=subjects, desc="simulating", unit="subject"))
@@ -113,8 +142,10 @@ def _in_processes(write: "partial[str]", indices: range, processes: int) -> Iter
         yield from pool.map(write, indices)
 
 
-def _write_subject(root: Path, seed: int, spacing: float, noise_free: bool, index: int) -> str:
-    subject = simulate_subject(seed, index, spacing)
+def _write_subject(
+    root: Path, seed: int, spacing: float, noise_free: bool, sequences: Sequence[str], index: int
+) -> str:
+    subject = simulate_subject(seed, index, spacing, sequences)
     name = f"Phantom_{index:05d}"
     folder = root / name
     folder.mkdir()
@@ -150,11 +181,17 @@ def _uncrop(volume: NDArray[np.int16], grid: Grid) -> NDArray[np.int16]:
     return whole
 
 
-def _check_request(seed: int, index: int, spacing: float) -> None:
+def _check_request(seed: int, index: int, spacing: float, sequences: Sequence[str]) -> None:
     if seed < 0 or index < 0:
         raise UserError(f"seed and subject index must be 0 or more, got {seed} and {index}.")
     if spacing not in SHAPES:
         raise UserError(f"spacing must be 1 or 2 mm, got {spacing}.")
+    known = (*SEQUENCES, *FURTHER_SEQUENCES)
+    unknown = [name for name in sequences if name not in known]
+    if unknown or not sequences or len(set(sequences)) < len(sequences):
+        raise UserError(
+            f"sequences must be some of {', '.join(known)}, each once, got {' '.join(sequences)}."
+        )
 
 
 def _check_at_least_one(name: str, value: int) -> None:
