@@ -156,6 +156,19 @@ def test_order_of_sequences_is_kept(write):
         ("data: {sequences: [t1]}", ["'data.sequences' must be a mapping of names"]),
         ("data: {crop: [16]}", ["'data.crop' must be a list of 2 values", "not [16]"]),
         ("data: {crop: [16, 7]}", ["'data.crop' must be at least 8, not 7"]),
+        ("data: {sequences: {t1: a.nii}}", ["data: sequences must be 2 to 8, not 1 (t1)"]),
+        (
+            f"data: {{sequences: {{{', '.join(f's{i}: a.nii' for i in range(9))}}}}}",
+            ["data: sequences must be 2 to 8, not 9 (s0, s1, "],
+        ),
+        *(
+            (f"data: {{sequences: {{t1: a.nii, '{name}': b.nii}}}}", [f"digit first, not '{name}'"])
+            for name in ("t1+c", "t 2", "t2:a", "a/b", "-t2", "t2.5", "", "T1ρ", "t2\t")
+        ),
+        ("data: {sequences: {t1: a.nii, Target: b.nii}}", ["can't be called Target, which is a"]),
+        ("data: {sequences: {t1: a.nii, T1: b.nii}}", ["sequence T1 differs from another only in"]),
+        ("data:\n sequences:\n  t1: a.nii\n  t1: b.nii", ["key 't1' stands twice", "line 4"]),
+        ("train: {steps: 1}\ntrain: {lr: 1}", ["key 'train' stands twice", "line 2"]),
         ("train: {steps: 0}", ["'train.steps' must be at least 1, not 0"]),
         ("loss: {cycle: -0.5}", ["'loss.cycle' must be at least 0, not -0.5"]),
         (
@@ -187,6 +200,12 @@ def test_mistakes_are_named(write, text, parts):
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+def test_names_that_are_allowed(write):
+    names = ["t1", "T2-star", "dir_3d", "7", "x" * 40]
+    text = "data: {sequences: {" + ", ".join(f"'{name}': a.nii" for name in names) + "}}"
+    assert list(load_config(write(text)).data.sequences) == names
 
 
 def test_missing_file(tmp_path):
@@ -237,7 +256,10 @@ def test_architecture_follows_the_fusion_section(tiny_config):
     [
         (["seq2seq.encoder_strides=[2, 2]"], "strides reduce by 4, but 2 decoder layers enlarge"),
         (["seq2seq.decoder_channels=[4, 5]"], "last layer must give the 3 slices, not 5"),
-        (["seq2seq.sequence_code=3"], "a sequence code of 3 can't name 4 sequences"),
+        (
+            ["seq2seq.sequence_code=3"],
+            "seq2seq: sequence_code must be at least 4, the number of sequences, not 3",
+        ),
         (["fusion.attention_channels=[32]"], "keep the feature's 16 channels"),
     ],
 )

@@ -291,6 +291,31 @@ def test_mean_image_is_the_mean():
     np.testing.assert_allclose(model.predict(windows[0], Task((1,), 0)), -0.2, atol=1e-7)
 
 
+def test_yardsticks_of_subjects_that_lack_sequences():
+    """Each fit takes the windows that have the task's sequences, and only those."""
+    rng = np.random.default_rng(0)
+    a, b, c = rng.uniform(-0.3, 0.3, (3, 4, 5, 6))
+    nothing = np.full_like(a, -1)
+    windows = {
+        (0, 1): np.stack([a, 0.1 + 2 * a, nothing]),
+        (1, 2): np.stack([nothing, b, 0.5 * b]),
+        (0, 2): np.stack([c, nothing, 0.3 - c]),
+    }
+    model, mean = LinearRegression(3), MeanImage()
+    for available, window in windows.items():
+        model.fit([window], available)
+        mean.fit([window], available)
+    np.testing.assert_allclose(model.coefficients(Task((0,), 1)), [0.1, 2], atol=1e-9)
+    np.testing.assert_allclose(model.coefficients(Task((1,), 2)), [0, 0.5], atol=1e-9)
+    np.testing.assert_allclose(model.coefficients(Task((0,), 2)), [0.3, -1], atol=1e-9)
+    assert model.covers(Task((2,), 0))
+    assert not model.covers(Task((0, 1), 2))  # nobody has all three
+    predicted = mean.predict(windows[0, 1], Task((0, 1), 2))
+    np.testing.assert_allclose(predicted, (0.5 * b + 0.3 - c) / 2, atol=1e-7)
+    assert mean.covers(Task((0, 1), 2))
+    assert not MeanImage().fit([windows[0, 1]], (0, 1)).covers(Task((0,), 2))
+
+
 # --- tables
 
 

@@ -381,7 +381,7 @@ def test_impossible_tasks(available, target, part):
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"n_sequences": 9}, "a sequence code of 8 can't name 9 sequences"),
+        ({"n_sequences": 9}, "sequence_code must be at least 9, the number of sequences, not 8"),
         ({"slices": 5}, "the decoder's last layer must give the 5 slices, not 3"),
         (
             {"encoder": (ConvLayer(16, 3),)},

@@ -405,5 +405,5 @@ def test_script_refuses(run, data, path, tmp_path):
     assert "must be at least 1" in run("-o", path, "--processes", 0).error
     fill(data, path)
     config = tmp_path / "other.yaml"
-    config.write_text(f"data: {{root: {data.root}, sequences: {{a: x.nii}}}}")
+    config.write_text(f"data: {{root: {data.root}, sequences: {{a: x.nii, b: y.nii}}}}")
     assert "holds the sequences t1, " in run("-c", config, "-o", path, "--folders").error

@@ -19,7 +19,7 @@ from tsf_seq2seq.data.slices import (
     random_crop,
     stacks,
 )
-from tsf_seq2seq.data.split import PARTS, write_split
+from tsf_seq2seq.data.split import PARTS, draw_masks, write_split
 from tsf_seq2seq.data.subjects import (
     Subject,
     SubjectCache,
@@ -381,6 +381,34 @@ def test_masks_name_files_that_are_there(many, tmp_path):
     split_of(many, tmp_path / "out")
     subjects = find_subjects(data, tmp_path / "out" / "train.csv")  # refuses masks without files
     assert all(subject.available for subject in subjects)
+    assert all(subject.missing_targets for subject in subjects)  # one is left to be synthesized
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 8])
+def test_masks_of_other_numbers_of_sequences(count):
+    patterns = 2**count - 2
+    complete = {f"p{i:03}": tuple(range(count)) for i in range(2 * patterns)}
+    rows = draw_masks(list(complete), complete, count, np.random.default_rng(0))
+    assert Counter(mask for _, mask in rows) == dict.fromkeys(range(1, patterns + 1), 2)
+    pairs = {f"p{i:03}": (0, count - 1) for i in range(patterns)}
+    rows = draw_masks(list(pairs), pairs, count, np.random.default_rng(0))
+    assert {mask for _, mask in rows} == {1, 2 ** (count - 1)}  # one of the two, never both
+
+
+def test_patients_of_other_names(tmp_path):
+    visits = [f"ms{patient:02}_visit{time}" for patient in range(20) for time in (1, 2, 3)]
+    for name in visits:
+        for sequence in ("t1", "pd"):
+            save_nifti(tmp_path / name / f"{sequence}.nii", np.zeros((1, 1, 1)))
+    patterns = {"t1": ("{name}/t1.nii",), "pd": ("{name}/pd.nii",)}
+    write_split(tmp_path, patterns, tmp_path, (10, 5, 5), 0, r"(ms\d+)_visit\d")
+    parts = [{name[:4] for name, _ in read_split(tmp_path / f"{part}.csv", 2)} for part in PARTS]
+    assert [len(part) for part in parts] == [10, 5, 5]
+    assert len(set.union(*parts)) == 20
+    with pytest.raises(UserError, match=r"'\(ms' is no regular expression: missing \)"):
+        write_split(tmp_path, patterns, tmp_path, (1, 1, 1), 0, "(ms")
+    with pytest.raises(UserError, match=r"'ms\.\*' has no group"):
+        write_split(tmp_path, patterns, tmp_path, (1, 1, 1), 0, "ms.*")
 
 
 def test_split_refuses(many, tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tsf_seq2seq.cli.common import add_config_arguments
 from tsf_seq2seq.config import DataConfig, load_config
-from tsf_seq2seq.data.split import write_split
+from tsf_seq2seq.data.split import BRATS_PATIENT, write_split
 from tsf_seq2seq.errors import run_script
 
 
@@ -23,11 +23,23 @@ def main() -> None:
         help="proportions; the default is the paper's 830 93 328",
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--patient",
+        default=BRATS_PATIENT,
+        metavar="REGEX",
+        help="its first group is the patient in a folder's name, whose time points stay together, "
+        r"such as '(.*)_visit\d+' (default: that of BraTS 2023)",
+    )
     arguments = parser.parse_args()
     data = load_config(arguments.config, arguments.set).data if arguments.config else DataConfig()
     root = arguments.root or data.root
     counts = write_split(
-        root, data.sequences, arguments.output or root, arguments.shares, arguments.seed
+        root,
+        data.sequences,
+        arguments.output or root,
+        arguments.shares,
+        arguments.seed,
+        arguments.patient,
     )
     for path, count in counts.items():
         print(f"{path}: {count} subjects")

@@ -1,6 +1,6 @@
 """Yardsticks that need no network: linear regression per voxel, and the training set's mean."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -11,26 +11,37 @@ from tsf_seq2seq.tasks import Task
 class LinearRegression:
     """target ≈ β_0 + Σ_i β_i · source_i in normalised intensities, clipped to [-1, 1].
 
-    One least-squares fit a task, over every voxel of every training window; all fits come from one
-    Gram matrix of [1, sequences].
+    One least-squares fit a task, over every voxel of the training windows that have its sequences;
+    all fits come from Gram matrices of [1, sequences], one for each set of sequences that windows
+    have.
     """
 
     def __init__(self, n_sequences: int) -> None:
-        self.gram = np.zeros((n_sequences + 1, n_sequences + 1))
+        self.n_sequences = n_sequences
+        self.grams: dict[frozenset[int], np.ndarray] = {}
 
-    def fit(self, windows: Iterable[np.ndarray]) -> "LinearRegression":
-        """Add training windows (S, Z, Y, X); sequences that a window lacks must not be in it."""
+    def fit(
+        self, windows: Iterable[np.ndarray], available: Sequence[int] | None = None
+    ) -> "LinearRegression":
+        """Add training windows (S, Z, Y, X) that have the `available` sequences (None: all)."""
+        held = frozenset(range(self.n_sequences) if available is None else available)
         for window in windows:
             flat = window.reshape(len(window), -1).astype(np.float64)
             design = np.concatenate([np.ones((1, flat.shape[1])), flat])
-            self.gram += design @ design.T
+            self.grams[held] = self.grams.get(held, 0) + design @ design.T
         return self
+
+    def covers(self, task: Task) -> bool:
+        """Whether a training window has all of the task's sequences."""
+        return any(held >= {*task.sources, task.target} for held in self.grams)
 
     def coefficients(self, task: Task) -> np.ndarray:
         """[β_0, β of each source in the task's order]."""
+        needed = {*task.sources, task.target}
+        gram = np.sum([gram for held, gram in self.grams.items() if held >= needed], axis=0)
         rows = [0, *(source + 1 for source in task.sources)]
-        normal = self.gram[np.ix_(rows, rows)]
-        return np.linalg.lstsq(normal, self.gram[rows, task.target + 1], rcond=None)[0]
+        normal = gram[np.ix_(rows, rows)]
+        return np.linalg.lstsq(normal, gram[rows, task.target + 1], rcond=None)[0]
 
     def predict(self, window: np.ndarray, task: Task) -> np.ndarray:
         """Synthesis (Z, Y, X) of the task's target from a window (S, Z, Y, X)."""
@@ -40,31 +51,40 @@ class LinearRegression:
 
 
 class MeanImage:
-    """The mean over training subjects of the target's window, whatever the sources."""
+    """The mean of the target's window over the training subjects that have the target."""
 
     def __init__(self) -> None:
         self.total: np.ndarray | None = None
-        self.count = 0
-        self.mean: list[np.ndarray] | None = None  # per sequence, once fitted
+        self.counts = np.zeros(0, dtype=int)  # windows per sequence
+        self.mean: dict[int, np.ndarray] = {}
 
-    def fit(self, windows: Iterable[np.ndarray]) -> "MeanImage":
-        """Add training windows (S, Z, Y, X) of one shape."""
+    def fit(
+        self, windows: Iterable[np.ndarray], available: Sequence[int] | None = None
+    ) -> "MeanImage":
+        """Add training windows (S, Z, Y, X) of one shape, of their `available` sequences (all)."""
         for window in windows:
             if self.total is None:
                 self.total = np.zeros(window.shape)
+                self.counts = np.zeros(len(window), dtype=int)
             self._check_shape(window)
-            self.total += window
-            self.count += 1
-        self.mean = None
+            held = list(range(len(window)) if available is None else available)
+            self.total[held] += window[held]
+            self.counts[held] += 1
+        self.mean = {}
         return self
+
+    def covers(self, task: Task) -> bool:
+        """Whether a training window has the task's target."""
+        return task.target < len(self.counts) and bool(self.counts[task.target])
 
     def predict(self, window: np.ndarray, task: Task) -> np.ndarray:
         """Mean (Z, Y, X) of the task's target; the same array for every task that shares it."""
         self._check_shape(window)
-        if self.mean is None:
+        target = task.target
+        if target not in self.mean:
             assert self.total is not None
-            self.mean = list((self.total / self.count).astype(np.float32))
-        return self.mean[task.target]
+            self.mean[target] = (self.total[target] / self.counts[target]).astype(np.float32)
+        return self.mean[target]
 
     def _check_shape(self, window: np.ndarray) -> None:
         assert self.total is not None, "fit first"

@@ -9,6 +9,7 @@ import yaml
 
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.settings import check_odd, check_same_length, parse, setting
+from tsf_seq2seq.tasks import check_sequence_names
 
 # BraTS 2021 names, then those of BraTS 2023 and later; the first pattern with a file counts.
 BRATS_SEQUENCES = {
@@ -81,6 +82,9 @@ class DataConfig:
     validation_stacks: int = setting(16, "central slice stacks that validation looks at", 1)
     workers: int = setting(2, "processes that read volumes ahead, 0 reads in the training one", 0)
     cache_gb: float = setting(0.0, "memory for volumes already read, GB per reading process", 0)
+
+    def __post_init__(self) -> None:
+        check_sequence_names(self.sequences)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +164,7 @@ def to_mapping(config: Any) -> dict[str, Any]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping that a YAML file holds, read safely."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
     except FileNotFoundError:
         raise UserError(f"config file {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -170,6 +174,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if values is not None and not isinstance(values, dict):
         raise UserError(f"{path} must hold a mapping of keys, not {type(values).__name__}")
     return values or {}
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Safe reading, where a key that stands twice is an error: plain YAML keeps the last only."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        found = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in found:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key.value}' stands twice", key.start_mark
+                )
+            found.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def override(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

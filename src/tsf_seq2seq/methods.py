@@ -1,6 +1,6 @@
 """What synthesizes: trained networks, their ablation, and yardsticks."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -121,24 +121,29 @@ class BaselineMethod:
         return {(self.names[0], task): self.model.predict(centres, task) for task in tasks}
 
 
-def fit_baselines(config: Config, names: Sequence[str]) -> list[Methods]:
-    """The yardsticks among `names`, fitted on the training subjects that have all sequences."""
-    count, height = len(config.data.sequences), config.seq2seq.slices
+def fit_baselines(config: Config, names: Sequence[str], tasks: Iterable[Task]) -> list[Methods]:
+    """The yardsticks among `names`, fitted on the training subjects' sequences on disk.
+
+    Raises UserError where no training subject has the sequences of one of the `tasks`.
+    """
+    sequences, height = list(config.data.sequences), config.seq2seq.slices
     models: dict[str, LinearRegression | MeanImage] = {}
     if "linear_regression" in names:
-        models["linear_regression"] = LinearRegression(count)
+        models["linear_regression"] = LinearRegression(len(sequences))
     if "mean_image" in names:
         models["mean_image"] = MeanImage()
     if not models:
         return []
-    fitted = 0
     for subject in tqdm(find_subjects(config.data, config.data.train), desc="fitting baselines"):
-        if len(subject.on_disk) < count:
-            continue
         centres = load_window(config, subject).centres
         for model in models.values():
-            model.fit([centres])
-        fitted += 1
-    if not fitted:
-        raise UserError(f"{config.data.train}: no subject has all sequences to fit baselines on")
+            model.fit([centres], subject.on_disk)
+    for task in tasks:
+        for name, model in models.items():
+            if not model.covers(task):
+                sources, target = task.label(sequences)
+                raise UserError(
+                    f"{config.data.train}: no subject has the sequences to fit {name} for "
+                    f"{sources} → {target}; leave it out of --methods"
+                )
     return [BaselineMethod(name, model, height) for name, model in models.items()]

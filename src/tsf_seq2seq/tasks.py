@@ -1,10 +1,15 @@
 """Tasks: which source sequences are to give which target, and how training draws them."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+
+MIN_SEQUENCES, MAX_SEQUENCES = 2, 8  # eight already have 1016 tasks
+# Headings beside sequence names in tables and figures.
+RESERVED_NAMES = ("sources", "target", "synthesis", "error")
 
 
 class Task(NamedTuple):
@@ -19,6 +24,31 @@ class Task(NamedTuple):
     def label(self, names: Sequence[str]) -> tuple[str, str]:
         """("t1+t2", "flair"): sources in the sequences' order, joined by +, and the target."""
         return "+".join(names[i] for i in sorted(self.sources)), names[self.target]
+
+
+def check_sequence_names(names: Iterable[str]) -> None:
+    """ValueError unless there are 2 to 8 names that suit file names, CSV columns and options."""
+    names = list(names)
+    if not MIN_SEQUENCES <= len(names) <= MAX_SEQUENCES:
+        raise ValueError(
+            f"sequences must be {MIN_SEQUENCES} to {MAX_SEQUENCES}, not {len(names)} "
+            f"({', '.join(names)})"
+        )
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+            raise ValueError(
+                "a sequence's name must be letters (a to z), digits, _ and -, with a letter or "
+                f"digit first, not '{name}'"
+            )
+        if name.lower() in RESERVED_NAMES:
+            raise ValueError(
+                f"a sequence can't be called {name}, which is a heading of tables and figures"
+            )
+    twins = [name for i, name in enumerate(names) if name.lower() in map(str.lower, names[:i])]
+    if twins:
+        raise ValueError(
+            f"sequence {twins[0]} differs from another only in upper and lower case, or in nothing"
+        )
 
 
 def mask_to_sequences(mask: int, n_sequences: int) -> tuple[int, ...]:

@@ -150,7 +150,9 @@ class Trainer:
             bar.set_postfix_str(f"loss {means[0]:.4f}, {pace:.1f} crops/s")
             progress.sums = [0.0] * len(progress.sums)
         if self._due(train.image_steps):
-            self.log.images(progress.step, self.network, crop.images[:1].to(self.device))
+            self.log.images(
+                progress.step, self.network, crop.images[:1].to(self.device), crop.available
+            )
         if self._due(train.validation_steps):
             value = self.validator(self.network)
             self.log.validation(progress.step, value, progress.seconds)

@@ -50,9 +50,10 @@ class TrainingLog:
         self.flush()
         plot_curves(read_log(self.path), self.folder / "curves.png")
 
-    def images(self, step: int, network: Network, images: Tensor) -> None:
+    def images(self, step: int, network: Network, images: Tensor, available: Sequence[int]) -> None:
         """Real sequences of images (1, S, C, H, W), below each its synthesis from the others."""
-        self.tensorboard.add_image("crop", synthesis_grid(network, images), step, dataformats="HW")
+        grid = synthesis_grid(network, images, available)
+        self.tensorboard.add_image("crop", grid, step, dataformats="HW")
 
     def flush(self) -> None:
         self.file.flush()
@@ -89,18 +90,21 @@ def read_log(path: Path) -> list[dict[str, str]]:
 
 
 @torch.no_grad()
-def synthesis_grid(network: Network, images: Tensor) -> np.ndarray:
+def synthesis_grid(network: Network, images: Tensor, available: Sequence[int]) -> np.ndarray:
     """Centre slices, (2·H, S·W) in [0, 1]: real sequences above, syntheses below.
 
-    Stage 2 synthesizes each from all others, stage 1 from the sequence before it.
+    Of the available sequences, stage 2 takes all but the target as sources, stage 1 the one before
+    it; the target itself where it is the only one.
     """
     count = images.shape[1]
     outputs = []
     for target in range(count):
+        before = sorted(available, key=lambda i: (target - 1 - i) % count)
         if isinstance(network, TSFSeq2Seq):
-            outputs.append(network(images, [i != target for i in range(count)], target))
+            sources = [i for i in before if i != target] or [target]
+            outputs.append(network(images, [i in sources for i in range(count)], target))
         else:
-            outputs.append(network(images[:, target - 1].unsqueeze(1), target)[:, 0])
+            outputs.append(network(images[:, before[0]].unsqueeze(1), target)[:, 0])
     rows = torch.stack([images[0], torch.cat(outputs)])  # (2, S, C, H, W)
     centre = rows[:, :, rows.shape[2] // 2]  # (2, S, H, W)
     grid = centre.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)

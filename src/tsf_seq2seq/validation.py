@@ -44,12 +44,14 @@ class Validator:
     def _values(self, network: Network, subject: Subject) -> list[float]:
         """PSNR of each of the subject's tasks."""
         data, height = self.config.data, self.config.seq2seq.slices
+        tasks = self.stage.validation_tasks(subject)
+        if not tasks:
+            return []
         volumes = self.cache.load(subject)
         check_depth(volumes, height)
         images = volumes.images
         window = central_window(images.shape[1:], data.slices, data.crop)
         blocks = stacks(window.of(images), height)
         blocks = blocks[:, central(blocks.shape[1], data.validation_stacks)]  # (S, N, C, H, W)
-        tasks = self.stage.validation_tasks(subject)
         outputs = synthesize(network, blocks, tasks, VALIDATION_BATCH)
         return [psnr(blocks[task.target], outputs[task]) for task in tasks]

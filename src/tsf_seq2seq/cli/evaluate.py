@@ -2,7 +2,7 @@
 
 import argparse
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tsf_seq2seq.backbones import find_weights
@@ -76,7 +76,8 @@ def evaluate_seq2seq(description: str) -> None:
         write_tables(arguments.output, "Single-source synthesis", {"Per pair": (headings, rows)})
         print(markdown_table(headings, rows))
 
-    _run(arguments, config, [method], tasks_of, [arguments.load], report)
+    subjects = _subjects(arguments, config)
+    _run(arguments, config, [method], subjects, tasks_of, [arguments.load], report)
 
 
 def evaluate_tsf_seq2seq(description: str) -> None:
@@ -102,12 +103,15 @@ def evaluate_tsf_seq2seq(description: str) -> None:
     )
     arguments = parser.parse_args()
     config = experiment(arguments)
-    methods, files = _chosen_methods(arguments, config)
 
     def tasks_of(subject: Subject) -> list[Task]:
         if arguments.all_tasks:
             return complete_tasks(subject, len(config.data.sequences))
         return missing_target_tasks(subject)
+
+    subjects = _subjects(arguments, config)
+    tasks = dict.fromkeys(task for subject in subjects for task in tasks_of(subject))
+    methods, files = _chosen_methods(arguments, config, tasks)
 
     def report(scores: list[Score]) -> None:
         table_1: Table = (("inputs", "method"), by_inputs(scores))
@@ -122,11 +126,15 @@ def evaluate_tsf_seq2seq(description: str) -> None:
         if paired:
             print(f"\nPaired differences over volumes:\n\n{paired}")
 
-    _run(arguments, config, methods, tasks_of, files, report)
+    _run(arguments, config, methods, subjects, tasks_of, files, report)
+
+
+def _subjects(arguments: argparse.Namespace, config: Config) -> list[Subject]:
+    return find_subjects(config.data, config.data.test)[: arguments.max_subjects]
 
 
 def _chosen_methods(
-    arguments: argparse.Namespace, config: Config
+    arguments: argparse.Namespace, config: Config, tasks: Iterable[Task]
 ) -> tuple[list[Methods], list[Path]]:
     """The methods asked for, that of the first name first, and the weights files they use."""
     names, height = list(dict.fromkeys(arguments.methods)), config.seq2seq.slices
@@ -143,7 +151,7 @@ def _chosen_methods(
         average = load_seq2seq(stage1, config, arguments.device)
         methods.append(Seq2SeqAverage(average, height, arguments.batch_size))
         files.append(stage1)
-    methods += fit_baselines(config, names)
+    methods += fit_baselines(config, names, tasks)
     return sorted(methods, key=lambda method: names.index(method.names[0])), files
 
 
@@ -164,6 +172,7 @@ def _run(
     arguments: argparse.Namespace,
     config: Config,
     methods: Sequence[Methods],
+    subjects: Sequence[Subject],
     tasks_of: TasksOf,
     files: Sequence[Path],
     report: Callable[[list[Score]], None],
@@ -184,7 +193,6 @@ def _run(
     protocol = Protocol(
         tasks_of, methods, lpips, identity, not arguments.no_predictions, arguments.max_slices
     )
-    subjects = find_subjects(config.data, config.data.test)[: arguments.max_subjects]
     with joined_processes(device) as processes:
         scores = evaluate(config, subjects, protocol, arguments.output, processes)
         if not processes.main:

@@ -50,10 +50,12 @@ class Visit(NamedTuple):
 class Crop:
     """What one optimizer step sees: images (B, S, C, H, W) in [-1, 1] and their task.
 
+    `available`: the sequences that training takes of these subjects; others may be background.
     Without `names` no sample is left: `images` is then one of background only.
     """
 
     images: Tensor
+    available: tuple[int, ...]
     task: Task
     skip_attention: bool
     names: tuple[str, ...]
@@ -199,7 +201,7 @@ class _Visits(Dataset[tuple[Visit, "list[Crop] | UserError"]]):
             }
             background = np.full((len(self.config.data.sequences), height, *crop), BACKGROUND)
             images = np.stack(list(kept.values()) or [background.astype(np.float32)])
-            yield Crop(torch.from_numpy(images), task, skip_attention, tuple(kept))
+            yield Crop(torch.from_numpy(images), available, task, skip_attention, tuple(kept))
 
     def _prepare(self, index: int, epoch: int, height: int) -> tuple[Images, np.random.Generator]:
         """A subject's sequences (S, Z, Y, X), flipped left-right with p = 0.5, and what its crops

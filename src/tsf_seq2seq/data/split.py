@@ -12,20 +12,27 @@ from tsf_seq2seq.files import write_text
 from tsf_seq2seq.tasks import sequences_to_mask
 
 PARTS = ("train", "valid", "test")
+BRATS_PATIENT = r"(BraTS-[A-Za-z]+-\d+)-\d+"  # BraTS 2023 and later, before the time point
 
 
 def write_split(
-    root: Path, patterns: Patterns, output: Path, shares: Sequence[float], seed: int
+    root: Path,
+    patterns: Patterns,
+    output: Path,
+    shares: Sequence[float],
+    seed: int,
+    patient: str = BRATS_PATIENT,
 ) -> dict[Path, int]:
     """Write train.csv, valid.csv and test.csv of the subjects under `root`; path → subjects in it.
 
     Subjects are the folders with at least two sequences on disk. Time points of one patient stay
-    in one part. Raises UserError where there are too few subjects or the shares make no sense.
+    in one part: `patient` is a regular expression whose first group is, in a subject's name, the
+    patient. Raises UserError where there are too few subjects or the arguments make no sense.
     """
     if len(shares) != 3 or min(shares) < 0 or not sum(shares) > 0:
         raise UserError(f"shares must be three numbers from 0, not {list(shares)}")
     subjects = find_usable_subjects(root, patterns)
-    patients = group_by_patient(list(subjects))
+    patients = group_by_patient(list(subjects), patient)
     if len(patients) < sum(share > 0 for share in shares):
         raise UserError(f"{root} holds {len(patients)} patients, too few for a split")
     rng = np.random.default_rng(seed)
@@ -54,17 +61,21 @@ def find_usable_subjects(root: Path, patterns: Patterns) -> dict[str, tuple[int,
     return usable
 
 
-def patient_of(name: str) -> str:
-    """Patient of a subject name: BraTS 2023's time point (`BraTS-GLI-00005-001`) is cut off."""
-    match = re.fullmatch(r"(BraTS-[A-Za-z]+-\d+)-\d+", name)
-    return match[1] if match else name
+def group_by_patient(names: Sequence[str], patient: str = BRATS_PATIENT) -> list[list[str]]:
+    """Names of one patient together; a name that the expression doesn't match is its own patient.
 
-
-def group_by_patient(names: Sequence[str]) -> list[list[str]]:
-    """Names of one patient together."""
+    UserError where it is no regular expression with a group.
+    """
+    try:
+        expression = re.compile(patient)
+    except re.error as error:
+        raise UserError(f"'{patient}' is no regular expression: {error}") from None
+    if not expression.groups:
+        raise UserError(f"'{patient}' has no group (in parentheses) that names the patient")
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(patient_of(name), []).append(name)
+        match = expression.fullmatch(name)
+        groups.setdefault(match[1] if match else name, []).append(name)
     return list(groups.values())
 
 
@@ -89,8 +100,8 @@ def draw_masks(
 ) -> list[tuple[str, int]]:
     """A mask per name: every pattern that leaves out a sequence in equal shares, random order.
 
-    A subject that lacks sequences on disk keeps those of its pattern that it has, and one at least
-    of its own.
+    A subject that lacks sequences on disk keeps those of its pattern that it has; one of its own
+    where these are none, all but one of its own where they are all: one is left to be synthesized.
     """
     patterns = np.arange(1, 2**n_sequences - 1)
     rounds = max(1, -(-len(names) // len(patterns)))
@@ -99,5 +110,8 @@ def draw_masks(
     for name, mask in zip(names, masks.tolist(), strict=True):
         on_disk = sequences_to_mask(subjects[name], n_sequences)
         one = sequences_to_mask([int(rng.choice(subjects[name]))], n_sequences)
-        rows.append((name, int(mask & on_disk or one)))
+        kept = mask & on_disk
+        if kept in (0, on_disk):
+            kept ^= one  # neither none nor all
+        rows.append((name, kept))
     return rows

@@ -147,7 +147,10 @@ def _check_plan(
     n_sequences: int, slices: int, sequence_code: int, reduction: int, decoder: Sequence[ConvLayer]
 ) -> None:
     if n_sequences > sequence_code:
-        raise ValueError(f"a sequence code of {sequence_code} can't name {n_sequences} sequences")
+        raise ValueError(
+            f"sequence_code must be at least {n_sequences}, the number of sequences, not "
+            f"{sequence_code}"
+        )
     if decoder[-1].channels != slices:
         raise ValueError(
             f"the decoder's last layer must give the {slices} slices, not {decoder[-1].channels}"
