@@ -1,21 +1,32 @@
-"""What the README says to type, works: its commands in their order, on the tiny data set."""
+"""What README and docs say to type, works: their commands in order, on tiny data sets."""
 
+import dataclasses
 import re
 import runpy
 import shlex
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY, TINY_YAML
+from conftest import REPOSITORY, TINY_SHAPE, TINY_YAML, blob, save_nifti
 
 from tsf_seq2seq.checkpoint import save_checkpoint
 from tsf_seq2seq.cli.train import new_network
-from tsf_seq2seq.config import load_config
+from tsf_seq2seq.config import DataConfig, load_config
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"(?<=python )src/\S+\.py[^\n`]*", README)
+OWN_SEQUENCES = (REPOSITORY / "docs" / "own_sequences.md").read_text(encoding="utf-8")
+OWN_CONFIG = REPOSITORY / "config" / "own_sequences.yaml"
+
+
+def commands_of(page: str) -> list[str]:
+    return re.findall(r"(?<=python )src/\S+\.py[^\n`]*", page)
+
+
+COMMANDS = commands_of(README)
 
 
 def test_the_readme_names_every_script():
@@ -88,6 +99,58 @@ def test_commands(workplace: Path, monkeypatch):
                 (splits / name).write_text(text)
     assert (workplace / "runs" / "table1" / "table.md").exists()
     assert list((workplace / "runs" / "evaluation" / "predict").glob("*.nii.gz"))
+
+
+def test_own_sequences(tmp_path: Path, monkeypatch):
+    """The page's commands, on its file names and settings with the tiny network."""
+    place = tmp_path / "clone"
+    for number, name in enumerate(("ms01_visit1", "ms01_visit2", "ms02_visit1", "ms03_visit1")):
+        for index, sequence in enumerate(("t1", "t2", "flair", "pd")):
+            path = place / "data" / "ms" / name / f"{name}_{sequence}.nii.gz"
+            save_nifti(path, blob(10 * number + index), np.diag([-1.0, -1.0, 3.0, 1.0]))
+    values, tiny = (
+        yaml.safe_load(OWN_CONFIG.read_text()),
+        yaml.safe_load(TINY_YAML.format(root="", output="")),
+    )
+    for section in ("seq2seq", "fusion", "perceptual"):
+        values[section] = tiny[section]
+    values["train"] |= {"steps": 4, "schedule_epochs": 4, "validation_steps": 2, "log_steps": 1}
+    values["data"]["workers"] = 0
+    (place / "config").mkdir()
+    (place / "config" / OWN_CONFIG.name).write_text(yaml.safe_dump(values, sort_keys=False))
+    monkeypatch.chdir(place)
+    for command in commands_of(OWN_SEQUENCES):
+        if "make_phantom_dataset" in command:
+            continue  # test_phantom runs its like
+        assert run(command, monkeypatch) == 0, command
+    parts = [(place / "data" / "ms" / f"{p}.csv").read_text() for p in ("train", "valid", "test")]
+    assert sum("ms01" in part for part in parts) == 1
+    for picture in ("evaluation/examples", "fusion_weights/fusion_weights", "tsem/tsem"):
+        assert (place / "runs" / "ms" / f"{picture}.png").exists()
+    table = (place / "runs" / "ms" / "all_tasks" / "table.md").read_text()
+    assert len(set(re.findall(r"^\| [\w+]+ +\| \w+ +\| tsf ", table, re.MULTILINE))) == 28
+    (prediction, *_) = (place / "runs" / "ms" / "evaluation" / "predict").glob("*.nii.gz")
+    assert nib.load(prediction).header.get_zooms() == (1, 1, 3)
+    assert nib.load(prediction).shape == TINY_SHAPE
+
+
+def test_the_page_shows_the_yaml():
+    shown = re.search(r"```yaml\n(.*?)```", OWN_SEQUENCES, re.DOTALL)
+    assert shown
+    data, whole = (yaml.safe_load(text)["data"] for text in (shown[1], OWN_CONFIG.read_text()))
+    assert data == {key: whole[key] for key in data}
+    assert list(data["sequences"]) == list(whole["sequences"])
+    assert set(whole) == {field.name for field in dataclasses.fields(DataConfig)}
+
+
+def test_links_lead_somewhere():
+    pages = {
+        REPOSITORY / "README.md": README,
+        REPOSITORY / "docs" / "own_sequences.md": OWN_SEQUENCES,
+    }
+    for page, text in pages.items():
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+            assert (page.parent / link).exists(), link
 
 
 def test_python_example(tmp_path: Path, monkeypatch):

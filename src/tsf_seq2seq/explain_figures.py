@@ -13,13 +13,15 @@ from tsf_seq2seq.figures import save_figure_pair
 PAGE_WIDTH = 7.0  # inches, both columns of a paper
 BLUE, ORANGE, SKY = "#0072B2", "#E69F00", "#56B4E9"  # of Okabe and Ito's colour-blind safe palette
 FONT, SMALL_FONT = 8, 7  # points
+LETTERS = 32  # of all names: longer ones stand aslant below the matrix
 
 
 def plot_contribution(contribution: Contribution, path: Path) -> None:
     """A as a heat map with numbers (rows: sources), beside bars of C_t and C_d; PDF and PNG."""
     count = len(contribution.sequences)
-    figure = Figure(figsize=(PAGE_WIDTH, 0.36 * count + 0.85), layout="constrained")
-    heat_axes, bar_axes = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    width = PAGE_WIDTH + 0.4 * max(0, count - 5)  # room for each number
+    figure = Figure(figsize=(width, 0.36 * count + 0.85), layout="constrained")
+    heat_axes, bar_axes = figure.subplots(1, 2, width_ratios=(max(1.25, 0.25 * count), 1))
     _draw_matrix(heat_axes, contribution)
     _draw_bars(bar_axes, contribution)
     save_figure_pair(figure, path)
@@ -33,7 +35,9 @@ def _draw_matrix(axes: Axes, contribution: Contribution) -> None:
         shown = f"{value:.2f}".replace("-", "−") if contribution.subjects[row, column] else "–"
         colour = "white" if abs(value) > 0.65 * limit else "black"
         axes.text(column, row, shown, ha="center", va="center", fontsize=FONT, color=colour)
-    axes.set_xticks(range(len(names)), names, fontsize=FONT)
+    aslant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    turn = aslant if sum(map(len, names)) > LETTERS else {}
+    axes.set_xticks(range(len(names)), names, fontsize=FONT, **turn)
     axes.set_yticks(range(len(names)), names, fontsize=FONT)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

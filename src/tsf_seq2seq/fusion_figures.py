@@ -1,6 +1,7 @@
 """The paper's Fig. 3: fusion weights of every source set, one panel per target."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ HATCHES = ("", "/////", ".....", "\\\\\\\\\\", "xxxxx", "-----", "+++++", "ooooo
 SOURCE_COLUMN = 0.085  # width of a column of source marks, where the longest bar is 1
 NUMBERED = 0.1  # narrower segments carry no number
 PANEL_WIDTH, BAR_HEIGHT, PANEL_MARGIN = 3.5, 0.17, 0.75  # inches
+MOST_BARS = 31  # per panel, as many as six sequences have source sets
+COLUMNS = {2: 2, 3: 3, 4: 2, 5: 3, 6: 3}  # of panels, by the number of targets; else 4
 
 
 def plot_fusion_weights(table: FusionTable, names: Sequence[str], path: Path) -> None:
@@ -29,10 +32,12 @@ def plot_fusion_weights(table: FusionTable, names: Sequence[str], path: Path) ->
 def fusion_figure(table: FusionTable, names: Sequence[str]) -> Figure:
     """One panel per target: a stacked bar for every source set, segments as wide as ω.
 
-    The marks left of a bar name its sources, in the order of its segments.
+    The marks left of a bar name its sources, in the order of its segments. Where there are too many
+    sets for a page, only `telling_sets` are shown.
     """
+    whole, table = len(table), telling_sets(table)
     targets = sorted({task.target for task in table})
-    columns = 2 if len(names) <= 4 else 4
+    columns = COLUMNS.get(len(targets), 4)
     rows = math.ceil(len(targets) / columns)
     bars = max(sum(task.target == target for task in table) for target in targets)
     size = (columns * PANEL_WIDTH, rows * (bars * BAR_HEIGHT + PANEL_MARGIN))
@@ -50,7 +55,21 @@ def fusion_figure(table: FusionTable, names: Sequence[str]) -> Figure:
         axes.set_xlabel("fusion weight ω", fontsize=7, labelpad=1, x=middle)
         axes.set(xlim=(start, 1.005), ylim=(len(shown) - 0.4, -0.6), yticks=[])
         axes.spines[:].set_visible(False)
+    if len(table) < whole:
+        note = "source sets of two, of all, and of all but one; every set is in fusion_weights.csv"
+        figure.supxlabel(note, fontsize=7)
     return figure
+
+
+def telling_sets(table: FusionTable) -> FusionTable:
+    """The table, or its source sets of two, of all, and of all but one, where a target has more
+    than MOST_BARS."""
+    counts = Counter(task.target for task in table)
+    if max(counts.values()) <= MOST_BARS:
+        return table
+    largest = max(len(task.sources) for task in table)
+    sizes = (2, largest - 1, largest)
+    return {task: weights for task, weights in table.items() if len(task.sources) in sizes}
 
 
 def _draw_bars(axes: Axes, weights: np.ndarray, names: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +16,7 @@ TITLES = ("target", "synthesis", "|error|", "TSEM")
 OUTLINE = "#56B4E9"  # the sky blue of Okabe and Ito, seen on grey as on the maps' colours
 FONT, SMALL_FONT = 8, 7  # points
 WIDTH, LABEL, GAP, EDGE = 7.0, 1.2, 0.04, 0.1  # inches
+LETTERS = 20  # in a line of a label
 TOP, BAR, FOOT = 0.22, 0.09, 0.2  # inches: titles, colour bars, the bars' ticks
 
 
@@ -72,7 +74,7 @@ def _limit(images: Sequence[np.ndarray]) -> float:
 def _finish(row: Sequence[Axes], picture: Picture) -> None:
     row[0].text(
         *(-0.05, 0.5),
-        picture.label,
+        "\n".join(fill(line, LETTERS) for line in picture.label.splitlines()),
         transform=row[0].transAxes,
         fontsize=SMALL_FONT,
         ha="right",
