@@ -4,14 +4,17 @@ import csv
 import json
 import re
 import runpy
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import REFERENCE, REPOSITORY, SEQUENCES
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tsf_seq2seq.contribution import Contribution, contribution_of, contribution_table, ranks
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.explain_figures import contribution_figure
 from tsf_seq2seq.scores import Score, write_scores
 
 METRICS = REFERENCE / "metrics"
@@ -165,3 +168,19 @@ def test_script_with_lpips_missing_and_other_folder(run, tmp_path):
 
 def test_script_without_metrics(run, tmp_path):
     assert run(tmp_path).error == f"{Path(tmp_path) / 'metrics.csv'} does not exist"
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 8])
+def test_numbers_and_names_of_the_figure_do_not_overlap(count):
+    names = ("t1", "t1ce", "t2", "flair", "pd", "t1_inversion", "dir", "t2star")[:count]
+    matrix = np.full((count, count), -1.23)
+    figure = contribution_figure(Contribution(names, matrix, np.ones(matrix.shape, int)))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer, axes = canvas.get_renderer(), figure.axes[0]
+    numbers = [text.get_window_extent(renderer) for text in axes.texts]
+    assert len(numbers) == count**2
+    assert not any(a.overlaps(b) for a, b in combinations(numbers, 2))
+    if sum(map(len, names)) <= 32:  # else they stand aslant, where boxes overlap
+        labels = [label.get_window_extent(renderer) for label in axes.get_xticklabels()]
+        assert not any(a.overlaps(b) for a, b in combinations(labels, 2))

@@ -25,6 +25,7 @@ from tsf_seq2seq.cli import (
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import Config, load_config
 from tsf_seq2seq.data.phantom import write_phantom_dataset
+from tsf_seq2seq.data.prepare import prepare
 from tsf_seq2seq.data.sampling import CropStream
 from tsf_seq2seq.data.slices import normalise
 from tsf_seq2seq.data.subjects import find_subjects
@@ -194,6 +195,17 @@ def test_training_takes_what_is_there(incomplete, batch_size):
     assert used == {(pair, index) for pair in ((0, 1), (1, 2), (0, 2)) for index in pair}
 
 
+def test_a_store_gives_the_same_crops(incomplete, tmp_path):
+    config = load_config(incomplete)
+    names = dict.fromkeys((name for name in HELD if name.startswith("train")), 0)
+    outcomes = dict(prepare(config.data, names, tmp_path / "store"))
+    assert outcomes == dict.fromkeys(names, "stored")
+    stored = load_config(incomplete, [f"data.store={tmp_path / 'store'}"])
+    for (one, _), (other, _) in islice(zip(stream(config), stream(stored), strict=True), 20):
+        assert (one.names, one.available, one.task) == (other.names, other.available, other.task)
+        assert torch.equal(one.images, other.images)
+
+
 def test_evaluation_of_what_is_there(incomplete, tmp_path, script):
     config = load_config(incomplete)
     save_checkpoint(tmp_path / "tsf.pth", new_network(config), config)
@@ -240,6 +252,17 @@ def test_both_stages_and_yardsticks(incomplete, tmp_path, script):
     outcome = script(train_tsf_seq2seq, "-c", incomplete, *weights, *batches)
     assert outcome.code == 0, outcome.err
     assert isinstance(load_model(second / "best.pth"), TSFSeq2Seq)
+
+    # --- other sequences don't go on from it, though the weights would fit
+    patterns = [
+        f"{new}: '{{name}}/{old.upper()}_*.nii'" for new, old in zip("abc", NAMES, strict=True)
+    ]
+    other = ("--set", f"data.sequences={{{', '.join(patterns)}}}")
+    outcome = script(train_seq2seq, "-c", incomplete, "-o", first, "--resume", *other)
+    assert outcome.error == (
+        f"{first / 'last.pth'} knows the sequences t1, pd, flair, but the settings name a, b, c "
+        "(data.sequences)"
+    )
 
     # --- every pair is in some training subject, all three sequences are in none
     common = ("-l", second / "best.pth", "--methods", "tsf", "linear_regression", "-o")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import LPS_AFFINE, REPOSITORY, SEQUENCES, blob, save_nifti, sequence_file
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tsf_seq2seq.checkpoint import load_model, save_checkpoint
 from tsf_seq2seq.cli.train import new_network
@@ -167,6 +168,23 @@ def test_figure():
     assert ranges[2] == ranges[6] == (0, pytest.approx(largest))
     assert ranges[3] == ranges[7]  # one colour bar for all rows
     tsem_figure(rows[1:])  # a TSEM of nothing but 0 has a colour bar too
+
+
+@pytest.mark.parametrize(
+    "sources", ["t1 + t1ce + flair", "t1 + t1ce + t2 + flair + pd + t1_inversion + dir"]
+)
+def test_labels_fit_beside_the_pictures(sources):
+    image = np.zeros((12, 10))
+    label = "\n".join(["sub-0123_session-before-therapy", sources, "→ t2star", "27.1 dB"])
+    figure = tsem_figure([Picture(label, image, image, image, None)])
+    canvas = FigureCanvasAgg(figure)
+    (text,) = figure.axes[0].texts
+    assert text.get_text().replace("\n", "").replace(" ", "") == label.replace("\n", "").replace(
+        " ", ""
+    )
+    box = text.get_window_extent(canvas.get_renderer())
+    assert box.x0 >= 0
+    assert box.y0 >= 0
 
 
 # --- the script

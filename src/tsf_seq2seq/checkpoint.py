@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tsf_seq2seq import published
 from tsf_seq2seq.architecture import Network, build_network
-from tsf_seq2seq.config import Config, config_from_mapping, to_mapping
+from tsf_seq2seq.config import BRATS_SEQUENCES, Config, config_from_mapping, to_mapping
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_atomically
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
@@ -93,6 +93,11 @@ def load_seq2seq_weights(network: Seq2Seq, path: Path, names: Sequence[str]) -> 
     """
     state = _state_of(path, names)
     if published.is_published_seq2seq(state):
+        if list(names) != list(BRATS_SEQUENCES):
+            print(
+                f"{path} was trained on {', '.join(BRATS_SEQUENCES)}; here its sequences are, in "
+                f"that order, {', '.join(names)}"
+            )
         state = published.seq2seq_names(state)
     elif published.is_published_tsf(state):
         raise UserError(f"{path} holds TSF weights alone, but stage 1 weights are needed here")
@@ -127,10 +132,15 @@ def _state_of(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
     if not is_checkpoint(content):
         return check_tensors(content, path)
     content = _checked(content, path)
-    known = list(checkpoint_config(content, path).data.sequences)
+    check_sequences(path, checkpoint_config(content, path), names)
+    return content["weights"]
+
+
+def check_sequences(path: Path, config: Config, names: Sequence[str]) -> None:
+    """UserError unless the checkpoint of `config` knows the sequences `names`, in that order."""
+    known = list(config.data.sequences)
     if known != list(names):
         raise UserError(
             f"{path} knows the sequences {', '.join(known)}, but the settings name "
             f"{', '.join(names)} (data.sequences)"
         )
-    return content["weights"]

@@ -17,14 +17,19 @@ LETTERS = 32  # of all names: longer ones stand aslant below the matrix
 
 
 def plot_contribution(contribution: Contribution, path: Path) -> None:
-    """A as a heat map with numbers (rows: sources), beside bars of C_t and C_d; PDF and PNG."""
+    """Write the figure as `path` with .pdf and .png."""
+    save_figure_pair(contribution_figure(contribution), path)
+
+
+def contribution_figure(contribution: Contribution) -> Figure:
+    """A as a heat map with numbers (rows: sources), beside bars of C_t and C_d."""
     count = len(contribution.sequences)
     width = PAGE_WIDTH + 0.4 * max(0, count - 5)  # room for each number
     figure = Figure(figsize=(width, 0.36 * count + 0.85), layout="constrained")
     heat_axes, bar_axes = figure.subplots(1, 2, width_ratios=(max(1.25, 0.25 * count), 1))
     _draw_matrix(heat_axes, contribution)
     _draw_bars(bar_axes, contribution)
-    save_figure_pair(figure, path)
+    return figure
 
 
 def _draw_matrix(axes: Axes, contribution: Contribution) -> None:
@@ -35,9 +40,10 @@ def _draw_matrix(axes: Axes, contribution: Contribution) -> None:
         shown = f"{value:.2f}".replace("-", "−") if contribution.subjects[row, column] else "–"
         colour = "white" if abs(value) > 0.65 * limit else "black"
         axes.text(column, row, shown, ha="center", va="center", fontsize=FONT, color=colour)
-    aslant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
-    turn = aslant if sum(map(len, names)) > LETTERS else {}
-    axes.set_xticks(range(len(names)), names, fontsize=FONT, **turn)
+    axes.set_xticks(range(len(names)), names, fontsize=FONT)
+    if sum(map(len, names)) > LETTERS:
+        for label in axes.get_xticklabels():
+            label.set(rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names, fontsize=FONT)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -8,7 +8,12 @@ import numpy as np
 import torch
 
 from tsf_seq2seq.architecture import Network
-from tsf_seq2seq.checkpoint import checkpoint_config, read_checkpoint, save_checkpoint
+from tsf_seq2seq.checkpoint import (
+    check_sequences,
+    checkpoint_config,
+    read_checkpoint,
+    save_checkpoint,
+)
 from tsf_seq2seq.config import Config, to_mapping
 from tsf_seq2seq.data.sampling import Position
 from tsf_seq2seq.errors import UserError
@@ -44,8 +49,10 @@ def enter_folder(
     content = read_checkpoint(last)
     if "training" not in content:
         raise UserError(f"{last} holds no training state, so that it can't be resumed")
+    before = checkpoint_config(content, last)
+    check_sequences(last, before, list(config.data.sequences))
     load_state(network, content["weights"], last)
-    _report_changes(checkpoint_config(content, last), config)
+    _report_changes(before, config)
     state: dict[str, Any] = content["training"]
     optimizer.load_state_dict(state["optimizer"])
     return Progress(
