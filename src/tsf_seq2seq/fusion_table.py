@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_text
 from tsf_seq2seq.models import TSFSeq2Seq
 from tsf_seq2seq.tables import markdown
@@ -49,6 +50,28 @@ def write_fusion_csv(path: Path, table: FusionTable, names: Sequence[str]) -> No
     for task, weights in table.items():
         writer.writerow([*task.label(names), *_cells(task, weights, ".6g", "")])
     write_text(path, text.getvalue())
+
+
+def read_fusion_csv(path: Path) -> dict[tuple[str, str], dict[str, float]]:
+    """(sources, target), labels such as ("t1+t2", "flair") → ω of every sequence, in order.
+
+    0 where a sequence is no source. Raises UserError where the file is missing or not such a table.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        if not rows:
+            raise ValueError("it has no rows")
+        return {
+            (row.pop("sources"), row.pop("target")): {
+                name: float(cell or 0) for name, cell in row.items()
+            }
+            for row in rows
+        }
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
+        raise UserError(f"{path} is not a fusion_weights.csv ({error!r})") from None
 
 
 def fusion_markdown(table: FusionTable, names: Sequence[str]) -> str:

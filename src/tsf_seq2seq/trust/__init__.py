@@ -1,0 +1,1 @@
+"""Are the explanations true? Faithfulness of ω, TSEM as error estimate, tumours, significance."""
