@@ -9,13 +9,13 @@ from tqdm import tqdm
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.nifti import write_volume
 from tsf_seq2seq.data.slices import centre_slices
-from tsf_seq2seq.data.subjects import Subject, find_segmentation, load_segmentation
+from tsf_seq2seq.data.subjects import Subject
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.explain_figures import plot_differentiation
 from tsf_seq2seq.methods import seq2seq_method
 from tsf_seq2seq.models import Seq2Seq
 from tsf_seq2seq.tasks import Task, translation_pairs
-from tsf_seq2seq.windows import SubjectWindow, load_window
+from tsf_seq2seq.windows import SubjectWindow, load_window, window_labels
 
 
 def differentiation_maps(
@@ -98,13 +98,5 @@ def slice_to_show(lesion: np.ndarray | None, depth: int) -> int:
 
 def lesion_mask(config: Config, loaded: SubjectWindow) -> np.ndarray | None:
     """The subject's lesion mask on the window's centre slices, if it has a label map."""
-    volumes = loaded.volumes
-    path = find_segmentation(config.data, volumes.subject.name)
-    if path is None:
-        return None
-    try:
-        labels = load_segmentation(path, volumes.geometry)
-    except UserError as error:
-        raise UserError(f"subject {volumes.subject.name}: {error}") from error
-    inside = volumes.box.of(labels[np.newaxis])
-    return centre_slices(inside, config.seq2seq.slices)[0] > 0
+    labels = window_labels(config, loaded)
+    return None if labels is None else labels > 0

@@ -7,7 +7,15 @@ import numpy as np
 
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.slices import BACKGROUND, Window, central, central_window, centre_slices
-from tsf_seq2seq.data.subjects import Subject, Volumes, check_depth, load_box
+from tsf_seq2seq.data.subjects import (
+    Subject,
+    Volumes,
+    check_depth,
+    find_segmentation,
+    load_box,
+    load_segmentation,
+)
+from tsf_seq2seq.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -64,3 +72,19 @@ def evaluated_box(config: Config, grid: tuple[int, ...], max_stacks: int | None 
         return box
     middle = central(box.z.stop - box.z.start, max_stacks + config.seq2seq.slices - 1)
     return Window(slice(box.z.start + middle.start, box.z.start + middle.stop), box.y, box.x)
+
+
+def window_labels(config: Config, loaded: SubjectWindow) -> np.ndarray | None:
+    """The subject's lesion labels on the window's centre slices, if it has a label map.
+
+    Raises UserError that names the subject where the file can't be used.
+    """
+    volumes = loaded.volumes
+    path = find_segmentation(config.data, volumes.subject.name)
+    if path is None:
+        return None
+    try:
+        labels = load_segmentation(path, volumes.geometry)
+    except UserError as error:
+        raise UserError(f"subject {volumes.subject.name}: {error}") from error
+    return centre_slices(volumes.box.of(labels[np.newaxis]), loaded.height)[0]

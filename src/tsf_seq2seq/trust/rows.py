@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from math import isfinite
 from pathlib import Path
@@ -13,10 +13,15 @@ from tsf_seq2seq.files import write_text
 
 def write_rows(path: Path, kind: type[Any], rows: Iterable[Any]) -> None:
     """Write instances of the dataclass `kind`, all or nothing; its fields are the columns."""
+    write_table(path, [field.name for field in fields(kind)], map(asdict, rows))
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write rows of the named columns, all or nothing."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    writer.writerows(rows)
     write_text(path, text.getvalue())
 
 
