@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ class TaskSummary:
     Means over subjects of Spearman's correlation and of the relative AUSE with 95 % intervals;
     Spearman's correlation over all subjects' voxels together (by classes, see pooled_counts.csv);
     and that of the subjects' mean estimate with their PSNR, −1 where the estimate ranks subjects
-    by quality.
+    by quality, nan for fewer than three subjects.
     """
 
     sources: str
@@ -59,12 +60,17 @@ def task_summaries(measured: Measured) -> list[TaskSummary]:
             *bootstrap([row.spearman for row in own]),
             pooled_spearman(measured.counts[key]),
             *bootstrap([row.ause_relative for row in own]),
-            rank_correlation(
-                np.array([row.mean_estimate for row in own]), np.array([row.psnr for row in own])
-            ),
+            _ranks_subjects(own),
         )
         for key, own in groups.items()
     ]
+
+
+def _ranks_subjects(rows: Sequence[ErrorRow]) -> float:
+    if len(rows) < 3:  # two always correlate by 1 or −1
+        return nan
+    estimates = np.array([row.mean_estimate for row in rows])
+    return rank_correlation(estimates, np.array([row.psnr for row in rows]))
 
 
 def over_subjects(rows: Iterable[ErrorRow], value: Callable[[ErrorRow], float]) -> Estimate:
@@ -119,11 +125,15 @@ def error_markdown(measured: Measured, summaries: Sequence[TaskSummary]) -> str:
         "AUSE: area between the sparsification curves of the estimate and of the error itself, as "
         "a share of a random order's: 0 is perfect, 1 random. Means over subjects (whose tasks "
         "are averaged first) with 95 % bootstrap intervals. Disagreement: the standard deviation "
-        "between the outputs from all sets of the sources.",
+        "between the outputs from all sets of the sources. The error is against the real target, "
+        "whose noise no estimate can foresee.",
         "## In the brain, by number of inputs",
         _table([row for row in measured.rows if row.region == BRAIN], "inputs", _n_inputs),
         "## By region",
-        _table(measured.rows, "region", lambda row: row.region),
+        "Only tasks of two and more sources, for which all estimates exist.",
+        _table(
+            [row for row in measured.rows if "+" in row.sources], "region", lambda row: row.region
+        ),
         "## Calibration of TSEM",
         "A subject's brain voxels in ten equal parts by rising TSEM; means over all volumes.",
         _calibration_table(measured.parts),

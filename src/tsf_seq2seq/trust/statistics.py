@@ -29,8 +29,9 @@ class Estimate(NamedTuple):
 def bootstrap(values: Sequence[float] | np.ndarray, seed: int = 0) -> Estimate:
     """Mean of one value per subject, and the percentile bootstrap's interval over subjects.
 
-    Values that are not finite are left out; the interval is nan for fewer than two subjects. Equal
-    numbers of subjects are drawn alike, so that intervals of one table are of the same draws.
+    Values that are not finite are left out; the interval is nan for fewer than two subjects, and
+    too narrow for a handful. Equal numbers of subjects are drawn alike, so that the intervals of a
+    table are of the same draws.
     """
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
