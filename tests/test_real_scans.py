@@ -9,6 +9,8 @@ import yaml
 from conftest import REPOSITORY, TINY_YAML
 
 from tsf_seq2seq.cli import evaluate_tsf_seq2seq, train_seq2seq, train_tsf_seq2seq
+from tsf_seq2seq.config import load_config
+from tsf_seq2seq.data.subjects import find_segmentation, find_subjects
 from tsf_seq2seq.scores import read_scores
 
 SCANS = REPOSITORY.parent / "shared" / "data"
@@ -34,6 +36,19 @@ SEQUENCES = {
     ],
 }
 TESTED = {"ms/patient26": 11, "metastasis/AURORA_example": 14}  # t1ce and flair are to be made
+
+
+@pytest.mark.skipif(not SCANS.is_dir(), reason="real scans are not part of the repository")
+@pytest.mark.parametrize("stage", ["seq2seq", "tsf_seq2seq"])
+def test_few_scans_are_found(stage: str, monkeypatch):
+    """Seven subjects with all sequences, each in one split; those of the test have label maps."""
+    monkeypatch.chdir(REPOSITORY)
+    data = load_config(Path(f"config/few_scans/{stage}.yaml"), [f"data.root={SCANS}"]).data
+    splits = [find_subjects(data, split) for split in (data.train, data.valid, data.test)]
+    assert [len(subjects) for subjects in splits] == [4, 1, 2]
+    assert len({subject.name for subjects in splits for subject in subjects}) == 7
+    assert all(subject.on_disk == (0, 1, 2, 3) for subjects in splits for subject in subjects)
+    assert all(find_segmentation(data, subject.name) for subject in splits[2])
 
 
 @pytest.mark.skipif(not SCANS.is_dir(), reason="real scans are not part of the repository")

@@ -31,6 +31,9 @@ def test_max_stacks_are_the_central_ones(tiny_config: Path, subject: Subject):
     config: Config = load_config(tiny_config)
     whole, quick = load_window(config, subject), load_window(config, subject, max_stacks=4)
     np.testing.assert_array_equal(quick.centres, whole.centres[:, 3:7])
+    for loaded in (whole, quick):
+        again = loaded.of_whole_grid(loaded.on_whole_grid(loaded.centres[0]))
+        np.testing.assert_array_equal(again, loaded.centres[0])
 
 
 def test_too_few_slices(tiny_config: Path, subject: Subject):

@@ -8,7 +8,7 @@ from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.tasks import Task, all_tasks
 from tsf_seq2seq.trust.error_estimation import measure_errors
-from tsf_seq2seq.trust.error_summary import write_results
+from tsf_seq2seq.trust.error_summary import write_measured, write_summary
 from tsf_seq2seq.tsem import parse_task
 
 
@@ -18,10 +18,12 @@ def main() -> None:
     tasks = choose_tasks(arguments, list(config.data.sequences))
     network = load_tsf(arguments, config)
     subjects = find_subjects(config.data, config.data.test)[: arguments.max_subjects]
-    measured = measure_errors(network, config, subjects, tasks, arguments.batch_size)
-    if not measured.rows:
+    measured = None
+    for measured in measure_errors(network, config, subjects, tasks, arguments.batch_size):
+        write_measured(arguments.output, measured)
+    if measured is None:
         raise UserError(f"no subject of {config.data.test} has the sequences of these tasks")
-    print(write_results(arguments.output, measured))
+    print(write_summary(arguments.output, measured))
     print(f"error_estimation.md, .csv, curves and calibration are in {arguments.output}")
 
 

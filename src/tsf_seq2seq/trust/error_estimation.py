@@ -100,10 +100,11 @@ def measure_errors(
     subjects: Sequence[Subject],
     tasks: Sequence[Task],
     batch_size: int,
-) -> Measured:
+) -> Iterator[Measured]:
     """Measure every estimator on every task that a subject's sequences on disk allow.
 
-    Only one subject's maps of one target are in memory at a time.
+    Yields what is measured so far, after each subject. Only one subject's maps of one target are in
+    memory at a time.
     """
     measured = Measured()
     names = list(config.data.sequences)
@@ -121,7 +122,7 @@ def measure_errors(
             error = np.abs(volume.synthesis - wanted)[brain]
             estimates = {name: own[brain] for name, own in volume.estimates.items()}
             _measure(measured, key, psnr(wanted, volume.synthesis), estimates, error, inside)
-    return measured
+        yield measured
 
 
 class Synthesized(NamedTuple):

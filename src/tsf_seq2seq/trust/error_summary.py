@@ -66,13 +66,6 @@ def task_summaries(measured: Measured) -> list[TaskSummary]:
     ]
 
 
-def _ranks_subjects(rows: Sequence[ErrorRow]) -> float:
-    if len(rows) < 3:  # two always correlate by 1 or −1
-        return nan
-    estimates = np.array([row.mean_estimate for row in rows])
-    return rank_correlation(estimates, np.array([row.psnr for row in rows]))
-
-
 def over_subjects(rows: Iterable[ErrorRow], value: Callable[[ErrorRow], float]) -> Estimate:
     """Mean and interval over subjects of a value that is averaged over a subject's tasks first."""
     subjects: dict[str, list[float]] = {}
@@ -82,14 +75,18 @@ def over_subjects(rows: Iterable[ErrorRow], value: Callable[[ErrorRow], float]) 
     return bootstrap([float(np.mean(values)) for values in subjects.values()])
 
 
-def write_results(output: Path, measured: Measured) -> str:
-    """Write all tables and curves of `measured`; the Markdown summary is returned, too."""
-    summaries = task_summaries(measured)
+def write_measured(output: Path, measured: Measured) -> None:
+    """Write what was measured so far: every volume's rows, curves and calibration."""
     write_rows(output / "error_estimation.csv", ErrorRow, measured.rows)
     write_rows(output / "calibration.csv", CalibrationRow, measured.parts)
-    write_rows(output / "error_estimation_tasks.csv", TaskSummary, summaries)
     _write_curves(output / "sparsification.csv", measured.curves)
     _write_counts(output / "pooled_counts.csv", measured)
+
+
+def write_summary(output: Path, measured: Measured) -> str:
+    """Write the tables and curves over subjects; the Markdown one is returned, too."""
+    summaries = task_summaries(measured)
+    write_rows(output / "error_estimation_tasks.csv", TaskSummary, summaries)
     content = {"removed": REMOVED.tolist(), "tasks": mean_curves(measured.curves)}
     write_text(output / "sparsification.json", json.dumps(content, indent=1) + "\n")
     text = error_markdown(measured, summaries)
@@ -125,8 +122,7 @@ def error_markdown(measured: Measured, summaries: Sequence[TaskSummary]) -> str:
         "AUSE: area between the sparsification curves of the estimate and of the error itself, as "
         "a share of a random order's: 0 is perfect, 1 random. Means over subjects (whose tasks "
         "are averaged first) with 95 % bootstrap intervals. Disagreement: the standard deviation "
-        "between the outputs from all sets of the sources. The error is against the real target, "
-        "whose noise no estimate can foresee.",
+        "between the outputs from all sets of the sources.",
         "## In the brain, by number of inputs",
         _table([row for row in measured.rows if row.region == BRAIN], "inputs", _n_inputs),
         "## By region",
@@ -141,6 +137,13 @@ def error_markdown(measured: Measured, summaries: Sequence[TaskSummary]) -> str:
         _task_table(summaries),
     ]
     return "\n\n".join(texts) + "\n"
+
+
+def _ranks_subjects(rows: Sequence[ErrorRow]) -> float:
+    if len(rows) < 3:  # two always correlate by 1 or −1
+        return nan
+    estimates = np.array([row.mean_estimate for row in rows])
+    return rank_correlation(estimates, np.array([row.psnr for row in rows]))
 
 
 def _n_inputs(row: ErrorRow) -> str:
