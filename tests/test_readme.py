@@ -5,11 +5,11 @@ import re
 import runpy
 import shlex
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 import yaml
 from conftest import REPOSITORY, TINY_SHAPE, TINY_YAML, blob, save_nifti
 
@@ -27,6 +27,7 @@ def commands_of(page: str) -> list[str]:
 
 
 COMMANDS = commands_of(README)
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_readme_names_every_script():
@@ -99,6 +100,16 @@ def test_commands(workplace: Path, monkeypatch):
                 (splits / name).write_text(text)
     assert (workplace / "runs" / "table1" / "table.md").exists()
     assert list((workplace / "runs" / "evaluation" / "predict").glob("*.nii.gz"))
+    names = run_example("import onnxruntime")
+    assert names["t1ce"].shape == (1, 3, 192, 192)
+
+
+def run_example(part: str) -> dict[str, Any]:
+    """The variables that the README's Python example with `part` leaves."""
+    (code,) = (code for code in EXAMPLES if part in code)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names
 
 
 def test_own_sequences(tmp_path: Path, monkeypatch):
@@ -154,13 +165,10 @@ def test_links_lead_somewhere():
 
 
 def test_python_example(tmp_path: Path, monkeypatch):
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
-    assert code
     config = load_config(REPOSITORY / "config" / "demo" / "tsf_seq2seq.yaml")
     save_checkpoint(tmp_path / "runs/demo/tsf_seq2seq/best.pth", new_network(config), config)
     monkeypatch.chdir(tmp_path)
-    names: dict[str, torch.Tensor] = {}
-    exec(code[1], names)
+    names = run_example("load_model")
     assert names["t1ce"].shape == (1, 3, 96, 96)
     assert names["weights"].sum().item() == pytest.approx(1)
     assert names["weights"][1] == 0

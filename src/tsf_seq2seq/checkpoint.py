@@ -13,6 +13,7 @@ from tsf_seq2seq.config import BRATS_SEQUENCES, Config, config_from_mapping, to_
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_atomically
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
+from tsf_seq2seq.portable import is_portable, read_portable
 from tsf_seq2seq.weights import check_tensors, load_state, read_file
 
 FORMAT = "tsf-seq2seq checkpoint"
@@ -42,7 +43,7 @@ def _save(content: dict[str, Any], path: Path) -> None:
 
 
 def load_model(path: Path | str, device: str | torch.device = "cpu") -> Network:
-    """The network of one of our checkpoints, in evaluation mode on `device`."""
+    """The network of a checkpoint or portable model, in evaluation mode on `device`."""
     network, _ = load_model_and_config(Path(path))
     return network.to(device).eval()
 
@@ -57,8 +58,12 @@ def load_model_and_config(path: Path) -> tuple[Network, Config]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Content of one of our checkpoints, else UserError."""
-    return _checked(read_file(path), path)
+    """Content of one of our checkpoints, either file of a portable model included."""
+    return _checked(_read(path), path)
+
+
+def _read(path: Path) -> Any:
+    return read_portable(path) if is_portable(path) else read_file(path)
 
 
 def _checked(content: Any, path: Path) -> dict[str, Any]:
@@ -128,7 +133,7 @@ def load_tsf_weights(
 
 
 def _state_of(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
-    content = read_file(path)
+    content = _read(path)
     if not is_checkpoint(content):
         return check_tensors(content, path)
     content = _checked(content, path)

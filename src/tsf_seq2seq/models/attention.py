@@ -27,8 +27,8 @@ class ChannelAttention(nn.Module):
     def forward(self, r: Tensor, task_code: Tensor) -> Tensor:
         pooled = torch.cat([r.mean(dim=(2, 3), keepdim=True), r.amax(dim=(2, 3), keepdim=True)])
         squeezed = activation(self.reduce(pooled, task_code))  # (2·B, c/16, 1, 1)
-        of_mean, of_maximum = self.expand(squeezed, task_code).chunk(2)  # (B, c, 1, 1) each
-        return torch.sigmoid(of_mean + of_maximum)
+        expanded = self.expand(squeezed, task_code).unflatten(0, (2, r.shape[0]))
+        return torch.sigmoid(expanded.sum(dim=0))  # (B, c, 1, 1)
 
 
 class SpatialAttention(nn.Module):
@@ -64,11 +64,16 @@ class AttentionLayer(nn.Module):
         """
         kernel = self.conv.kernel(task_code)
         if present is not None:
-            kernel = kernel.unflatten(1, (-1, r.shape[1] // len(present)))[:, present].flatten(1, 2)
+            kernel = present_part(kernel, present, r.shape[1] // len(present))
         r = GeneratedConv(kernel, self.conv.bias(task_code))(r)  # (B, c, h, w)
         r = activation(normalise(r, self.norm))
         r = r * self.channel_attention(r, task_code)
         return r * self.spatial_attention(r, task_code)
+
+
+def present_part(kernel: Tensor, present: Tensor, channels: int) -> Tensor:
+    """The part (c, n·channels, k, k) of a kernel that meets the n `present` of S sequences."""
+    return kernel.unflatten(1, (-1, channels))[:, present].flatten(1, 2)
 
 
 class TaskAttention(nn.Module):
@@ -97,9 +102,12 @@ class TaskAttention(nn.Module):
         )
 
     def forward(
-        self, features: Tensor, fused: Tensor, task_code: Tensor, present: Tensor
+        self, features: Tensor, fused: Tensor, task_code: Tensor, present: Tensor | None
     ) -> Tensor:
-        """f_A (B, c, h, w) of the sources' features (B, n, c, h, w) and fused (B, c, h, w)."""
+        """f_A (B, c, h, w) of the sources' features (B, n, c, h, w) and fused (B, c, h, w).
+
+        `present`: indices of the sources, None where the first kernel takes just these.
+        """
         residual = self.layers[0](features.flatten(1, 2), task_code, present)
         for layer in list(self.layers)[1:]:
             residual = residual + layer(fused + residual, task_code)

@@ -20,14 +20,16 @@ class ConvLSTMCell(nn.Module):
 
     def first_step(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(h', c') from zero state: h = c = 0 leaves i, o, g and the kernel's input half."""
+        i, o, g = nn.functional.conv2d(x, *self.first_step_conv(), padding=1).chunk(3, dim=1)
+        c = torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c
+
+    def first_step_conv(self) -> tuple[Tensor, Tensor]:
+        """What a zero state leaves: kernel (3·c_hidden, c_in, 3, 3) and bias of i, o, g."""
         n = self.c_hidden
         weight, bias = self.conv.weight[:, : self.c_in], self.conv.bias
         assert bias is not None
-        weight = torch.cat([weight[:n], weight[2 * n :]])
-        bias = torch.cat([bias[:n], bias[2 * n :]])
-        i, o, g = nn.functional.conv2d(x, weight, bias, padding=1).chunk(3, dim=1)
-        c = torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(c), c
+        return torch.cat([weight[:n], weight[2 * n :]]), torch.cat([bias[:n], bias[2 * n :]])
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
         """x (B, c_in, h, w) and the state (h, c), None for zeros → the next (h, c)."""

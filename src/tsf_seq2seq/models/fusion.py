@@ -10,6 +10,11 @@ def masked_weights(logits: Tensor, available: Tensor) -> Tensor:
     return weights / weights.sum()
 
 
+def weighted_average(features: Tensor, weights: Tensor) -> Tensor:
+    """Fused feature f̂ = Σ ω_i f_i, (B, c, h, w); features (B, n, c, h, w), weights ω (n,)."""
+    return torch.einsum("n,bnchw->bchw", weights.to(features.dtype), features)
+
+
 class FusionWeights(nn.Module):
     """Fusion weights of a task: task code (2S,) → ω (S,), which sum to one."""
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tsf_seq2seq.models.attention import TaskAttention
 from tsf_seq2seq.models.blocks import ConvLayer, GeneratedConv, Norm
-from tsf_seq2seq.models.fusion import FusionWeights
+from tsf_seq2seq.models.fusion import FusionWeights, weighted_average
 from tsf_seq2seq.models.seq2seq import Seq2Seq
 
 Availability = Tensor | Sequence[bool]
@@ -70,7 +70,7 @@ class TSFSeq2Seq(nn.Module):
     def fuse(self, features: Tensor, sources: Sequence[int], target: int) -> Tensor:
         """Fused feature f̂ = Σ ω_i f_i, (B, c, h, w); features (B, n, c, h, w) of `sources`."""
         weights = self.fusion(self.task_code(sources, target))[list(sources)]  # (n,)
-        return torch.einsum("n,bnchw->bchw", weights.to(features.dtype), features)
+        return weighted_average(features, weights)
 
     def attend(
         self, features: Tensor, fused: Tensor, sources: Sequence[int], target: int

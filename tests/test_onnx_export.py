@@ -1,0 +1,258 @@
+"""One task as ONNX: onnxruntime gives the network's numbers, on any batch and image size."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from conftest import REPOSITORY
+
+from tsf_seq2seq import __version__, onnx_export
+from tsf_seq2seq.architecture import Network
+from tsf_seq2seq.checkpoint import load_model, save_checkpoint
+from tsf_seq2seq.cli.train import new_network
+from tsf_seq2seq.config import load_config
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.models import Seq2Seq
+from tsf_seq2seq.models.task_network import TaskNetwork
+from tsf_seq2seq.onnx_export import export_onnx, find_task, task_outputs
+from tsf_seq2seq.tasks import Task, all_tasks
+
+NAMES = ("t1", "t1ce", "t2", "flair")
+SIZES = ((1, 24, 40), (2, 32, 32), (3, 52, 16))  # batch, height, width: divisible by 4
+
+
+def random_images(batch: int, *size: int) -> torch.Tensor:
+    """(B, 4, 3, H, W) in [-1, 1]."""
+    generator = torch.Generator().manual_seed(batch)
+    return torch.rand(batch, 4, 3, *size, generator=generator) * 2 - 1
+
+
+@torch.no_grad()
+def wanted_outputs(network: Network, images: torch.Tensor, task: Task) -> list[np.ndarray]:
+    """The target, and of a TSFSeq2Seq the TSEM, by the networks' own methods."""
+    if isinstance(network, Seq2Seq):
+        return [network(images[:, task.sources], task.target).squeeze(1).numpy()]
+    available = [i in task.sources for i in range(4)]
+    outputs = (network(images, available, task.target),)
+    outputs += (network.enhanced_map(images, available, task.target),)
+    return [output.numpy() for output in outputs]
+
+
+def check(path: Path, network: Network, task: Task) -> None:
+    session = onnxruntime.InferenceSession(path)
+    names = [output.name for output in session.get_outputs()]
+    assert names == ["image", "tsem"][: len(names)]
+    for batch, *size in SIZES:
+        images = random_images(batch, *size)
+        inputs = {"images": images[:, task.sources].numpy()}
+        wanted = wanted_outputs(network, images, task)
+        for actual, output in zip(session.run(None, inputs), wanted, strict=False):
+            np.testing.assert_allclose(actual, output, rtol=0, atol=1e-4)
+        assert wanted[0].std() > 0.01
+
+
+# --- the folded network
+
+
+@pytest.fixture
+def tiny(tiny_config) -> Network:
+    """A TSFSeq2Seq with two attention layers and instance norm in them."""
+    changes = ["fusion.attention_channels=[16,16]", "fusion.attention_kernels=[3,5]"]
+    return new_network(load_config(tiny_config, [*changes, "fusion.norm=instance"])).eval()
+
+
+@pytest.mark.parametrize("task", [*all_tasks(4), Task((3, 0, 2, 1), 3), Task((2, 1), 2)])
+def test_folding_changes_nothing(tiny, task):
+    images = random_images(2, 12, 16)
+    before = {key: value.clone() for key, value in tiny.state_dict().items()}
+    folded = TaskNetwork(tiny, task, with_tsem=True)
+    wanted = wanted_outputs(tiny, images, task)
+    state = tiny.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in before.items())
+    with torch.no_grad():
+        for parameter in tiny.parameters():
+            parameter.zero_()  # the folded network doesn't look at them
+    for actual, output in zip(folded(images[:, task.sources]), wanted, strict=True):
+        np.testing.assert_allclose(actual, output, rtol=0, atol=1e-6)
+
+
+def test_folded_fusion_weights_follow_the_order_of_the_sources(tiny):
+    weights = TaskNetwork(tiny, Task((3, 0), 1)).weights
+    omega = tiny.fusion_weights([True, False, False, True], 1)
+    assert weights.tolist() == [omega[3].item(), omega[0].item()]
+
+
+def test_smallest_size(tiny, reference_model):
+    assert TaskNetwork(tiny, Task((0,), 1)).smallest_size == 2 * 4  # the 7×7 spatial attention
+    assert TaskNetwork(reference_model.seq2seq, Task((0,), 1)).smallest_size == 4 * 4
+
+
+# --- ONNX files
+
+
+@pytest.mark.parametrize("task", [Task((0,), 1), Task((2, 0), 1), Task((0, 1, 3), 2)])
+def test_reference_model(reference_model, tmp_path, task):
+    path = tmp_path / "task.onnx"
+    difference = export_onnx(path, reference_model, task, NAMES)
+    assert difference < 1e-4
+    check(path, reference_model.eval(), task)
+
+
+def test_tsem_is_a_second_output(tiny, tmp_path):
+    path, task = tmp_path / "task.onnx", Task((0, 2, 3), 1)
+    export_onnx(path, tiny, task, NAMES, with_tsem=True)
+    check(path, tiny, task)
+    assert len(onnxruntime.InferenceSession(path).get_outputs()) == 2
+
+
+def test_stage_1(reference_model, tmp_path):
+    network, task = reference_model.seq2seq.eval(), Task((2,), 0)
+    export_onnx(tmp_path / "task.onnx", network, task, NAMES)
+    check(tmp_path / "task.onnx", network, task)
+
+
+def test_network_that_keeps_the_size(tiny_config, tmp_path):
+    changes = ["encoder_channels=[16]", "encoder_kernels=[5]", "encoder_strides=[1]"]
+    changes += ["decoder_channels=[3]", "decoder_kernels=[5]"]
+    config = load_config(tiny_config, [f"seq2seq.{change}" for change in changes])
+    network = new_network(config).eval()
+    export_onnx(tmp_path / "task.onnx", network, Task((1,), 2), NAMES)
+    session = onnxruntime.InferenceSession(tmp_path / "task.onnx")
+    images = random_images(1, 17, 23)  # any size
+    (actual,) = session.run(None, {"images": images[:, [1]].numpy()})
+    wanted = wanted_outputs(network, images, Task((1,), 2))[0]
+    np.testing.assert_allclose(actual, wanted, rtol=0, atol=1e-4)
+
+
+@pytest.fixture
+def checkpoints(tiny_config, tmp_path) -> dict[int, Path]:
+    """Untrained networks of both stages."""
+    paths = {}
+    for stage, changes in ((1, ["fusion=null"]), (2, [])):
+        config = load_config(tiny_config, changes)
+        paths[stage] = tmp_path / f"stage_{stage}.pth"
+        save_checkpoint(paths[stage], new_network(config), config)
+    return paths
+
+
+@pytest.fixture
+def export():
+    """The `main` of the export script."""
+    main = runpy.run_path(str(REPOSITORY / "src" / "convert" / "export.py"))["main"]
+    return lambda _: main()
+
+
+def test_script(checkpoints, script, export, tmp_path):
+    path = tmp_path / "new" / "t1.onnx"
+    task = ["--sources", "flair,t2", "--target", "t1"]
+    outcome = script(export, "-l", checkpoints[2], *task, "-o", path)
+    assert (outcome.code, outcome.err) == (0, [])
+    first, second = outcome.out.splitlines()
+    assert first == f"{path} synthesizes t1 from flair,t2"
+    sentence = "largest difference between onnxruntime and PyTorch: "
+    assert float(second.removeprefix(sentence)) < 1e-4
+    check(path, load_model(checkpoints[2]), Task((3, 2), 0))
+    assert [entry.name for entry in path.parent.iterdir()] == ["t1.onnx"]  # one file
+
+    model = onnx.load(path)
+    assert {entry.key: entry.value for entry in model.metadata_props} == {
+        "sequences": "t1,t1ce,t2,flair",
+        "sources": "flair,t2",
+        "target": "t1",
+        "slices": "3",
+        "size_multiple": "2",
+        "intensity": onnx_export.INTENSITY_RULE,
+        "orientation": "axes z, y, x of a volume in LPS voxel order; slices neighbour along z",
+        "software": f"tsf-seq2seq {__version__}",
+        "license": "MIT for the software; the data's terms may bind the weights",
+        "use": "research use only, not for clinical decisions",
+    }
+    shape = model.graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_value for dim in shape] == [0, 2, 3, 0, 0]  # 0: free
+    # plain convolutions: no generated kernels, and weights of four dimensions at most
+    operators = {node.op_type for node in model.graph.node}
+    assert "Conv" in operators
+    assert not operators & {"MatMul", "Gemm", "Softmax"}
+    assert max(len(tensor.dims) for tensor in model.graph.initializer) == 4
+    # first_step of both ConvLSTMs: 3 · 16 of 64 channels, of the input half
+    kernels = [list(tensor.dims) for tensor in model.graph.initializer]
+    assert kernels.count([48, 16, 3, 3]) == 2
+    assert str(REPOSITORY).encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("stage", "task", "sentence"),
+    [
+        (2, ["t1,t3", "t2"], "sequence 't3' is unknown; the model knows t1, t1ce, t2, flair"),
+        (2, ["t1", "t2 "], "sequence 't2 ' is unknown; the model knows t1, t1ce, t2, flair"),
+        (2, ["t1,t1", "t2"], "sources must be named once each, not t1,t1"),
+        (1, ["t1,t2", "flair"], "a stage 1 model (Seq2Seq) takes one source, and has no TSEM"),
+        (1, ["t1", "t2", "--with-tsem"], "a stage 1 model (Seq2Seq) takes one source, and has no"),
+    ],
+)
+def test_impossible_tasks(checkpoints, script, export, tmp_path, stage, task, sentence):
+    sources, target, *further = task
+    arguments = ["--sources", sources, "--target", target, *further]
+    outcome = script(export, "-l", checkpoints[stage], *arguments, "-o", tmp_path / "x.onnx")
+    assert outcome.error.startswith(sentence)
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_no_sources():
+    with pytest.raises(UserError, match="not none"):
+        find_task([], "t1", NAMES)
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxscript"])
+def test_missing_packages(tiny, tmp_path, monkeypatch, missing):
+    monkeypatch.setattr(onnx_export, "_installed", lambda package: package != missing)
+    with pytest.raises(UserError, match="needs the packages onnx and onnxscript"):
+        export_onnx(tmp_path / "x.onnx", tiny, Task((0,), 1), NAMES)
+
+
+def test_files_that_grow_too_large(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_export, "LARGEST_FILE", 1000)
+    with pytest.raises(UserError, match=r"x\.onnx would need 0\.0 GB, but an ONNX file holds 2 GB"):
+        export_onnx(tmp_path / "x.onnx", tiny, Task((0,), 1), NAMES)
+
+
+def test_a_file_that_differs_is_not_kept(checkpoints, script, export, tmp_path, monkeypatch):
+    def brighter(*arguments):
+        return tuple(output + 0.01 for output in task_outputs(*arguments))
+
+    monkeypatch.setattr(onnx_export, "task_outputs", brighter)
+    task = ["--sources", "t1", "--target", "t2"]
+    outcome = script(export, "-l", checkpoints[2], *task, "-o", tmp_path / "x.onnx")
+    sentence = "x.onnx was not kept: onnxruntime's outputs differ from PyTorch's by 1.0e-02, more"
+    assert sentence in outcome.error
+    assert not list(tmp_path.glob("*x*"))
+
+
+def test_without_onnxruntime_it_is_said(checkpoints, script, export, tmp_path, monkeypatch):
+    class Program:
+        model = SimpleNamespace(metadata_props={})
+
+        def save(self, path: Path, external_data: bool) -> None:
+            path.write_text("a model")
+
+    monkeypatch.setattr(onnx_export, "_installed", lambda package: package != "onnxruntime")
+    monkeypatch.setattr(onnx_export, "_to_program", lambda _: Program())
+    task = ["--sources", "t1", "--target", "t2"]
+    outcome = script(export, "-l", checkpoints[2], *task, "-o", tmp_path / "x.onnx")
+    assert outcome.out.splitlines()[1] == "onnxruntime is not installed: the file was not checked"
+    assert (tmp_path / "x.onnx").read_text() == "a model"
+
+
+def test_nothing_else_imports_onnx():
+    code = "import sys, tsf_seq2seq.cli, tsf_seq2seq.onnx_export; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(found.stdout.split())
+    assert "torch" in loaded
+    assert not loaded & {"onnx", "onnxscript", "onnxruntime", "onnx_ir", "safetensors"}
