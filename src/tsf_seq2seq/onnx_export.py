@@ -167,11 +167,12 @@ def _instance_norm(x: Any, *_: Any, eps: float = 1e-5, **__: Any) -> Any:
     Means are taken over W, then H: onnxruntime's sums over a whole image, in InstanceNormalization
     too, lose so much to rounding on an even background that outputs would be off by 2e-4.
     """
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18  # its types refuse lists of axes
 
     def mean(values: Any) -> Any:
-        of_rows = op.ReduceMean(values, op.Constant(value_ints=[3]))
-        return op.ReduceMean(of_rows, op.Constant(value_ints=[2]))
+        return op.ReduceMean(op.ReduceMean(values, [3]), [2])
 
     centred = op.Sub(x, mean(x))
     variance = mean(op.Mul(centred, centred))
