@@ -31,6 +31,9 @@ class FoldedConv(HyperConv):
     def bias(self, code: Tensor) -> Tensor | None:
         return self.folded_bias
 
+    def generate(self, codes: Tensor) -> list[GeneratedConv]:
+        return [GeneratedConv(self.folded_kernel, self.folded_bias)]
+
 
 class FoldedCell(ConvLSTMCell):
     """A ConvLSTM cell of which only the part remains that a single time step uses."""
@@ -94,7 +97,7 @@ class TaskNetwork(nn.Module):
         return refined, (refined - plain)[:, refined.shape[1] // 2].abs()
 
     def _decode(self, feature: Tensor) -> Tensor:
-        convs = self._seq2seq.decoder.generate(_no_code(feature))
+        (convs,) = self._seq2seq.decoder.generate(_no_code(feature))
         return self._seq2seq.decode(feature, self.task.target, convs=convs).squeeze(1)
 
 
@@ -123,18 +126,21 @@ def _fold(network: Seq2Seq | TSFSeq2Seq, task: Task) -> Seq2Seq | TSFSeq2Seq:
     folded: dict[int, nn.Module] = {
         id(cell): FoldedCell(cell) for cell in network.modules() if isinstance(cell, ConvLSTMCell)
     }
-    folded |= {id(conv): FoldedConv(conv.generate(style)) for conv in _hyperconvs(seq2seq.decoder)}
+    folded |= {id(conv): _folded(conv, style) for conv in _hyperconvs(seq2seq.decoder)}
     if isinstance(network, TSFSeq2Seq):
         code = network.task_code(*task)
-        folded |= {
-            id(conv): FoldedConv(conv.generate(code)) for conv in _hyperconvs(network.attention)
-        }
+        folded |= {id(conv): _folded(conv, code) for conv in _hyperconvs(network.attention)}
         first = network.attention.layers[0]
         assert isinstance(first, AttentionLayer)
         sources = torch.as_tensor(task.sources, device=code.device)
         kernel = present_part(first.conv.kernel(code), sources, seq2seq.lstm_channels)
         folded[id(first.conv)] = FoldedConv(GeneratedConv(kernel, first.conv.bias(code)))
     return copy.deepcopy(network, dict(folded))
+
+
+def _folded(conv: HyperConv, code: Tensor) -> FoldedConv:
+    (generated,) = conv.generate(code.unsqueeze(0))
+    return FoldedConv(generated)
 
 
 def _hyperconvs(module: nn.Module) -> list[HyperConv]:
