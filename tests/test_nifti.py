@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import tracemalloc
 
 import nibabel as nib
 import numpy as np
@@ -113,6 +114,38 @@ def test_header_promises_more_voxels(tmp_path):
     path = tmp_path / "short.nii.gz"
     path.write_bytes(gzip.compress(image.to_bytes()[:-10]))
     with pytest.raises(UserError, match="promises 480 bytes, it has 470"):  # 352 + 2 · 64
+        read_volume(path)
+
+
+def test_gigantic_promises_are_refused_before_memory_is_taken(tmp_path):
+    """30000³ voxels of 2 bytes would be 54 TB."""
+    image = nib.Nifti1Image(np.ones((4, 4, 4), np.int16), np.eye(4))
+    content = bytearray(image.to_bytes())
+    content[42:48] = np.array([30000] * 3, "<i2").tobytes()  # dim[1:4]
+    path = tmp_path / "vast.nii"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"promises 2\.7e\+13 voxels in 5\.4e\+13 bytes"):
+        read_volume(path)
+
+
+def test_what_follows_the_voxels_takes_no_memory(tmp_path):
+    """200 MB of zeros, well packed, behind a small volume."""
+    image = nib.Nifti1Image(np.ones((4, 4, 4), np.int16), np.eye(4))
+    path = tmp_path / "bomb.nii.gz"
+    path.write_bytes(gzip.compress(image.to_bytes() + bytes(200_000_000), compresslevel=1))
+    tracemalloc.start()
+    voxels, _ = read_volume(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (voxels == 1).all()
+    assert peak < 20_000_000
+
+
+def test_axes_that_cannot_be_told_apart(tmp_path):
+    """The determinant is 1e-6, but x and y point the same way, up to 1e-9."""
+    affine = np.array([[1e3, 1e3, 0, 0], [0, 1e-9, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    path = save_nifti(tmp_path / "flat.nii.gz", np.ones((4, 4, 4), np.int16), affine)
+    with pytest.raises(UserError, match="singular affine"):
         read_volume(path)
 
 

@@ -300,9 +300,10 @@ def test_log_of_a_run(folder):
         assert float(row["loss"]) == pytest.approx(10 * terms[0], rel=1e-5)
 
 
-def test_best_holds_weights_and_settings_only(folder, settings):
+def test_best_holds_weights_settings_and_statistics_only(folder, settings):
     best, last = (read_checkpoint(folder / name) for name in ("best.pth", "last.pth"))
-    assert best.keys() == {"format", "version", "config", "weights"}
+    assert best.keys() == {"format", "version", "config", "weights", "statistics"}
+    assert last["statistics"] == best["statistics"]
     assert last.keys() == best.keys() | {"training"}
     assert config_from_mapping(best["config"], "best") == settings("stage 2")
     psnr = max(float(row["validation_psnr"]) for row in log_of(folder) if row["validation_psnr"])

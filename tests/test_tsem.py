@@ -15,6 +15,7 @@ from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.nifti import read_image, read_volume
 from tsf_seq2seq.data.slices import stacks
+from tsf_seq2seq.data.statistics import evenly_spaced
 from tsf_seq2seq.data.subjects import Subject, load_subject
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.metrics import psnr
@@ -24,7 +25,6 @@ from tsf_seq2seq.tasks import Task, mask_to_sequences
 from tsf_seq2seq.tsem import (
     Finding,
     enhanced_maps,
-    evenly_spaced,
     findings_markdown,
     parse_task,
     possible_cases,

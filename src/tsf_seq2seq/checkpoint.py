@@ -1,6 +1,8 @@
 """Our checkpoint files: settings and weights, and in `last.pth` all that resuming needs."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +12,49 @@ from torch import Tensor
 from tsf_seq2seq import published
 from tsf_seq2seq.architecture import Network, build_network
 from tsf_seq2seq.config import BRATS_SEQUENCES, Config, config_from_mapping, to_mapping
+from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_atomically
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
 from tsf_seq2seq.portable import is_portable, read_portable
+from tsf_seq2seq.settings import parse
 from tsf_seq2seq.weights import check_tensors, load_state, read_file
 
 FORMAT = "tsf-seq2seq checkpoint"
 VERSION = 1
 
 
+@dataclass(frozen=True)
+class Model:
+    """A trained network, and what its checkpoint says of it.
+
+    `statistics`: None in checkpoints that carry none, such as imported weights; `sha256`: of the
+    checkpoint file, hexadecimal.
+    """
+
+    network: Network
+    config: Config
+    statistics: TrainingStatistics | None
+    path: Path
+    sha256: str
+
+    @property
+    def sequences(self) -> tuple[str, ...]:
+        """Names of the sequences that the network knows, in its order."""
+        return tuple(self.config.data.sequences)
+
+
 def save_checkpoint(
-    path: Path, network: Network, config: Config, training: Mapping[str, Any] | None = None
+    path: Path,
+    network: Network,
+    config: Config,
+    training: Mapping[str, Any] | None = None,
+    statistics: TrainingStatistics | None = None,
 ) -> None:
-    """Write weights and settings, and `training` state where given; all or nothing."""
+    """Write weights and settings, `training` state and data `statistics` where given.
+
+    All or nothing.
+    """
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -32,6 +63,8 @@ def save_checkpoint(
     }
     if training is not None:
         content["training"] = dict(training)
+    if statistics is not None:
+        content["statistics"] = to_mapping(statistics)
     write_atomically(path, lambda temporary: _save(content, temporary))
 
 
@@ -50,7 +83,21 @@ def load_model(path: Path | str, device: str | torch.device = "cpu") -> Network:
 
 def load_model_and_config(path: Path) -> tuple[Network, Config]:
     """The network of one of our checkpoints, and the experiment it comes from."""
+    return _rebuild(read_checkpoint(path), path)
+
+
+def open_model(path: Path | str, device: str | torch.device = "cpu") -> Model:
+    """The network of one of our checkpoints, in evaluation mode on `device`, with its origin."""
+    path = Path(path)
     content = read_checkpoint(path)
+    network, config = _rebuild(content, path)
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    statistics = checkpoint_statistics(content, path)
+    return Model(network.to(device).eval(), config, statistics, path, sha256)
+
+
+def _rebuild(content: Mapping[str, Any], path: Path) -> tuple[Network, Config]:
     config = checkpoint_config(content, path)
     network = build_network(config)
     load_state(network, content["weights"], path)
@@ -88,6 +135,13 @@ def is_checkpoint(content: Any) -> bool:
 
 def checkpoint_config(content: Mapping[str, Any], path: Path) -> Config:
     return config_from_mapping(content["config"], str(path))
+
+
+def checkpoint_statistics(content: Mapping[str, Any], path: Path) -> TrainingStatistics | None:
+    """Statistics of the training data, where a checkpoint carries them."""
+    if "statistics" not in content:
+        return None
+    return parse(TrainingStatistics, content["statistics"], str(path), "statistics.")
 
 
 def load_seq2seq_weights(network: Seq2Seq, path: Path, names: Sequence[str]) -> None:

@@ -11,11 +11,13 @@ from tsf_seq2seq.architecture import Network
 from tsf_seq2seq.checkpoint import (
     check_sequences,
     checkpoint_config,
+    checkpoint_statistics,
     read_checkpoint,
     save_checkpoint,
 )
 from tsf_seq2seq.config import Config, to_mapping
 from tsf_seq2seq.data.sampling import Position
+from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.weights import load_state
 
@@ -29,6 +31,7 @@ class Progress:
     best_psnr: float = -np.inf
     seconds: float = 0.0
     sums: list[float] = field(default_factory=lambda: [0.0] * 4)
+    statistics: TrainingStatistics | None = None  # of the training data; checkpoints carry them
 
 
 def enter_folder(
@@ -61,6 +64,7 @@ def enter_folder(
         best_psnr=state["best_psnr"],
         seconds=state["seconds"],
         sums=list(state["sums"]),
+        statistics=checkpoint_statistics(content, last),
     )
 
 
@@ -79,7 +83,7 @@ def save_progress(
         "seconds": progress.seconds,
         "sums": progress.sums,
     }
-    save_checkpoint(path, network, config, state)
+    save_checkpoint(path, network, config, state, progress.statistics)
 
 
 def _report_changes(before: Config, now: Config) -> None:

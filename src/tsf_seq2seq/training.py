@@ -17,6 +17,7 @@ from tsf_seq2seq.backbones import load_features
 from tsf_seq2seq.checkpoint import save_checkpoint
 from tsf_seq2seq.config import Config, LossConfig
 from tsf_seq2seq.data.sampling import Crop, CropStream
+from tsf_seq2seq.data.statistics import measure_statistics
 from tsf_seq2seq.data.store import find_subjects
 from tsf_seq2seq.data.subjects import Subject
 from tsf_seq2seq.distributed import ALONE, Processes, loss_of_processes_reported
@@ -73,6 +74,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
         self.progress = enter_folder(self.folder, config, network, self.optimizer, resume)
         _check_same_start(self.folder, self.progress.step, processes)
+        if self.progress.statistics is None and processes.main:
+            self.progress.statistics = measure_statistics(config.data, self.training)
         self.log = TrainingLog(self.folder, self.progress.step) if processes.main else NoLog()
         self.loss = _synchronized(StepLoss(network, stage, config.loss), processes)
 
@@ -158,13 +161,17 @@ class Trainer:
             self.log.validation(progress.step, value, progress.seconds)
             if value > progress.best_psnr:
                 progress.best_psnr = value
-                if self.processes.main:
-                    save_checkpoint(self.folder / "best.pth", self.network, self.config)
+                self._save_best()
 
     def _due(self, interval: int) -> bool:
         """Whether something that comes every `interval` steps, and at the end, comes now."""
         step = self.progress.step
         return step % interval == 0 or step == self.config.train.steps
+
+    def _save_best(self) -> None:
+        if self.processes.main:
+            path, statistics = self.folder / "best.pth", self.progress.statistics
+            save_checkpoint(path, self.network, self.config, statistics=statistics)
 
     def _save(self) -> None:
         if not self.processes.main:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.nifti import write_volume
 from tsf_seq2seq.data.slices import BACKGROUND
+from tsf_seq2seq.data.statistics import evenly_spaced
 from tsf_seq2seq.data.subjects import Subject
 from tsf_seq2seq.differentiation import shown_slice
 from tsf_seq2seq.errors import UserError
@@ -118,13 +119,6 @@ def scored_cases(
                 found.append((score.psnr, Case(known[score.name], task)))
     ordered = [case for _, case in sorted(found, key=lambda pair: -pair[0])]
     return [ordered[index] for index in evenly_spaced(len(ordered), count)]
-
-
-def evenly_spaced(length: int, count: int) -> list[int]:
-    """`count` of the positions 0 … length − 1 with both ends, rounded down; all, if fewer."""
-    if length <= count:
-        return list(range(length))
-    return [i * (length - 1) // max(count - 1, 1) for i in range(count)]
 
 
 def write_tsem(

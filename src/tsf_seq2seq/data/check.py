@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tsf_seq2seq.config import DataConfig
-from tsf_seq2seq.data.nifti import Geometry, read_image, read_volume
+from tsf_seq2seq.data.nifti import Geometry, is_orientation, read_image, read_volume
 from tsf_seq2seq.data.subjects import (
     check_same_grid,
     find_files,
@@ -220,7 +220,7 @@ def _read(path: Path, report: SubjectReport) -> tuple[np.ndarray | None, Geometr
     except UserError:
         return None, None
     shape, affine = image.shape, image.affine
-    if len(shape) != 3 or not abs(np.linalg.det(affine[:3, :3])) >= 1e-6:
+    if len(shape) != 3 or not is_orientation(affine):
         return None, None
     return None, Geometry(shape, affine)
 

@@ -1,12 +1,12 @@
 """NIfTI files in and out: checked reading, and the way between a file's voxel order and LPS."""
 
 import gzip
+import io
 import logging
 import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -25,6 +25,8 @@ NETWORK_ORIENTATION = ("L", "P", "S")  # the voxel order of BraTS files
 # nibabel reports what is wrong with a header on standard error; our own sentence does instead.
 logging.getLogger("nibabel").setLevel(logging.CRITICAL)
 GZIP_MAGIC = b"\x1f\x8b"
+HEADER_BYTES = 540  # of NIfTI-2, the longer one
+LARGEST_VOXELS = 2**29  # a volume of 813³; a damaged header may promise far more than memory holds
 SAME_GRID_MM = 0.1  # voxels of one subject's sequences may lie this far apart
 
 
@@ -73,48 +75,55 @@ def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
     Raises UserError where the file is missing, damaged (gzip streams are read to their end, so that
     a wrong checksum is seen), not a 3-d NIfTI, or holds NaN or infinite values.
     """
-    image = read_image(path)
+    return voxels_and_grid(read_image(path), path)
+
+
+def voxels_and_grid(image: nib.Nifti1Image, origin: Path | str) -> tuple[np.ndarray, Geometry]:
+    """Voxels (x, y, z) as float64, and the grid, of an image that `origin` names in messages.
+
+    Raises UserError where it is not 3-d, or has no orientation or no finite intensities.
+    """
     shape = image.shape[:3]
     if any(size != 1 for size in image.shape[3:]) or len(shape) != 3:
-        raise UserError(f"{path} must be a 3-d volume, not one of shape {image.shape}")
-    if 0 in shape:
-        raise UserError(f"{path} holds no voxels: its shape is {image.shape}")
-    affine = image.affine
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-        raise UserError(f"{path} has a singular affine, so that its orientation is unknown")
+        raise UserError(f"{origin} must be a 3-d volume, not one of shape {image.shape}")
+    if min(shape) < 1:
+        raise UserError(f"{origin} holds no voxels: its shape is {image.shape}")
+    if not is_orientation(image.affine):
+        raise UserError(f"{origin} has a singular affine, so that its orientation is unknown")
     if image.get_data_dtype().kind not in "iuf":
         kind = "complex numbers" if image.get_data_dtype().kind == "c" else "colours"
-        raise UserError(f"{path} holds {kind}, not intensities")
+        raise UserError(f"{origin} holds {kind}, not intensities")
     try:
         voxels = image.get_fdata(dtype=np.float64, caching="unchanged").reshape(shape)
     except Exception as error:
-        raise UserError(f"{path}: its voxels can't be read ({error})") from None
+        raise UserError(f"{origin}: its voxels can't be read ({error})") from None
     invalid = int(voxels.size - np.isfinite(voxels).sum())
     if invalid:
-        raise UserError(f"{path} holds {invalid} NaN or infinite voxels")
-    return voxels, Geometry(shape, affine)
+        raise UserError(f"{origin} holds {invalid} NaN or infinite voxels")
+    return voxels, Geometry(shape, image.affine)
+
+
+def is_orientation(affine: np.ndarray) -> bool:
+    """Whether an affine (4, 4) tells the three axes of a volume apart."""
+    if not np.isfinite(affine).all() or not abs(np.linalg.det(affine[:3, :3])) >= 1e-6:
+        return False
+    return bool(np.isfinite(io_orientation(affine)).all())
 
 
 def read_image(path: Path) -> nib.Nifti1Image:
-    """NIfTI-1 or NIfTI-2 image, its bytes read and checked whole."""
-    content = _read_bytes(path)
-    if content[344:347] == b"n+1":
-        image_class = nib.Nifti1Image
-    elif content[4:7] == b"n+2":
-        image_class = nib.Nifti2Image
-    else:
-        raise UserError(f"{path} is not a NIfTI file")
-    try:
-        image = image_class.from_bytes(content)
-        proxy: Any = image.dataobj
-        expected = proxy.offset + math.prod(proxy.shape) * proxy.dtype.itemsize
-    except Exception as error:
-        raise UserError(f"{path} has a damaged NIfTI header ({error})") from None
+    """NIfTI-1 or NIfTI-2 image, its bytes read and checked whole.
+
+    Raises UserError for a header that promises more voxels than LARGEST_VOXELS before it reads any.
+    """
+    content, expected = _read_content(path)
     if len(content) < expected:
         raise UserError(
             f"{path} is truncated: its header promises {expected} bytes, it has {len(content)}"
         )
-    return image
+    try:
+        return _image_class(content, path).from_bytes(content)
+    except Exception as error:
+        raise _damaged_header(path, error) from None
 
 
 def write_volume(path: Path, volume: np.ndarray, geometry: Geometry) -> None:
@@ -127,19 +136,65 @@ def write_volume(path: Path, volume: np.ndarray, geometry: Geometry) -> None:
     image.set_qform(geometry.affine, code=1)
     image.set_sform(geometry.affine, code=1)
     image.header.set_xyzt_units("mm", "sec")
-    content = gzip.compress(image.to_bytes(), compresslevel=4, mtime=0)
+    content = compressed(image)
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
-def _read_bytes(path: Path) -> bytes:
+def compressed(image: nib.Nifti1Image) -> bytes:
+    """What a .nii.gz file of the image holds; the same bytes for the same image."""
+    return gzip.compress(image.to_bytes(), compresslevel=4, mtime=0)
+
+
+def _read_content(path: Path) -> tuple[bytes, int]:
+    """A file's bytes, unpacked, as many as its header promises, and how many these should be."""
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if content[:2] == GZIP_MAGIC else content
+        with open(path, "rb") as file:
+            packed = file.peek(2)[:2] == GZIP_MAGIC
+            stream: io.BufferedIOBase = gzip.GzipFile(fileobj=file) if packed else file
+            content = bytearray(stream.read(HEADER_BYTES))
+            expected = _promised_bytes(bytes(content), path)
+            while len(content) < expected:
+                part = stream.read(min(1 << 22, expected - len(content)))
+                if not part:
+                    break
+                content += part
+            while packed and stream.read(1 << 20):  # to the checksum at the end
+                pass
+        return bytes(content), expected
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(
             f"{path} is damaged: its gzip stream does not check out ({error})"
         ) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
         raise UserError(f"{path} can't be read: {error}") from None
+
+
+def _promised_bytes(head: bytes, path: Path) -> int:
+    """Length of the file that a header describes; UserError where no memory would hold it."""
+    header_class = _image_class(head, path).header_class
+    try:
+        header = header_class(head[: header_class.sizeof_hdr], check=False)
+        voxels = math.prod(header.get_data_shape())
+        expected = header.get_data_offset() + voxels * header.get_data_dtype().itemsize
+    except Exception as error:
+        raise _damaged_header(path, error) from None
+    if voxels > LARGEST_VOXELS or expected > 16 * LARGEST_VOXELS:
+        raise UserError(
+            f"{path} promises {voxels:.3g} voxels in {expected:.3g} bytes, more than the "
+            f"{LARGEST_VOXELS:.3g} voxels that are read"
+        )
+    return expected
+
+
+def _image_class(content: bytes, path: Path) -> type[nib.Nifti1Image]:
+    if content[344:347] == b"n+1":
+        return nib.Nifti1Image
+    if content[4:7] == b"n+2":
+        return nib.Nifti2Image
+    raise UserError(f"{path} is not a NIfTI file")
+
+
+def _damaged_header(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} has a damaged NIfTI header ({error})")

@@ -23,6 +23,7 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.tasks import mask_to_sequences
 
 Patterns = Mapping[str, Sequence[str]]
+LARGEST_INTENSITY = 1e30
 Box = Callable[[tuple[int, ...]], Window]  # a grid (z, y, x) in LPS order → the part wanted of it
 
 
@@ -229,12 +230,18 @@ def check_same_grid(first: Geometry, other: Geometry, first_name: str, other_nam
         )
 
 
-def positive_maximum(voxels: np.ndarray, path: Path) -> float:
-    """The intensity that becomes 1; UserError where the volume of `path` is all but empty."""
+def positive_maximum(voxels: np.ndarray, path: Path | str) -> float:
+    """The intensity that becomes 1; UserError where the volume of `path` is all but empty, or
+    holds intensities that float32 can't."""
     maximum = intensity_maximum(voxels)
     if not maximum > 0:
         raise UserError(
             f"{path} is all but empty: its 99th percentile is {maximum / 2:g}, but must be above 0"
+        )
+    if maximum > LARGEST_INTENSITY:
+        raise UserError(
+            f"{path} holds intensities up to {maximum:.3g}, beyond the {LARGEST_INTENSITY:g} that "
+            "float32 files hold safely"
         )
     return maximum
 
