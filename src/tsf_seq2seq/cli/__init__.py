@@ -1,6 +1,13 @@
-"""The command line: what the scripts under src/ run."""
+"""The command line: what the scripts under src/ and tsf-impute run."""
 
 from tsf_seq2seq.cli.evaluate import evaluate_seq2seq, evaluate_tsf_seq2seq
+from tsf_seq2seq.cli.impute import impute_sequences
 from tsf_seq2seq.cli.train import train_seq2seq, train_tsf_seq2seq
 
-__all__ = ["evaluate_seq2seq", "evaluate_tsf_seq2seq", "train_seq2seq", "train_tsf_seq2seq"]
+__all__ = [
+    "evaluate_seq2seq",
+    "evaluate_tsf_seq2seq",
+    "impute_sequences",
+    "train_seq2seq",
+    "train_tsf_seq2seq",
+]

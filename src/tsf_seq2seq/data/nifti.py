@@ -140,6 +140,26 @@ def write_volume(path: Path, volume: np.ndarray, geometry: Geometry) -> None:
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
+def image_like(
+    template: nib.Nifti1Image, volume: np.ndarray, geometry: Geometry, description: str
+) -> nib.Nifti1Image:
+    """Volume (z, y, x) in LPS order as float32 image with the template's shape, affine and codes.
+
+    Nothing else of its header that could tell of the patient is taken over.
+    """
+    voxels = np.ascontiguousarray(geometry.to_file(volume), dtype=np.float32)
+    header = template.header.copy()
+    header.extensions.clear()
+    for key in ("cal_min", "cal_max", "intent_code", "intent_p1", "intent_p2", "intent_p3"):
+        header[key] = 0
+    for key in ("aux_file", "intent_name"):
+        header[key] = b""
+    header["descrip"] = description.encode("ascii", "replace")[:79]
+    header.set_data_dtype(np.float32)
+    header.set_data_offset(0)
+    return type(template)(voxels.reshape(template.shape), template.affine, header)
+
+
 def compressed(image: nib.Nifti1Image) -> bytes:
     """What a .nii.gz file of the image holds; the same bytes for the same image."""
     return gzip.compress(image.to_bytes(), compresslevel=4, mtime=0)

@@ -1,0 +1,116 @@
+"""The command tsf-impute: missing sequences of a subject or a data set."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tsf_seq2seq.checkpoint import Model, open_model
+from tsf_seq2seq.cli.common import add_device_argument, find_device, positive_number
+from tsf_seq2seq.config import BRATS_SEQUENCES
+from tsf_seq2seq.data.discovery import FoundSubject, Naming, discover, recognise, stem
+from tsf_seq2seq.errors import UserError, run_script
+from tsf_seq2seq.imputation.batch import Request, impute_subjects
+from tsf_seq2seq.imputation.imputation import BATCH_SIZE
+from tsf_seq2seq.imputation.output import Output
+
+DESCRIPTION = """Synthesize missing brain MRI sequences as NIfTI files on the subject's own grid.
+Sequences must be co-registered and skull-stripped. Research use only. Exit code 0: all done; 1:
+some subjects could not be imputed; 2: nothing could be done."""
+LAYOUTS = (
+    ("--bids", "bids", "BIDS derivatives"),
+    ("--keep-names", "names", "each target under the name that the data set would have given it"),
+)
+TAKEN = "help load device output target sources precision resample batch-size bids keep-names"
+
+
+def main() -> None:
+    """The entry point tsf-impute."""
+    run_script(lambda: impute_sequences(DESCRIPTION))
+
+
+def impute_sequences(description: str) -> None:
+    """Parse arguments, with one option per sequence of the checkpoint; find subjects; impute."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_model_arguments(first, required=False)
+    known, _ = first.parse_known_args()
+    model = open_model(known.load, find_device(known.device)) if known.load else None
+    parser = _parser(description, model.sequences if model else tuple(BRATS_SEQUENCES))
+    arguments = parser.parse_args()
+    assert model is not None  # -l is required
+    subjects = _subjects(arguments, model)
+    request = Request(
+        targets=arguments.target,
+        sources=arguments.sources.split(",") if arguments.sources else None,
+        precision=arguments.precision,
+        resample=arguments.resample,
+        batch_size=arguments.batch_size,
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    )
+    output = Output(arguments.output, arguments.layout)
+    failures = impute_subjects(subjects, model, request, output)
+    if failures:
+        print(f"{len(failures)} of {len(subjects)} subjects failed:", file=sys.stderr)
+        for name, reason in failures.items():
+            print(f"  {name}: {reason}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _parser(description: str, sequences: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("tsf-impute", description=description, allow_abbrev=False)
+    parser.add_argument(
+        "folders", nargs="*", type=Path, metavar="SUBJECT_FOLDER", help="of a subject or a data set"
+    )
+    _add_model_arguments(parser, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
+    parser.add_argument(
+        "--target", nargs="+", default=[], metavar="SEQUENCE", help="default: all that are missing"
+    )
+    parser.add_argument(
+        "--sources", metavar="SEQUENCE,…", help="default: all that exist; the first gives the grid"
+    )
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument(
+        "--resample", action="store_true", help="bring sources on other grids to the first one's"
+    )
+    parser.add_argument(
+        "--batch-size", type=positive_number, default=BATCH_SIZE, metavar="N", help="stacks at once"
+    )
+    layout = parser.add_mutually_exclusive_group()
+    layout.set_defaults(layout="plain")
+    for option, value, meaning in LAYOUTS:
+        layout.add_argument(
+            option, action="store_const", const=value, dest="layout", help=f"write {meaning}"
+        )
+    files = parser.add_argument_group("one subject, by its files")
+    for name in sequences:
+        files.add_argument(_option(name), type=Path, dest=f"file:{name}", metavar="NIFTI")
+    return parser
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
+    parser.add_argument(
+        "-l", "--load", type=Path, required=required, metavar="PTH", help="a checkpoint of ours"
+    )
+    add_device_argument(parser)
+
+
+def _option(sequence: str) -> str:
+    """--t1 for t1; a name that another option has gets a prefix."""
+    option = "-".join(sequence.split())
+    return f"--sequence-{option}" if option in TAKEN.split() else f"--{option}"
+
+
+def _subjects(arguments: argparse.Namespace, model: Model) -> list[FoundSubject]:
+    """Those of the folders, or the one that the files make."""
+    given = {name: getattr(arguments, f"file:{name}") for name in model.sequences}
+    files: dict[str, Path] = {name: path for name, path in given.items() if path is not None}
+    if bool(files) == bool(arguments.folders):
+        options = " ".join(f"{_option(name)} FILE" for name in model.sequences)
+        raise UserError(f"give either SUBJECT_FOLDER or files, such as {options}")
+    if not files:
+        return discover(arguments.folders, model.config.data)
+    first = next(iter(files.values()))
+    name, naming = recognise(first, model.config.data) or (stem(first), Naming("files", {}, {}))
+    return [FoundSubject(name, naming, files)]

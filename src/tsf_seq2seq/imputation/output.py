@@ -1,0 +1,173 @@
+"""The files of an imputation: image, TSEM and the sidecar that says how they came about."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from tsf_seq2seq import __version__
+from tsf_seq2seq.checkpoint import Model
+from tsf_seq2seq.data.discovery import (
+    BIDS_SUFFIXES,
+    NAME,
+    FoundSubject,
+    canonical_name,
+    is_synthetic,
+    stem,
+)
+from tsf_seq2seq.data.nifti import compressed
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files import write_atomically, write_text
+from tsf_seq2seq.imputation.imputation import RESEARCH_USE, Imputation
+
+Layout = Literal["plain", "bids", "names"]
+SOFTWARE = "TSF-Seq2Seq"
+DATASET_DESCRIPTION = {
+    "Name": f"{SOFTWARE}: synthetic sequences, research use",
+    "BIDSVersion": "1.9.0",
+    "DatasetType": "derivative",
+    "GeneratedBy": [{"Name": SOFTWARE, "Version": __version__, "Description": RESEARCH_USE}],
+}
+
+
+class Paths(NamedTuple):
+    """Where an imputation goes; the sidecar comes last, so that it tells what is whole."""
+
+    image: Path
+    tsem: Path
+    sidecar: Path
+
+
+@dataclass(frozen=True)
+class Output:
+    """A folder of results: `<name>_<target>_synth.nii.gz` and so on (plain), BIDS derivatives
+    (bids), or the target under the name that its data set would have given it (names)."""
+
+    folder: Path
+    layout: Layout = "plain"
+
+    def paths(self, subject: FoundSubject, target: str) -> Paths:
+        """Files of a target. UserError where its own name is wanted but can't be told."""
+        if self.layout == "bids":
+            return self._bids_paths(subject.name, target)
+        if self.layout == "plain":
+            base = self.folder / f"{subject.name}_{target}"
+            image, tsem = (base.with_name(f"{base.name}_{kind}") for kind in ("synth", "tsem"))
+            return _with_endings(image, tsem)
+        if target not in subject.naming.names:
+            raise UserError(
+                f"subject {subject.name}: what its data set would call {target} can't be told from "
+                f"its names ({subject.naming.title})"
+            )
+        image = self.folder / subject.naming.names[target].replace(NAME, subject.name)
+        tsem = self.folder / "tsem" / f"{subject.name}_{target}_tsem"
+        return _with_endings(image.with_name(stem(image)), tsem)
+
+    def _bids_paths(self, name: str, target: str) -> Paths:
+        found = re.fullmatch(r"(sub-[^/_]+)(?:_(ses-[^/_]+))?", name)
+        subject, session = found.groups() if found else (f"sub-{_alphanumeric(name)}", None)
+        labels = [subject, session] if session else [subject]
+        place = self.folder.joinpath(*labels, "anat")
+        canonical = canonical_name(target)
+        ending = BIDS_SUFFIXES[canonical] if canonical else f"_{_alphanumeric(target)}"
+        entities, _, suffix = f"{'_'.join(labels)}{ending}".rpartition("_")
+        image, tsem = (place / f"{entities}_desc-{kind}_{suffix}" for kind in ("synth", "tsem"))
+        return _with_endings(image, tsem)
+
+
+def is_done(paths: Paths, model: Model, sources: Mapping[str, Path]) -> bool:
+    """Whether the files are there, of the same checkpoint and sources."""
+    try:
+        record = json.loads(paths.sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    same = {"CheckpointSHA256": model.sha256, **_sources(sources)}
+    return (
+        paths.image.exists()
+        and isinstance(record, dict)
+        and all(record.get(k) == v for k, v in same.items())
+    )
+
+
+def write(found: Imputation, paths: Paths, output: Output, command: str | None = None) -> None:
+    """Write image, TSEM and sidecars: all of them, or none where the disk refuses (UserError).
+
+    Never takes the place of a file that isn't synthetic.
+    """
+    if paths.image.exists() and not is_synthetic(paths.image):
+        raise UserError(f"{paths.image} exists and is not synthetic: choose another folder")
+    record = sidecar(found, command)
+    written = [paths.sidecar]
+    try:
+        # Until the files are whole, the sidecar says that they are synthetic, but not done.
+        write_text(paths.sidecar, _json(record | {"CheckpointSHA256": "unfinished"}))
+        if found.tsem is not None:
+            _write_image(paths.tsem, found.tsem, written)
+        if output.layout == "bids":
+            _write_bids(found, record, paths, output.folder, written)
+        _write_image(paths.image, found.image, written)
+        write_text(paths.sidecar, _json(record))
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def sidecar(found: Imputation, command: str | None = None) -> dict[str, Any]:
+    """What is to be known of a synthetic image; keys in the manner of BIDS."""
+    tsem = found.tsem is not None
+    return {
+        "Description": RESEARCH_USE,
+        "Target": found.target,
+        **_sources(found.sources),
+        "FusionWeights": found.fusion_weights,
+        "Stage": 2 if tsem else 1,
+        "MeanTSEM": found.mean_tsem,
+        "TSEMUnits": "network scale, range 2; mean over the brain" if tsem else None,
+        "IntensityMaximum": found.intensity_maximum,
+        "IntensityScale": found.intensity_scale,
+        "Resampling": list(found.resampling),
+        "Warnings": list(found.warnings),
+        "SkullStripped": not any("skull" in warning for warning in found.warnings),
+        "Precision": found.precision,
+        "Checkpoint": found.model.path.name,
+        "CheckpointSHA256": found.model.sha256,
+        "Software": SOFTWARE,
+        "SoftwareVersion": __version__,
+        "Command": command,
+    }
+
+
+def _write_image(path: Path, image: Any, written: list[Path]) -> None:
+    content = compressed(image)
+    written.append(path)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def _write_bids(
+    found: Imputation, record: dict[str, Any], paths: Paths, folder: Path, written: list[Path]
+) -> None:
+    """What BIDS asks for beside the images: the data set's description, a sidecar for the TSEM."""
+    write_text(folder / "dataset_description.json", _json(DATASET_DESCRIPTION))
+    if found.tsem is not None:
+        written.append(paths.tsem.with_name(f"{stem(paths.tsem)}.json"))
+        write_text(written[-1], _json(record | {"Description": f"TSEM of a {RESEARCH_USE}"}))
+
+
+def _with_endings(image: Path, tsem: Path) -> Paths:
+    scan, enhanced = (path.with_name(f"{path.name}.nii.gz") for path in (image, tsem))
+    return Paths(scan, enhanced, image.with_name(f"{image.name}.json"))
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _sources(files: Mapping[str, Path | str]) -> dict[str, list[str]]:
+    return {"SourceSequences": list(files), "Sources": [str(path) for path in files.values()]}
+
+
+def _alphanumeric(text: str) -> str:
+    return "".join(character for character in text if character.isalnum())

@@ -1,0 +1,144 @@
+"""The sources of an imputation: read, checked, on one grid, in the network's order and range."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.processing import resample_from_to
+from nibabel.spatialimages import SpatialImage
+
+from tsf_seq2seq.data.nifti import Geometry, read_image, voxels_and_grid
+from tsf_seq2seq.data.slices import normalise
+from tsf_seq2seq.data.subjects import check_same_grid, positive_maximum
+from tsf_seq2seq.errors import UserError
+
+Image = Path | str | SpatialImage
+# A brain with its CSF fills up to 2 litres and about half of the box around it.
+LARGEST_BRAIN_LITRES = 2.2
+FULLEST_BOX = 0.85
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Source sequences on the grid of the first.
+
+    `images`: name → (Z, Y, X) float32 in [-1, 1], LPS order; `maxima`: the intensities that became
+    1; `brain` (Z, Y, X): where any source is above 0; `template`: the first as nibabel image.
+    """
+
+    images: dict[str, np.ndarray]
+    maxima: dict[str, float]
+    origins: dict[str, str]
+    brain: np.ndarray
+    geometry: Geometry
+    template: nib.Nifti1Image
+    resampled: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def load_sources(given: Mapping[str, Image], resample: bool = False) -> Sources:
+    """Read sources (sequence → file or nibabel image), the first of which gives the grid.
+
+    With `resample`, others are brought to that grid by linear interpolation. Raises UserError where
+    one can't be used, or lies on another grid.
+    """
+    images, maxima, origins = {}, {}, {}
+    resampled, warnings = [], []
+    brain: np.ndarray | None = None
+    for name, source in given.items():
+        image, origin = open_image(source, name)
+        voxels, own = voxels_and_grid(image, origin)
+        if brain is None:
+            template, geometry, first = image, own, origin
+        elif (difference := grid_difference(geometry, own, first, origin)) is not None:
+            if not resample:
+                raise UserError(difference)
+            voxels, own = _on_grid(voxels, own, geometry, origin)
+            resampled.append(f"{name} to the grid of {next(iter(given))}")
+        volume = own.to_network(voxels)
+        inside = volume > 0
+        brain = inside if brain is None else brain | inside
+        maxima[name] = positive_maximum(volume, origin)
+        images[name] = normalise(volume, maxima[name])
+        origins[name] = origin
+        if doubt := unstripped(inside, own):
+            warnings.append(f"{name} ({origin}) looks as if it was not skull-stripped: {doubt}")
+    if brain is None:
+        raise UserError("no source sequence was given")
+    return Sources(
+        images, maxima, origins, brain, geometry, template, tuple(resampled), tuple(warnings)
+    )
+
+
+def open_image(source: Image, name: str) -> tuple[nib.Nifti1Image, str]:
+    """NIfTI image of a file or nibabel image, and what messages call it."""
+    if isinstance(source, str | Path):
+        return read_image(Path(source)), str(source)
+    if not isinstance(source, SpatialImage):
+        kind = type(source).__name__
+        raise UserError(f"{name} must be a file or a nibabel image, not {kind}")
+    origin = str(source.get_filename() or f"the {name} image")
+    if source.affine is None:
+        raise UserError(f"{origin} has no affine, so that its orientation is unknown")
+    if isinstance(source, nib.Nifti1Image):  # a NIfTI-2 image is one too
+        return source, origin
+    return nib.Nifti1Image.from_image(source), origin
+
+
+def grid_difference(first: Geometry, other: Geometry, name: str, other_name: str) -> str | None:
+    """What tells two grids apart, in a sentence, or None where they are one in any voxel order."""
+    try:
+        check_same_grid(first, other, name, other_name)
+    except UserError as error:
+        return (
+            f"{error} ({name}: {_describe(first)}; {other_name}: {_describe(other)}); resampling "
+            "(--resample) brings sources to the first one's grid"
+        )
+    return None
+
+
+def unstripped(inside: np.ndarray, geometry: Geometry) -> str | None:
+    """Why a volume that is above 0 where `inside` (Z, Y, X) says can't be a brain alone, or None.
+
+    A head, or air with noise in it, takes more litres than any brain, and noise alone fills its
+    bounding box.
+    """
+    millilitre = abs(np.linalg.det(geometry.affine[:3, :3])) / 1000
+    litres = float(inside.sum()) * millilitre / 1000
+    if litres > LARGEST_BRAIN_LITRES:
+        return f"{litres:.1f} litres are above 0, and a brain has at most {LARGEST_BRAIN_LITRES}"
+    box = np.prod([stop - start for start, stop in bounding_box(inside)])
+    share = float(inside.sum() / max(box, 1))
+    if share > FULLEST_BOX:
+        return f"what is above 0 fills {share:.0%} of its bounding box, a brain at most 85%"
+    return None
+
+
+def bounding_box(inside: np.ndarray) -> list[tuple[int, int]]:
+    """First and behind the last z, y and x where `inside` (Z, Y, X) holds; (0, 0) for nowhere."""
+    box = []
+    for others in ((1, 2), (0, 2), (0, 1)):
+        places = np.flatnonzero(inside.any(axis=others))
+        box.append((int(places[0]), int(places[-1]) + 1) if places.size else (0, 0))
+    return box
+
+
+def _on_grid(
+    voxels: np.ndarray, own: Geometry, wanted: Geometry, origin: str
+) -> tuple[np.ndarray, Geometry]:
+    moving = nib.Nifti1Image(voxels, own.affine)
+    try:
+        moved = resample_from_to(moving, (wanted.shape, wanted.affine), order=1)
+    except Exception as error:
+        raise UserError(f"{origin} can't be resampled: {error}") from None
+    return np.asarray(moved.dataobj), wanted
+
+
+def _describe(geometry: Geometry) -> str:
+    lps = geometry.lps()
+    sizes = np.linalg.norm(lps.affine[:3, :3], axis=0)
+    shape = " × ".join(map(str, lps.shape))
+    corner = ", ".join(f"{value:.4g}" for value in lps.affine[:3, 3])
+    return f"{shape} voxels of {' × '.join(f'{s:.4g}' for s in sizes)} mm from ({corner})"
