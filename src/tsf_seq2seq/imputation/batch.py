@@ -1,7 +1,7 @@
 """Imputation of many subjects: what is missing of each, whatever becomes of the others."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -40,19 +40,25 @@ def impute_subjects(
     Raises the UserError of an only subject, and where the folder of results can't be written to.
     """
     failures: dict[str, str] = {}
-    with tqdm(subjects, unit="subject", desc="imputing", disable=len(subjects) == 1) as bar:
-        for subject in bar:
+    with closing(_Bar(len(subjects))) as bar:
+        for subject in subjects:
             try:
-                impute_subject(subject, model, request, output)
+                impute_subject(subject, model, request, output, bar.slices)
             except (UserError, MemoryError, torch.OutOfMemoryError) as error:
                 if len(subjects) == 1 or isinstance(error.__cause__, OSError):
                     raise _as_user_error(subject, error) from error.__cause__
-                failures[subject.name] = " ".join(str(error).split()) or "out of memory"
-                bar.set_postfix_str(f"{len(failures)} failed")
+                failures[subject.name] = str(_as_user_error(subject, error))
+            bar.subject_done()
     return failures
 
 
-def impute_subject(subject: FoundSubject, model: Model, request: Request, output: Output) -> None:
+def impute_subject(
+    subject: FoundSubject,
+    model: Model,
+    request: Request,
+    output: Output,
+    progress: Progress | None = None,
+) -> None:
     """Impute what is asked for and not done yet of one subject, and say so."""
     if subject.doubles:
         raise UserError(f"subject {subject.name}: {subject.doubles[0]}")
@@ -68,23 +74,26 @@ def impute_subject(subject: FoundSubject, model: Model, request: Request, output
             tqdm.write(f"{subject.name}: {target} is done already")
         if len(done) < len(group):
             left = {target: places[target] for target in group if target not in done}
-            _impute_group(subject, model, request, output, left)
+            found = impute_targets(
+                *(subject.files, model, list(left), request.sources),
+                precision=request.precision,
+                resample=request.resample,
+                batch_size=request.batch_size,
+                progress=progress,
+            )
+            _write(subject, found, left, output, request.command)
 
 
-def _impute_group(
-    subject: FoundSubject, model: Model, request: Request, output: Output, places: dict[str, Paths]
+def _write(
+    subject: FoundSubject,
+    found: dict[str, Imputation],
+    places: dict[str, Paths],
+    output: Output,
+    command: str | None,
 ) -> None:
-    """Impute and write targets, the keys of `places`, which have the same sources."""
-    with _slice_bar(f"{subject.name} {', '.join(places)}") as progress:
-        found = impute_targets(
-            *(subject.files, model, list(places), request.sources),
-            precision=request.precision,
-            resample=request.resample,
-            batch_size=request.batch_size,
-            progress=progress,
-        )
+    """Write what was made of the same sources, and say so."""
     for target, paths in places.items():
-        write(found[target], paths, output, request.command)
+        write(found[target], paths, output, command)
         tqdm.write(f"{subject.name}: {_summary(found[target])}: {paths.image}")
     first = next(iter(found.values()))
     for text in first.warnings:
@@ -116,15 +125,28 @@ def _summary(found: Imputation) -> str:
     return f"{found.target} from {', '.join(sources)}"
 
 
-@contextmanager
-def _slice_bar(title: str) -> Iterator[Progress]:
-    with tqdm(unit="slice", desc=title, leave=False) as bar:
+class _Bar:
+    """Progress over subjects; of an only one, over its slices."""
 
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+    def __init__(self, n_subjects: int) -> None:
+        self.several = n_subjects > 1
+        self.bar = tqdm(total=n_subjects, unit="subject", disable=not self.several)
 
-        yield show
+    def slices(self, done: int, total: int) -> None:
+        """So many slices of the subject are done, of how many."""
+        if self.several:
+            self.bar.set_postfix_str(f"slice {done} of {total}")
+            return
+        if self.bar.disable or self.bar.total != total or done < self.bar.n:
+            self.bar = tqdm(total=total, unit="slice", leave=False)
+        self.bar.update(done - self.bar.n)
+
+    def subject_done(self) -> None:
+        if self.several:
+            self.bar.update()
+
+    def close(self) -> None:
+        self.bar.close()
 
 
 def _as_user_error(subject: FoundSubject, error: BaseException) -> UserError:
