@@ -357,6 +357,11 @@ def test_window_is_centred_and_large_enough():
     assert (doubled.start, doubled.size) == ((6, 40), (36, 20))
 
 
+def test_vast_windows_are_refused():
+    with pytest.raises(UserError, match="window of 16 × 1028 pixels"):
+        field_of_view([(0, 4), (0, 1025)], (4, 2000), (4, 2000), (16, 16), 4)
+
+
 def test_window_may_leave_the_grid():
     view = FieldOfView((4, 4), (4, 4), (-2, 3), (8, 4))
     slices = np.arange(16, dtype=np.float32).reshape(1, 4, 4) / 16

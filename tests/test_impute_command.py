@@ -145,7 +145,11 @@ def test_what_could_be_either(tmp_path):
     anat = tmp_path / "sub-1" / "anat"
     save_all(anat / "sub-1_run-1_T1w.nii.gz", anat / "sub-1_run-2_T1w.nii.gz")
     save_all(anat / "sub-1_T2w.nii", anat / "sub-1_T2w.nii.gz")
-    (subject,) = discover([tmp_path], BRATS)
+    both = tmp_path / "b"  # two names of one sequence: the model's first pattern counts
+    save_all(both / "b_t1.nii.gz", both / "b-t1n.nii.gz")
+    found, subject = discover([tmp_path], BRATS)
+    assert (found.name, found.doubles) == ("b", [])
+    assert found.files == {"t1": both / "b_t1.nii.gz"}
     assert len(subject.doubles) == 1
     assert "run-1_T1w.nii.gz or " in subject.doubles[0]
     assert subject.files["t2"].name == "sub-1_T2w.nii.gz"  # packed and unpacked: one file

@@ -14,8 +14,11 @@ import yaml
 from conftest import REPOSITORY, TINY_SHAPE, TINY_YAML, blob, save_nifti
 
 from tsf_seq2seq.checkpoint import save_checkpoint
+from tsf_seq2seq.cli import impute_sequences
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import DataConfig, load_config
+from tsf_seq2seq.data.nifti import read_volume
+from tsf_seq2seq.imputation import Imputation
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 OWN_SEQUENCES = (REPOSITORY / "docs" / "own_sequences.md").read_text(encoding="utf-8")
@@ -27,6 +30,7 @@ def commands_of(page: str) -> list[str]:
 
 
 COMMANDS = commands_of(README)
+IMPUTE = re.findall(r"(?<=^    )tsf-impute [^\n`]*", README, re.MULTILINE)
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -164,10 +168,43 @@ def test_links_lead_somewhere():
             assert (page.parent / link).exists(), link
 
 
-def test_python_example(tmp_path: Path, monkeypatch):
+@pytest.fixture
+def scans(tmp_path: Path, monkeypatch) -> Path:
+    """A folder with a checkpoint and unpaired scans where the README's paths lead."""
     config = load_config(REPOSITORY / "config" / "demo" / "tsf_seq2seq.yaml")
-    save_checkpoint(tmp_path / "runs/demo/tsf_seq2seq/best.pth", new_network(config), config)
+    for path in ("runs/demo/tsf_seq2seq", "ckpt/seq2seq/brats/2d/stage2"):
+        save_checkpoint(tmp_path / path / "best.pth", new_network(config), config)
+    for seed, name in enumerate(("t1", "flair", "t2")):
+        save_nifti(tmp_path / "scans" / f"{name}.nii.gz", blob(seed))
+        for patient in ("patient1", "patient2"):
+            save_nifti(tmp_path / "data/new" / patient / f"{patient}_{name}.nii.gz", blob(seed))
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_impute_commands(scans: Path, script):
+    assert len(IMPUTE) >= 3
+    for command in IMPUTE:
+        outcome = script(impute_sequences, *shlex.split(command.replace("cuda:0", "cpu"))[1:])
+        assert outcome.code == 0, (command, outcome.err)
+    made = {str(path.relative_to("runs")) for path in Path("runs").rglob("*_synth.nii.gz")}
+    assert made == {
+        *(f"imputed/patient{i}_t1ce_synth.nii.gz" for i in (1, 2)),
+        "t1ce/patient1_t1ce_synth.nii.gz",
+        *(f"scan/t1_{target}_synth.nii.gz" for target in ("t1ce", "t2")),
+    }
+
+
+def test_impute_example(scans: Path):
+    found: Imputation = run_example("impute")["t1ce"]
+    assert found.fusion_weights is not None
+    assert sum(found.fusion_weights.values()) == pytest.approx(1)
+    voxels, _ = read_volume(Path("t1ce.nii.gz"))
+    assert voxels.shape == blob(0).shape
+    assert voxels.max() > 0
+
+
+def test_python_example(scans: Path):
     names = run_example("load_model")
     assert names["t1ce"].shape == (1, 3, 96, 96)
     assert names["weights"].sum().item() == pytest.approx(1)

@@ -44,11 +44,15 @@ class Naming:
 
 @dataclass
 class FoundSubject:
-    """A subject's files by sequence; `doubles`: what makes them ambiguous."""
+    """A subject's files by sequence; `doubles`: what makes them ambiguous.
+
+    `naming`: of the first of them; `namings`: of each.
+    """
 
     name: str
     naming: Naming
     files: dict[str, Path] = field(default_factory=dict)
+    namings: dict[str, Naming] = field(default_factory=dict)
     doubles: list[str] = field(default_factory=list)
 
 
@@ -217,9 +221,10 @@ def _claim(naming: Naming, files: list[Path], subjects: dict[str, FoundSubject])
             files.remove(path)
             subject = subjects.setdefault(found["name"], FoundSubject(found["name"], naming))
             earlier = subject.files.setdefault(sequence, path)
+            first = subject.namings.setdefault(sequence, naming)
             if path.name == f"{earlier.name}.gz" and path.parent == earlier.parent:
                 subject.files[sequence] = path
-            elif earlier != path and subject.naming.title == naming.title:
+            elif earlier != path and first == naming:
                 subject.doubles.append(f"{sequence} may be {earlier} or {path}")
             break
 

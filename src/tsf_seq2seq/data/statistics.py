@@ -84,7 +84,8 @@ def _trained_on(data: DataConfig, subject: Subject) -> tuple[int, ...]:
 def _of_store(store: VolumeStore, data: DataConfig, subject: Subject) -> Iterable[Measured]:
     entry, names = store.entry(subject.name), list(data.sequences)
     for index in _trained_on(data, subject):
-        yield index, entry.sequences[names[index]].maximum, entry.geometry
+        name = names[index]
+        yield index, entry.sequences[name].maximum, entry.geometry(name)
 
 
 def _of_files(data: DataConfig, subject: Subject) -> Iterable[Measured]:

@@ -17,6 +17,7 @@ from tsf_seq2seq.errors import UserError
 
 SPACING_TOLERANCE = 0.10 + 1e-6  # of the training data's voxel size
 LARGEST_RATIO = 8  # between two voxel sizes: beyond, it isn't the same kind of image
+LARGEST_SIDE = 1024  # of the window: beyond, the network would ask for gigabytes
 Plane = tuple[int, int]  # height and width, pixels
 
 
@@ -64,7 +65,7 @@ def field_of_view(
     """The smallest window that holds the brain and the training crop, centred on the brain.
 
     `brain`: first and behind the last y and x, in the grid's pixels; the window's sides are
-    multiples of `multiple`.
+    multiples of `multiple`. Raises UserError where one is longer than 1024 pixels.
     """
     start, size = [], []
     for (low, high), length, new, least in zip(brain, grid, scaled, crop, strict=True):
@@ -72,6 +73,11 @@ def field_of_view(
         side = -(-max(least, high - low) // multiple) * multiple
         size.append(side)
         start.append((low + high - side) // 2)
+    if max(size) > LARGEST_SIDE:
+        raise UserError(
+            f"the brain spans a window of {size[0]} × {size[1]} pixels, but a side can't be longer "
+            f"than {LARGEST_SIDE}"
+        )
     return FieldOfView(grid, scaled, (start[0], start[1]), (size[0], size[1]))
 
 

@@ -83,12 +83,10 @@ def is_done(paths: Paths, model: Model, sources: Mapping[str, Path]) -> bool:
         record = json.loads(paths.sidecar.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
+    if not isinstance(record, dict) or not paths.image.exists():
+        return False
     same = {"CheckpointSHA256": model.sha256, **_sources(sources)}
-    return (
-        paths.image.exists()
-        and isinstance(record, dict)
-        and all(record.get(k) == v for k, v in same.items())
-    )
+    return all(record.get(key) == value for key, value in same.items())
 
 
 def write(found: Imputation, paths: Paths, output: Output, command: str | None = None) -> None:
