@@ -278,7 +278,7 @@ def test_keep_names_never_replaces_a_scan(script, checkpoint, tiny_dataset):
     folder = tiny_dataset / "Tiny_00000"
     before = sequence_file(tiny_dataset, 0, "t1").read_bytes()
     arguments = [folder, "-l", checkpoint, "-o", folder, "--keep-names", "--target", "t1"]
-    assert "exists and is not synthetic" in script(impute_sequences, *arguments).error
+    assert "exists and is not of a synthetic image" in script(impute_sequences, *arguments).error
     assert sequence_file(tiny_dataset, 0, "t1").read_bytes() == before
     assert len(files_in(folder)) == 4
 

@@ -14,7 +14,12 @@ from tsf_seq2seq.data.nifti import image_like
 from tsf_seq2seq.data.slices import BACKGROUND
 from tsf_seq2seq.data.statistics import in_plane_spacing
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.imputation.field_of_view import field_of_view, spacing_text, training_plane
+from tsf_seq2seq.imputation.field_of_view import (
+    FieldOfView,
+    field_of_view,
+    spacing_text,
+    training_plane,
+)
 from tsf_seq2seq.imputation.sources import Image, Sources, bounding_box, load_sources
 from tsf_seq2seq.imputation.synthesis import Slices, synthesize_slices
 from tsf_seq2seq.models import TSFSeq2Seq
@@ -31,8 +36,8 @@ class Imputation:
 
     `image`: on the first source's grid, float32, 0 in the background; `tsem`: |output with f_A −
     output without f_A| on the network's scale, whose range is 2; `mean_tsem`: its mean in the
-    brain; `fusion_weights`: source → ω. These three are None for a stage 1 model. `intensity
-    maximum`: what the network's 1 became, by the rule that `intensity_scale` tells.
+    brain; `fusion_weights`: source → ω. These three are None for a stage 1 model.
+    `intensity_maximum`: what the network's 1 became, by the rule that `intensity_scale` tells.
     """
 
     target: str
@@ -149,29 +154,21 @@ def _synthesize(
     progress: Progress | None,
 ) -> tuple[dict[str, Slices], tuple[str, ...]]:
     """Each target's whole grid in [-1, 1], and the resampling that was done for it."""
-    config, names = model.config, list(model.sequences)
-    wanted = model.statistics.spacing if model.statistics else None
-    depth, *plane = sources.brain.shape
-    scaled, grid = training_plane(sources.geometry, wanted), (plane[0], plane[1])
-    resampling = sources.resampled
-    if wanted is not None and scaled != grid:
-        own = spacing_text(in_plane_spacing(sources.geometry))
-        resampling += (
-            f"axial slices from {own} to the training data's {spacing_text(wanted)} and back",
-        )
-    (low, high), *brain = bounding_box(sources.brain)
-    view = field_of_view(brain, grid, scaled, config.data.crop, reduction(model.network))
+    names, height = list(model.sequences), model.config.seq2seq.slices
+    view, resampling = _view(model, sources)
 
     # --- the brain's slices, and their neighbours: at the volume's ends, the end slice again
-    half = config.seq2seq.slices // 2
-    places = np.clip(np.arange(low - half, high + half), 0, depth - 1)
+    (low, high), *_ = bounding_box(sources.brain)
+    places = np.arange(low - height // 2, high + height // 2).clip(0, len(sources.brain) - 1)
     window = np.full((len(names), len(places), *view.size), BACKGROUND, dtype=np.float32)
     for name, image in sources.images.items():
         window[names.index(name)] = view.to_network(image[places])
+
+    # --- the network
     indices = tuple(sorted(names.index(name) for name in sources.images))
-    tasks = [Task(indices, names.index(target)) for target in targets]
+    tasks = {target: Task(indices, names.index(target)) for target in targets}
     outputs = synthesize_slices(
-        model.network, window, tasks, config.seq2seq.slices, batch_size, precision, progress
+        model.network, window, list(tasks.values()), height, batch_size, precision, progress
     )
 
     # --- back to the whole grid
@@ -182,11 +179,24 @@ def _synthesize(
         return volume
 
     slices = {}
-    for target, task in zip(targets, tasks, strict=True):
+    for target, task in tasks.items():
         image, tsem = outputs[task]
-        tsem = None if tsem is None else whole(tsem, 0)
-        slices[target] = Slices(whole(image, BACKGROUND), tsem)
+        slices[target] = Slices(whole(image, BACKGROUND), None if tsem is None else whole(tsem, 0))
     return slices, resampling
+
+
+def _view(model: Model, sources: Sources) -> tuple[FieldOfView, tuple[str, ...]]:
+    """What the network sees of the sources' axial slices, and all resampling on the way."""
+    wanted = model.statistics.spacing if model.statistics else None
+    scaled, (_, height, width) = training_plane(sources.geometry, wanted), sources.brain.shape
+    resampling = sources.resampled
+    if wanted is not None and scaled != (height, width):
+        own, usual = spacing_text(in_plane_spacing(sources.geometry)), spacing_text(wanted)
+        resampling += (f"axial slices from {own} to the training data's {usual} and back",)
+    _, *brain = bounding_box(sources.brain)
+    multiple = reduction(model.network)
+    view = field_of_view(brain, (height, width), scaled, model.config.data.crop, multiple)
+    return view, resampling
 
 
 def _imputation(
@@ -206,10 +216,19 @@ def _imputation(
         title = f"TSEM of {target}, {RESEARCH_USE}"
         tsem = image_like(sources.template, slices.tsem, sources.geometry, title)
         mean = float(slices.tsem[sources.brain].mean())
-    weights = fusion_weights(model, list(sources.images), target)
     return Imputation(
-        *(target, sources.origins, image, tsem, mean, weights, maximum, scale),
-        *(resampling, warnings, model, precision),
+        target=target,
+        sources=sources.origins,
+        image=image,
+        tsem=tsem,
+        mean_tsem=mean,
+        fusion_weights=fusion_weights(model, list(sources.images), target),
+        intensity_maximum=maximum,
+        intensity_scale=scale,
+        resampling=resampling,
+        warnings=warnings,
+        model=model,
+        precision=precision,
     )
 
 

@@ -94,8 +94,9 @@ def write(found: Imputation, paths: Paths, output: Output, command: str | None =
 
     Never takes the place of a file that isn't synthetic.
     """
-    if paths.image.exists() and not is_synthetic(paths.image):
-        raise UserError(f"{paths.image} exists and is not synthetic: choose another folder")
+    for path in (paths.image, paths.sidecar):
+        if path.exists() and not is_synthetic(paths.image):
+            raise UserError(f"{path} exists and is not of a synthetic image: choose another folder")
     record = sidecar(found, command)
     written = [paths.sidecar]
     try:
@@ -128,7 +129,7 @@ def sidecar(found: Imputation, command: str | None = None) -> dict[str, Any]:
         "IntensityScale": found.intensity_scale,
         "Resampling": list(found.resampling),
         "Warnings": list(found.warnings),
-        "SkullStripped": not any("skull" in warning for warning in found.warnings),
+        "SkullStripped": not any("not skull-stripped" in warning for warning in found.warnings),
         "Precision": found.precision,
         "Checkpoint": found.model.path.name,
         "CheckpointSHA256": found.model.sha256,
