@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ class Model:
     checkpoint file, hexadecimal.
     """
 
-    network: Network
-    config: Config
+    network: Network = field(repr=False)
+    config: Config = field(repr=False)
     statistics: TrainingStatistics | None
     path: Path
     sha256: str
