@@ -307,14 +307,14 @@ def test_files_with_spaces_and_other_letters(script, checkpoint, tmp_path):
 
 
 def test_options_are_the_models_sequences(script, tiny_config, tmp_path):
-    names = ["data.sequences={T2 SPACE: '{name}.nii.gz', output: x.nii.gz}", "fusion=null"]
+    names = ["data.sequences={T2-SPACE: '{name}.nii.gz', output: x.nii.gz}", "fusion=null"]
     config = load_config(tiny_config, names)
     save_checkpoint(tmp_path / "own.pth", new_network(config), config)
     save_all(tmp_path / "s.nii.gz")
     arguments = ["-l", tmp_path / "own.pth", "-o", tmp_path / "out"]
     outcome = script(impute_sequences, "--T2-SPACE", tmp_path / "s.nii.gz", *arguments)
     assert outcome.code == 0, outcome.err
-    assert "output from T2 SPACE" in outcome.out
+    assert "output from T2-SPACE" in outcome.out
     assert "--sequence-output" in script(impute_sequences, "-h", *arguments).out
     assert "--t1ce" in script(impute_sequences, "-h").out
 

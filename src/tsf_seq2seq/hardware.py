@@ -46,13 +46,14 @@ def use_channels_last(network: Network, perceptual: PerceptualLoss | None = None
 def compile_parts(network: Network, perceptual: PerceptualLoss | None = None) -> None:
     """Compile, at their first use, the parts in which the time goes; names of parameters stay.
 
-    A part is compiled for a fixed batch size first, and for any as soon as a second one comes.
+    A part is compiled for each size of batch that comes: with sizes left open, PyTorch 2.14's
+    compiler fails on the attention's shapes.
     """
-    # Its variants: one sample or more, with or without gradients, training or validation, and a
-    # number of sources. Past the limit, of 8 by default, a part would no longer run compiled.
+    # Its variants: batch size, with or without gradients, training or validation, and the number of
+    # sources. Past the limit, of 8 by default, a part would no longer run compiled.
     torch._dynamo.config.recompile_limit = 64
     for part in _parts(network, perceptual):
-        part.compile()
+        part.compile(dynamic=False)
 
 
 def check_compiler(device: torch.device) -> None:

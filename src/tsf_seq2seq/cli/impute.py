@@ -98,8 +98,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser, required: bool) -> Non
 
 def _option(sequence: str) -> str:
     """--t1 for t1; a name that another option has gets a prefix."""
-    option = "-".join(sequence.split())
-    return f"--sequence-{option}" if option in TAKEN.split() else f"--{option}"
+    return f"--sequence-{sequence}" if sequence in TAKEN.split() else f"--{sequence}"
 
 
 def _subjects(arguments: argparse.Namespace, model: Model) -> list[FoundSubject]:
