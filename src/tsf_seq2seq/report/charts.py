@@ -1,0 +1,61 @@
+"""Plotly figures as plain mappings; charts.js gives them the colours of the page's theme."""
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "pentagon")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+PATTERNS = ("", "/", ".", "\\", "x", "-", "+", "|")
+
+
+def line(
+    name: str, x: Sequence[float], y: Sequence[float], colour: int, **more: Any
+) -> dict[str, Any]:
+    """Points joined by a line; colour, dash and symbol tell lines apart."""
+    trace: dict[str, Any] = {"type": "scatter", "mode": "lines+markers", "name": name, "x": list(x)}
+    trace |= {"y": numbers(y), "meta": {"colour": colour}}
+    trace["line"] = {"dash": DASHES[colour % len(DASHES)], "width": 2}
+    trace["marker"] = {"symbol": SYMBOLS[colour % len(SYMBOLS)], "size": 8}
+    return trace | more
+
+
+def error_bars(
+    means: Sequence[float], lows: Sequence[float], highs: Sequence[float]
+) -> dict[str, Any]:
+    """Plotly's error bars of confidence intervals; none where an interval isn't known."""
+    above = [high - mean if isfinite(high) else 0 for mean, high in zip(means, highs, strict=True)]
+    below = [mean - low if isfinite(low) else 0 for mean, low in zip(means, lows, strict=True)]
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "width": 4}
+
+
+def bars(name: str, x: Sequence[Any], y: Sequence[Any], colour: int, **more: Any) -> dict[str, Any]:
+    """Bars; colour and hatching tell them apart."""
+    pattern = {"shape": PATTERNS[colour % len(PATTERNS)], "size": 7, "solidity": 0.3, "fillmode": "overlay"}
+    trace = {"type": "bar", "name": name, "x": list(x), "y": list(y)}
+    return trace | {"meta": {"colour": colour}, "marker": {"pattern": pattern}} | more
+
+
+def figure(
+    traces: Sequence[Mapping[str, Any]], x: str, y: str, height: int = 340, **layout: Any
+) -> dict[str, Any]:
+    """A figure with titled axes, its legend on top."""
+    base: dict[str, Any] = {
+        "height": height,
+        "margin": {"l": 56, "r": 12, "t": 12, "b": 48},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
+        "xaxis": {"title": {"text": x}, "automargin": True},
+        "yaxis": {"title": {"text": y}, "automargin": True},
+        "dragmode": False,
+        "hovermode": "closest",
+    }
+    for key, value in layout.items():
+        base[key] = base[key] | value if isinstance(base.get(key), dict) else value
+    return {"data": list(traces), "layout": base}
+
+
+def numbers(values: Sequence[float] | np.ndarray) -> list[float | None]:
+    """Values for JSON, which has no nan: None instead."""
+    return [float(value) if isfinite(value) else None for value in values]

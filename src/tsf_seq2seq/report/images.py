@@ -1,0 +1,111 @@
+"""Files that a browser shows: quantised volumes as NIfTI, slices as PNG strips and pictures."""
+
+import gzip
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import nibabel as nib
+import numpy as np
+from PIL import Image
+
+from tsf_seq2seq.data.nifti import Geometry
+from tsf_seq2seq.files import write_atomically
+
+LEVELS = 255
+COLOURS = "inferno"  # of maps; ordered in brightness, for colour-blind readers too
+OPAQUE_FROM = 48  # quantised values of an overlay below it let the synthesis shine through
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Values from `low` to `high` as the whole numbers 0 to 255; what lies outside is clipped."""
+
+    low: float
+    high: float
+
+    def quantise(self, values: np.ndarray) -> np.ndarray:
+        """uint8 of the same shape."""
+        shares = (np.asarray(values, np.float64) - self.low) / (self.high - self.low)
+        return np.rint(np.clip(shares, 0, 1) * LEVELS).astype(np.uint8)
+
+
+INTENSITY = Scale(-1.0, 1.0)
+SHOWN_INTENSITY = Scale(-1.0, 0.25)  # a little above the 99th percentile (0)
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box of a volume (z, y, x) in LPS order: its first voxel, and its size."""
+
+    start: tuple[int, int, int]
+    shape: tuple[int, int, int]
+
+    def of(self, volume: np.ndarray) -> np.ndarray:
+        """The box of (…, z, y, x), a view."""
+        z, y, x = (slice(a, a + n) for a, n in zip(self.start, self.shape, strict=True))
+        return volume[..., z, y, x]
+
+
+def bounding_box(mask: np.ndarray, margin: int) -> Box:
+    """The smallest box around a mask (z, y, x), and `margin` voxels more; all, if it is empty."""
+    if not mask.any():
+        return Box((0, 0, 0), mask.shape)
+    places = np.argwhere(mask)
+    start = np.maximum(places.min(axis=0) - margin, 0)
+    end = np.minimum(places.max(axis=0) + 1 + margin, mask.shape)
+    return Box(tuple(start.tolist()), tuple((end - start).tolist()))
+
+
+def cropped_affine(geometry: Geometry, start: Sequence[int]) -> np.ndarray:
+    """Affine (4, 4) of the grid's part, in LPS order, whose first voxel is `start` (z, y, x)."""
+    affine = geometry.lps().affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ np.array(start[::-1], float)
+    return affine
+
+
+def write_quantised(path: Path, volume: np.ndarray, affine: np.ndarray, scale: Scale) -> None:
+    """Write (z, y, x) in LPS order as uint8 NIfTI, whose header's slope gives the values back."""
+    image = nib.Nifti1Image(scale.quantise(volume).transpose(2, 1, 0), affine)
+    image.header.set_slope_inter((scale.high - scale.low) / LEVELS, scale.low)
+    image.header.set_xyzt_units("mm", "sec")
+    packed = gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+    write_atomically(path, lambda temporary: temporary.write_bytes(packed))
+
+
+def write_grey(path: Path, slices: np.ndarray) -> None:
+    """Slices (N, Y, X) in [-1, 1] side by side, as grey PNG."""
+    _save(path, Image.fromarray(_side_by_side(SHOWN_INTENSITY.quantise(slices))))
+
+
+def write_colours(path: Path, slices: np.ndarray, scale: Scale, overlay: bool = False) -> None:
+    """Slices (N, Y, X) of a map side by side, as PNG; low values of an `overlay` are transparent.
+
+    Colours follow the square root of the value, so that small ones are seen too.
+    """
+    shares = np.clip((slices - scale.low) / (scale.high - scale.low), 0, 1)
+    image = Image.fromarray(_side_by_side(np.rint(np.sqrt(shares) * LEVELS).astype(np.uint8)), "P")
+    image.putpalette(colours().tobytes())
+    more = {}
+    if overlay:
+        more["transparency"] = bytes(min(255, i * 255 // OPAQUE_FROM) for i in range(256))
+    _save(path, image, **more)
+
+
+def colours() -> np.ndarray:
+    """The colour map of maps: (256, 3) uint8."""
+    shares = matplotlib.colormaps[COLOURS](np.arange(256))[:, :3]
+    return np.rint(shares * 255).astype(np.uint8)
+
+
+def _side_by_side(slices: np.ndarray) -> np.ndarray:
+    """(N, Y, X) → (Y, N·X)."""
+    return np.ascontiguousarray(np.concatenate(list(slices), axis=1))
+
+
+def _save(path: Path, image: Image.Image, **more: object) -> None:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True, **more)
+    write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))

@@ -1,0 +1,72 @@
+"""The page itself: sections through templates into index.html, with the files that it needs."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+from plotly.offline import get_plotlyjs
+
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files import write_atomically, write_text
+from tsf_seq2seq.report.blocks import Section
+from tsf_seq2seq.report.images import colours
+
+TEMPLATES = Path(__file__).parent / "templates"
+ASSETS = (
+    "report.css",
+    "theme.js",
+    "charts.js",
+    "matrix.js",
+    "strips.js",
+    "volumes.js",
+    "viewer.js",
+)
+VIEWER = "niivue.umd.js"
+
+
+def write_page(
+    output: Path, title: str, sections: Sequence[Section], warning: str, viewer: Path | None
+) -> Path:
+    """Write index.html with styles, scripts and, where given, NiiVue's file `viewer`; its path."""
+    for name in ASSETS:
+        _copy(TEMPLATES / name, output / name)
+    write_text(output / "plotly.min.js", get_plotlyjs())
+    ramp = Image.fromarray(colours()[None])
+    write_atomically(output / "colours.png", lambda path: ramp.save(path, "PNG"))
+    if viewer is not None:
+        _copy(viewer, output / VIEWER)
+    else:
+        (output / VIEWER).unlink(missing_ok=True)
+    environment = Environment(
+        loader=PackageLoader("tsf_seq2seq.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["json"] = script_json
+    text = environment.get_template("page.html").render(
+        title=title, sections=sections, warning=warning, viewer=VIEWER if viewer else ""
+    )
+    path = output / "index.html"
+    write_text(path, text)
+    return path
+
+
+def script_json(value: Any) -> Markup:
+    """JSON for a <script> element: no name in it can end the element or start a tag."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
+
+
+def _copy(source: Path, path: Path) -> None:
+    if not source.is_file():
+        raise UserError(f"{source} does not exist")
+    write_atomically(path, lambda temporary: shutil.copyfile(source, temporary))

@@ -1,0 +1,79 @@
+"""A report as a whole: inputs → sections → page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tsf_seq2seq.config import Config
+from tsf_seq2seq.data.subjects import find_subjects
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.report import sections
+from tsf_seq2seq.report.blocks import Section
+from tsf_seq2seq.report.case_sections import case_sections, missing_cases
+from tsf_seq2seq.report.cases import rank_cases, write_cases
+from tsf_seq2seq.report.inputs import DataFolder, Inputs
+from tsf_seq2seq.report.page import write_page
+from tsf_seq2seq.report.provenance import facts, other_weights, read_identity
+from tsf_seq2seq.report.quality import sequences_of
+from tsf_seq2seq.scores import Score
+
+MAKE_CASES = "name the stage 2 weights with -l, and an evaluation that scored method tsf"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What synthesizes the cases: the network, its settings and the file of its weights."""
+
+    network: TSFSeq2Seq
+    config: Config
+    weights: Path
+    batch_size: int
+
+
+def write_report(
+    inputs: Inputs,
+    experiment: Experiment | None,
+    output: Path,
+    command: Sequence[str],
+    title: str,
+    viewer: Path | None = None,
+) -> Path:
+    """Write the report's folder; the path of index.html.
+
+    Steps that were not made are left out with a note. Raises UserError where there is nothing to
+    show at all, or a file is not what its name says.
+    """
+    data = DataFolder(output)
+    scores = sections.read_evaluation(inputs, data)
+    if inputs == Inputs() and experiment is None:
+        raise UserError("there is nothing to report: name at least one folder of results")
+    names = list(experiment.config.data.sequences) if experiment else sequences_of(scores)
+    identity_path = inputs.file("evaluation", "evaluation.json")
+    identity = None if identity_path is None else read_identity(identity_path)
+    weights = experiment.weights if experiment else None
+    sources = sections.Sources(inputs, data, scores, names)
+    found = sections.all_sections(sources, facts(command, weights, identity, scores))
+    if all(not section.blocks for section in found[:-1]):
+        raise UserError("there is nothing to report: the folders named hold no results")
+    place = [section.identifier for section in found].index("tasks")
+    found[place:place] = show_cases(experiment, scores, output)
+    return write_page(output, title, found, other_weights(weights, identity), viewer)
+
+
+def show_cases(
+    experiment: Experiment | None, scores: Sequence[Score], output: Path
+) -> list[Section]:
+    """Pictures and viewer of chosen cases, or a note why there are none."""
+    if experiment is None:
+        return [missing_cases(MAKE_CASES)]
+    config = experiment.config
+    names = list(config.data.sequences)
+    try:
+        ranked = rank_cases(scores, find_subjects(config.data, config.data.test), names)
+        if not ranked:
+            return [missing_cases(MAKE_CASES)]
+        files = write_cases(experiment.network, config, ranked, experiment.batch_size, output)
+    except UserError as error:
+        return [missing_cases(str(error))]
+    return case_sections(*files, names)
