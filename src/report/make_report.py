@@ -39,7 +39,7 @@ def main() -> None:
         inputs,
         load_experiment(arguments),
         arguments.output,
-        sys.argv,
+        ["python", *sys.argv],
         arguments.title,
         arguments.viewer,
     )

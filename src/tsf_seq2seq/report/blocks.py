@@ -54,11 +54,13 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file of the report, with words for who can't see it."""
+    """An image file of the report, with words for who can't see it; its size in pixels."""
 
     path: str
     title: str
     alternative: str
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,9 @@ def missing_cases(reason: str) -> Section:
 def _shown(subject: SubjectFiles, case: CaseFiles) -> ShownCase:
     slice_number = subject.slices[subject.shown] + 1
     where = f"{case.target}, subject {subject.name}, axial slice {slice_number}"
+    size = subject.box.shape[2], round(subject.box.shape[2] / subject.aspect)
     pictures = [
-        Picture(f"{case.folder}/picture_{name}.png", title, f"{words} {where}")
+        Picture(f"{case.folder}/picture_{name}.png", title, f"{words} {where}", *size)
         for name, (title, words) in PICTURES.items()
     ]
     sources = " + ".join(case.sources)

@@ -238,7 +238,7 @@ def _task_entry(case: CaseFiles) -> dict[str, Any]:
         "sources": case.sources,
         "target": case.target,
         "rank": case.rank,
-        "psnr": case.psnr,
+        "psnr": f"{case.psnr:.1f} dB",
         "folder": case.folder,
     }
 

@@ -33,7 +33,12 @@ def error_bars(
 
 def bars(name: str, x: Sequence[Any], y: Sequence[Any], colour: int, **more: Any) -> dict[str, Any]:
     """Bars; colour and hatching tell them apart."""
-    pattern = {"shape": PATTERNS[colour % len(PATTERNS)], "size": 7, "solidity": 0.3, "fillmode": "overlay"}
+    pattern = {
+        "shape": PATTERNS[colour % len(PATTERNS)],
+        "size": 7,
+        "solidity": 0.3,
+        "fillmode": "overlay",
+    }
     trace = {"type": "bar", "name": name, "x": list(x), "y": list(y)}
     return trace | {"meta": {"colour": colour}, "marker": {"pattern": pattern}} | more
 

@@ -25,7 +25,11 @@ TITLES |= {"disagreement": "disagreement of source sets", "random": "random orde
 
 def fusion_chart(weights: Weights, sequences: Sequence[str], target: str) -> Chart:
     """Stacked bars of ω for every source set of a target: the paper's Fig. 3."""
-    tasks = {sources: own for (sources, of), own in weights.items() if of == target}
+    tasks = {
+        sources: {name: own[name] for name in sources.split("+")}
+        for (sources, of), own in weights.items()
+        if of == target
+    }
     traces = []
     for colour, name in enumerate(sequences):
         values = [own.get(name) for own in tasks.values()]
@@ -33,8 +37,9 @@ def fusion_chart(weights: Weights, sequences: Sequence[str], target: str) -> Cha
             more = {"orientation": "h", "hovertemplate": "%{y}: %{x:.3f}"}
             traces.append(charts.bars(name, values, list(tasks), colour, **more))
     height = 130 + BAR_PIXELS * len(tasks)
+    layout = {"barmode": "stack", "legend": {"traceorder": "normal"}}
     axes = {"xaxis": {"range": [0, 1]}, "yaxis": {"autorange": "reversed", "title": {"text": ""}}}
-    figure = charts.figure(traces, "fusion weight ω", "", height, barmode="stack", **axes)
+    figure = charts.figure(traces, "fusion weight ω", "", height, **layout, **axes)
     rows = [
         [sources, *(number(own[n]) if n in own else "–" for n in sequences)]
         for sources, own in tasks.items()
@@ -133,6 +138,7 @@ def _rank(order: str) -> int:
 def calibration_chart(parts: Sequence[CalibrationRow]) -> Chart:
     """Mean error over mean estimate in ten equal parts of the voxels, mean over volumes."""
     traces, cells = [], []
+    parts = [part for part in parts if "+" in part.sources] or parts  # all estimates exist for them
     for colour, estimator in enumerate(sorted({p.estimator for p in parts}, key=_rank), start=1):
         tenths = [
             np.mean(
@@ -154,8 +160,8 @@ def calibration_chart(parts: Sequence[CalibrationRow]) -> Chart:
     return Chart(
         "calibration",
         "Calibration: the error where an estimate is small and where it is large",
-        "Lines: a volume's brain voxels in ten equal parts by rising estimate, mean error over "
-        "mean estimate; the table below holds the numbers.",
+        "Lines: the brain voxels of a volume in ten equal parts by rising estimate, mean error "
+        "over mean estimate; the table below holds the numbers.",
         figure,
         Table("Calibration, means over volumes", headings, cells, labels=2),
     )
@@ -165,8 +171,10 @@ def error_tables(rows: Sequence[ErrorRow]) -> list[Table]:
     """AUSE and Spearman's correlation of each estimator: by number of inputs, and by region."""
     brain = [row for row in rows if row.region == BRAIN]
     inputs = _error_table(brain, "inputs", lambda row: str(row.sources.count("+") + 1))
-    regions = _error_table(rows, "region", lambda row: row.region)
-    return [inputs] if len({row.region for row in rows}) < 2 else [inputs, regions]
+    if len({row.region for row in rows}) < 2:
+        return [inputs]
+    several = [row for row in rows if "+" in row.sources]  # for which every estimate exists
+    return [inputs, _error_table(several, "region", lambda row: row.region)]
 
 
 def _error_table(rows: Sequence[ErrorRow], heading: str, group: Callable[[ErrorRow], str]) -> Table:
@@ -179,7 +187,11 @@ def _error_table(rows: Sequence[ErrorRow], heading: str, group: Callable[[ErrorR
         subjects = str(len({row.name for row in own}))
         cells.append([key, TITLES.get(estimator, estimator), subjects, rho, ause, relative])
     headings = [heading, "estimate", "subjects", "Spearman [95 %]", "AUSE [95 %]"]
-    caption = "In the brain, by number of inputs" if heading == "inputs" else "By region"
+    caption = (
+        "In the brain, by number of inputs"
+        if heading == "inputs"
+        else "By region, from two and more sources"
+    )
     return Table(caption, [*headings, "relative AUSE [95 %]"], cells, labels=2)
 
 

@@ -129,7 +129,7 @@ def fusion(sources: Sources) -> Section:
         "orders in which sources may arrive; shares add up to one over the sources of a target."
     )
     found = dict.fromkeys(row.target for row in rows)
-    names = list(dict.fromkeys([*sources.sequences, *found]))
+    names = list(dict.fromkeys([*sources.sequences, *found, *(row.source for row in rows)]))
     targets = [name for name in names if name in found]
     blocks.append(
         explanations.groups_by_target(
@@ -227,9 +227,10 @@ def training(sources: Sources) -> Section:
 
 
 def _names(weights: Mapping[tuple[str, str], Any], known: Sequence[str]) -> list[str]:
-    """Sequences of a fusion table, in the known order first."""
-    found = {name for sources, target in weights for name in (*sources.split("+"), target)}
-    return [name for name in known if name in found] + sorted(found - set(known))
+    """Sequences of a fusion table: in the known order, then in that of their appearance."""
+    named = (name for sources, target in weights for name in (target, *sources.split("+")))
+    found = dict.fromkeys(named)
+    return [name for name in dict.fromkeys([*known, *found]) if name in found]
 
 
 def _identity(sources: Sources) -> list[str]:

@@ -5,7 +5,7 @@
 
   function describe(task) {
     const sources = task.sources.join(" + ");
-    return `${sources} → ${task.target} (${task.psnr.toFixed(1)} dB, ${RANKS[task.rank]} of target)`;
+    return `${sources} → ${task.target} (${task.psnr}, ${RANKS[task.rank]} of target)`;
   }
 
   function panelsOf(subject, task) {

@@ -1,0 +1,309 @@
+"""The report's page: its numbers against the files they come from, names, missing pieces."""
+
+import csv
+import json
+import runpy
+from pathlib import Path
+from statistics import mean
+
+import pytest
+from conftest import REPOSITORY, SEQUENCES
+from report_page import METHODS, Page, evaluation, made_up_scores, tiny_experiment, training_run
+
+from tsf_seq2seq.data.subjects import find_subjects
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.fusion_table import fusion_tasks, write_fusion_csv
+from tsf_seq2seq.report.cases import rank_cases
+from tsf_seq2seq.report.inputs import Inputs
+from tsf_seq2seq.report.page import script_json
+from tsf_seq2seq.report.quality import sequences_of, task_matrix
+from tsf_seq2seq.report.report import write_report
+from tsf_seq2seq.report.training_curves import POINTS, curve
+from tsf_seq2seq.scores import Score
+from tsf_seq2seq.trust.error_estimation import CalibrationRow, ErrorRow
+from tsf_seq2seq.trust.faithfulness import Faithfulness
+from tsf_seq2seq.trust.rows import write_rows
+
+SCRIPT = REPOSITORY / "src" / "report" / "make_report.py"
+SUBJECTS = [f"Tiny_{number:05d}" for number in range(7)]
+SUMMARY = "Mean over subjects [95 % confidence interval]"
+MATRIX = "Tasks: rows are source sets, columns targets"
+
+
+def report(tmp_path: Path, **inputs: Path) -> Page:
+    """The page of a report without network."""
+    command = ["make_report.py", "-o", "report"]
+    return Page(write_report(Inputs(**inputs), None, tmp_path / "report", command, "A report"))
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_summary_is_that_of_the_csv(tmp_path):
+    """Of the CSV beside the page, computed anew."""
+    page = report(tmp_path, evaluation=evaluation(tmp_path / "e", made_up_scores(SUBJECTS)))
+    rows = rows_of(tmp_path / "report" / "data" / "metrics.csv")
+    heading, *table = page.tables[SUMMARY]
+    assert heading[4:] == ["PSNR (dB)", "SSIM", "LPIPS (sum)"]
+    assert [row[:2] for row in table] == [[n, m] for n in "123" for m in METHODS]
+    for inputs, method, subjects, pairs, *cells in table:
+        own = [r for r in rows if r["method"] == method]
+        own = [r for r in own if r["sources"].count("+") + 1 == int(inputs)]
+        assert (subjects, pairs) == ("7", str(len(own)))
+        for cell, metric, digits in zip(cells, ("psnr", "ssim", "lpips"), (2, 3, 2), strict=True):
+            number, low, high = map(float, cell.translate(str.maketrans("[],", "   ")).split())
+            wanted = mean(float(r[metric]) for r in own)
+            assert number == pytest.approx(wanted, abs=0.51 * 10**-digits)
+            assert low < number < high
+
+
+def test_task_matrix_is_that_of_the_csv(tmp_path):
+    page = report(tmp_path, evaluation=evaluation(tmp_path / "e", made_up_scores(SUBJECTS)))
+    heading, *table = page.tables[MATRIX]
+    assert heading == ["sources", *(f"→ {name}" for name in SEQUENCES)]
+    rows = rows_of(tmp_path / "report" / "data" / "metrics.csv")
+    shown = 0
+    for sources, *cells in table:
+        for target, cell in zip(SEQUENCES, cells, strict=True):
+            key = [sources.replace(" ", ""), target, "tsf"]
+            own = [float(r["psnr"]) for r in rows if [*r.values()][1:4] == key]
+            assert bool(cell) == bool(own)
+            if own:
+                assert float(cell) == pytest.approx(mean(own), abs=0.0051)
+                shown += 1
+    assert shown == 28
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")  # the deviation of an infinite PSNR
+def test_task_matrix_by_hand():
+    scores = [
+        Score("a", "t1", "t2", "tsf", 20.0, 0.5, 3.0, 1.0),
+        Score("b", "t1", "t2", "tsf", 30.0, 0.7, 5.0, 1.0),
+        Score("a", "t2", "t1", "tsf", float("inf"), 1.0, 0.0, 0.0),
+    ]
+    content = task_matrix(scores, ["t1", "t2"])
+    assert content["rows"] == ["t1", "t2"]
+    psnr = content["cells"]["tsf"]["psnr"]
+    assert psnr == [[None, [25.0, 5.0, 2]], [None, None]]
+    assert content["cells"]["tsf"]["lpips"][1] == [[0.0, 0.0, 1], None]
+    assert [metric["sign"] for metric in content["metrics"]] == [1, 1, -1]
+
+
+@pytest.mark.parametrize("sequences", [("t1", "t2", "flair"), ("t1", "t1ce", "t2", "flair", "pd")])
+def test_other_numbers_of_sequences(tmp_path, sequences):
+    scores = made_up_scores(SUBJECTS[:3], sequences)
+    assert sequences_of(scores) == list(sequences)
+    page = report(tmp_path, evaluation=evaluation(tmp_path / "e", scores))
+    n = len(sequences)
+    cells = [cell for row in page.tables[MATRIX][1:] for cell in row[1:]]
+    assert sum(cell != "" for cell in cells) == n * (2 ** (n - 1) - 1)
+    assert len(page.tables[SUMMARY]) == 1 + (n - 1) * len(METHODS)
+
+
+def test_without_lpips(tmp_path):
+    scores = made_up_scores(SUBJECTS[:2], lpips=False)
+    page = report(tmp_path, evaluation=evaluation(tmp_path / "e", scores))
+    assert page.tables[SUMMARY][0][4:] == ["PSNR (dB)", "SSIM"]
+    assert "LPIPS was not computed" in page.text
+    assert "nan" not in page.text.lower()
+
+
+def test_names_are_escaped(tmp_path):
+    """In HTML, and in the JSON that stands in it: no name starts an element."""
+    evil = "</script><img src=x onerror=alert(1)>&\"'"
+    scores = made_up_scores(["a", "b"], ("t1", "t2", evil), ("tsf", evil))
+    page = report(tmp_path, evaluation=evaluation(tmp_path / "e", scores))
+    assert "x" not in page.values("img", "src")
+    assert all("onerror" not in own for _, own in page.attributes)
+    assert f"→ {evil}" in page.tables[MATRIX][0]
+    assert evil in page.tables[SUMMARY][2]
+    matrices = [s for s in page.scripts if isinstance(s, dict) and "methods" in s]
+    assert matrices[0]["methods"] == ["tsf", evil]
+    assert script_json(["</script>"]) == '["\\u003c/script\\u003e"]'
+
+
+def test_links_lead_to_files_of_the_folder(tmp_path):
+    page = report(
+        tmp_path,
+        evaluation=evaluation(tmp_path / "e", made_up_scores(SUBJECTS[:2])),
+        stage1=training_run(tmp_path / "stage1"),
+    )
+    links = [link for link in page.values("a", "href") if not link.startswith("#")]
+    links += page.values("script", "src") + page.values("img", "src")
+    assert {"data/metrics.csv", "data/summary.csv", "data/stage1_log.csv"} <= set(links)
+    for link in links:
+        assert (tmp_path / "report" / link).is_file(), link
+    identifiers = [own["id"] for _, own in page.attributes if own.get("id")]
+    assert len(identifiers) == len(set(identifiers))
+    anchors = [link[1:] for link in page.values("a", "href") if link.startswith("#")]
+    assert set(anchors) <= set(identifiers)
+
+
+def test_every_picture_has_words_and_every_chart_too(tmp_path):
+    page = report(tmp_path, evaluation=evaluation(tmp_path / "e", made_up_scores(SUBJECTS[:2])))
+    assert all(own.get("alt") for tag, own in page.attributes if tag == "img")
+    charts = [own for tag, own in page.attributes if own.get("class") == "plot"]
+    assert len(charts) == 3
+    assert all(own["role"] == "img" and own["aria-label"] for own in charts)
+
+
+def test_missing_steps_name_their_commands(tmp_path):
+    """Each in a line; no table stands for them."""
+    page = report(tmp_path, stage2=training_run(tmp_path / "stage2"))
+    for name in ("evaluate_brats_tsf", "fusion_weights", "faithfulness", "error_estimation"):
+        assert f"{name}" in page.text
+    assert "evaluate_tumour.py" in page.text
+    assert not page.tables
+    losses = [s for s in page.scripts if isinstance(s, dict) and "data" in s]
+    assert losses[0]["data"][0]["y"] == [1, 1 / 2, pytest.approx(1 / 3)]
+    assert losses[1]["data"][0]["y"] == [24.5]
+
+
+def test_nothing_to_report(tmp_path):
+    with pytest.raises(UserError, match="nothing to report"):
+        write_report(Inputs(), None, tmp_path / "report", ["x"], "title")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="hold no results"):
+        write_report(Inputs(trust=tmp_path / "empty"), None, tmp_path / "report", ["x"], "title")
+    with pytest.raises(UserError, match=r"empty holds no metrics\.csv"):
+        write_report(Inputs(evaluation=tmp_path / "empty"), None, tmp_path / "r", ["x"], "title")
+
+
+def test_one_method_alone_needs_no_tests(tmp_path):
+    scores = made_up_scores(SUBJECTS[:2], methods=("tsf",))
+    page = report(tmp_path, evaluation=evaluation(tmp_path / "e", scores))
+    assert "only tsf was scored" in page.text
+    assert "Paired differences over subjects" not in page.tables
+
+
+def test_damaged_tables_are_named(tmp_path):
+    (tmp_path / "trust").mkdir()
+    (tmp_path / "trust" / "faithfulness.csv").write_text("target,source\nt1,t2\n")
+    with pytest.raises(UserError, match=r"faithfulness\.csv is not a table of Faithfulness rows"):
+        report(tmp_path, trust=tmp_path / "trust")
+
+
+def test_fusion_weights_beside_shapley_values(tmp_path):
+    table = {task: _equal(task.sources) for task in fusion_tasks(3)}
+    names = ("t1", "t2", "flair")
+    write_fusion_csv(tmp_path / "w" / "fusion_weights.csv", table, names)
+    ends = [0.5, 0.3, 0.7]
+    rows = [
+        Faithfulness("t1", source, "psnr", 6, omega, share, *ends, *ends, *ends)
+        for source, omega, share in (("t2", 0.25, 0.6), ("flair", 0.75, 0.4))
+    ]
+    write_rows(tmp_path / "trust" / "below" / "faithfulness.csv", Faithfulness, rows)
+    page = report(tmp_path, fusion_weights=tmp_path / "w", trust=tmp_path / "trust")
+    weights = page.tables["Fusion weights ω, target t1"]
+    assert weights[0] == ["sources", *names]
+    assert ["t2+flair", "–", "0.500", "0.500"] in weights
+    brings = page.tables["What each source brings to t1"]
+    assert brings[1][:5] == ["t2", "PSNR (dB)", "0.250", "0.600", "+0.50 [+0.30, +0.70]"]
+    shapley = [s for s in page.scripts if isinstance(s, dict) and len(s["data"]) == 2]
+    assert [trace["y"] for trace in shapley[-1]["data"]] == [[0.25, 0.75], [0.6, 0.4]]
+
+
+def _equal(sources: tuple[int, ...]) -> list[float]:
+    return [1 / len(sources) if i in sources else 0 for i in range(3)]
+
+
+def error_rows() -> list[ErrorRow]:
+    """Two subjects, one task of two sources: Spearman 0.2 and 0.4, relative AUSE 0.6 and 0.8."""
+    return [
+        ErrorRow(name, "t1+t2", "flair", "tsem", "brain", 9, 25, 0.1, 0.2, rho, 0.3, 0.5, ause)
+        for name, rho, ause in (("a", 0.2, 0.6), ("b", 0.4, 0.8))
+    ]
+
+
+def test_error_estimation(tmp_path):
+    trust = tmp_path / "trust"
+    write_rows(trust / "error_estimation.csv", ErrorRow, error_rows())
+    parts = [
+        CalibrationRow(name, "t1+t2", "flair", "tsem", part, 9, 0.1 * part, 0.2 * part + more)
+        for name, more in (("a", 0), ("b", 0.1))
+        for part in (1, 2)
+    ]
+    write_rows(trust / "calibration.csv", CalibrationRow, parts)
+    curves = {"oracle": [1, 0.5], "tsem": [1, 0.9]}
+    tasks = [{"sources": "t1+t2", "target": "flair", "curves": curves}]
+    (trust / "sparsification.json").write_text(json.dumps({"removed": [0, 0.5], "tasks": tasks}))
+    page = report(tmp_path, trust=trust)
+    row = page.tables["In the brain, by number of inputs"][1]
+    assert row[:3] == ["2", "TSEM", "2"]
+    assert [cell.split()[0] for cell in row[3:]] == ["+0.300", "0.300", "0.700"]
+    calibration = page.tables["Calibration, means over volumes"][1:]
+    assert [row[2:] for row in calibration] == [["0.1000", "0.2500"], ["0.2000", "0.4500"]]
+    lines = next(s for s in page.scripts if isinstance(s, dict) and len(s["data"]) == 3)
+    assert [trace["y"] for trace in lines["data"]] == [[1, 0.5], [1, 0.9], [1, 1]]
+
+
+def test_tumour_table(tmp_path):
+    trust = tmp_path / "trust"
+    trust.mkdir()
+    lines = ["name,sources,region,psnr,ssim,mae"]
+    lines += ["a,t1,whole_tumour,20,0.5,0.1", "a,t2,whole_tumour,24,0.7,0.3"]
+    lines += ["b,t1,whole_tumour,26,nan,0.2"]
+    (trust / "tumour.csv").write_text("\n".join(lines) + "\n")
+    row = report(tmp_path, trust=trust).tables["By region"][1]
+    assert row[:3] == ["1", "whole tumour", "2"]
+    assert [cell.split()[0] for cell in row[3:]] == ["24.00", "0.600", "0.2000"]
+
+
+def test_long_curves_become_means_of_blocks():
+    log = [{"step": str(n), "loss": str(float(n % 2))} for n in range(1, 2 * POINTS + 1)]
+    steps, values = curve([*log, {"step": "9", "loss": ""}], "loss")
+    assert len(steps) == POINTS
+    assert values == [0.5] * POINTS
+    assert steps[:2] == [1.5, 3.5]
+
+
+def test_cases_are_best_median_and_worst(tiny_config):
+    experiment = tiny_experiment(tiny_config)
+    subjects = find_subjects(experiment.config.data, experiment.config.data.test)
+    scores = made_up_scores([subject.name for subject in subjects])
+    ranked = rank_cases(scores, subjects, SEQUENCES)
+    assert [item.rank for item in ranked] == ["best", "median", "worst"] * 4
+    for target, name in enumerate(SEQUENCES):
+        own = [s for s in scores if s.target == name and s.method == "tsf"]
+        best, _, worst = (
+            next(
+                s
+                for s in own
+                if (s.name, s.sources) == (c.subject.name, c.task.label(SEQUENCES)[0])
+            )
+            for _, c in ranked[3 * target : 3 * target + 3]
+        )
+        assert best.psnr == max(s.psnr for s in own)
+        assert worst.psnr == min(s.psnr for s in own)
+
+
+def test_subjects_that_are_gone_leave_out_the_cases(tmp_path, tiny_config):
+    experiment = tiny_experiment(tiny_config)
+    scores = made_up_scores(["Tiny_00003"])
+    (tiny_config.parent / "tiny").rename(tmp_path / "elsewhere")
+    inputs = Inputs(evaluation=evaluation(tmp_path / "e", scores))
+    page = Page(write_report(inputs, experiment, tmp_path / "report", ["x"], "title"))
+    assert "Left out: data.root" in page.text
+    assert "is not a folder" in page.text
+    assert "other weights than" in page.text  # the evaluation's hash is all zeros
+
+
+def test_script(script, tmp_path):
+    evaluation(tmp_path / "e", made_up_scores(SUBJECTS[:2]))
+    arguments = ("--evaluation", tmp_path / "e", "-o", tmp_path / "report")
+    outcome = run(script, *arguments)
+    assert outcome.code == 0, outcome.err
+    assert f"report: {tmp_path / 'report' / 'index.html'}" in outcome.out
+    assert "python make_report --evaluation" in (tmp_path / "report" / "index.html").read_text()
+    assert "is not a folder" in run(script, *arguments, "--tsem", tmp_path / "no").error
+    assert "does not exist" in run(script, *arguments, "--viewer", tmp_path / "no.js").error
+    assert "nothing to report" in run(script, "-o", tmp_path / "report").error
+
+
+def run(script, *arguments: object):
+    def make_report(_: str) -> None:
+        runpy.run_path(str(SCRIPT))["main"]()
+
+    return script(make_report, *arguments)

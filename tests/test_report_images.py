@@ -1,0 +1,186 @@
+"""The report's pictures, strips and small volumes against the arrays they show."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import SEQUENCES
+from PIL import Image
+from report_page import Page, evaluation, made_up_scores, tiny_experiment
+
+from tsf_seq2seq.data.nifti import Geometry, read_volume
+from tsf_seq2seq.data.subjects import find_subjects
+from tsf_seq2seq.report.cases import manifest, rank_cases, strip_slices, write_cases
+from tsf_seq2seq.report.images import (
+    INTENSITY,
+    Box,
+    Scale,
+    bounding_box,
+    colours,
+    cropped_affine,
+    write_colours,
+    write_grey,
+    write_quantised,
+)
+from tsf_seq2seq.report.inputs import Inputs
+from tsf_seq2seq.report.report import write_report
+from tsf_seq2seq.tasks import Task
+from tsf_seq2seq.tsem import explain
+
+
+def test_quantised_volume_gives_its_values_back(tmp_path):
+    volume = np.random.default_rng(0).uniform(-1, 1, (3, 4, 5))
+    affine = np.array([[-2.0, 0, 0, 90], [0, -1, 0, 80], [0, 0, 3, -70], [0, 0, 0, 1]])
+    write_quantised(tmp_path / "v.nii.gz", volume, affine, INTENSITY)
+    image = nib.load(tmp_path / "v.nii.gz")
+    assert image.get_data_dtype() == np.uint8
+    np.testing.assert_allclose(image.affine, affine)
+    np.testing.assert_allclose(image.get_fdata().transpose(2, 1, 0), volume, atol=1.001 / 255)
+
+
+def test_scale_by_hand():
+    values = Scale(0.0, 0.5).quantise(np.array([-1, 0, 0.25, 0.5, 3]))
+    assert values.tolist() == [0, 0, 128, 255, 255]
+
+
+def test_bounding_box_by_hand():
+    mask = np.zeros((9, 8, 7), bool)
+    mask[4:6, 3, 1] = True
+    box = bounding_box(mask, 2)
+    assert box == Box((2, 1, 0), (6, 5, 4))
+    assert box.of(mask).sum() == 2
+    assert bounding_box(np.zeros((2, 3, 4), bool), 2) == Box((0, 0, 0), (2, 3, 4))
+
+
+def test_affine_of_a_crop():
+    """Of a file in RAS order: LPS's first voxel is its last in x and y."""
+    geometry = Geometry((10, 20, 30), np.diag([1.0, 2.0, 3.0, 1.0]))
+    affine = cropped_affine(geometry, (5, 4, 2))
+    first = affine @ [0, 0, 0, 1]
+    np.testing.assert_allclose(first[:3], [9 - 2, 2 * (19 - 4), 3 * 5])
+    np.testing.assert_allclose(np.diag(affine), [-1, -2, 3, 1])
+
+
+def test_strip_holds_the_slice_shown():
+    assert strip_slices(5, 2) == [0, 1, 2, 3, 4]
+    assert len(strip_slices(126, 61)) in (24, 25)
+    assert {0, 61, 125} <= set(strip_slices(126, 61))
+
+
+def test_grey_strip(tmp_path):
+    slices = np.stack([np.full((3, 2), value) for value in (-1.0, 0.25, 1.0, -0.375)])
+    write_grey(tmp_path / "strip.png", slices)
+    pixels = np.asarray(Image.open(tmp_path / "strip.png"))
+    assert pixels.shape == (3, 8)
+    assert pixels[0].tolist() == [0, 0, 255, 255, 255, 255, 128, 128]
+
+
+def test_colour_strip(tmp_path):
+    """Square-root scale; an overlay's zero lets all through, its largest value nothing."""
+    slices = np.array([[[0.0, 0.125, 0.5]]])
+    for overlay in (False, True):
+        write_colours(tmp_path / "map.png", slices, Scale(0, 0.5), overlay)
+        pixels = np.asarray(Image.open(tmp_path / "map.png").convert("RGBA"))[0]
+        np.testing.assert_array_equal(pixels[:, :3], colours()[[0, 128, 255]])
+        assert pixels[:, 3].tolist() == ([0, 255, 255] if overlay else [255, 255, 255])
+
+
+@pytest.fixture
+def written(tmp_path: Path, tiny_config: Path):
+    """Files of the tiny experiment's cases."""
+    experiment = tiny_experiment(tiny_config)
+    config = experiment.config
+    subjects = find_subjects(config.data, config.data.test)
+    ranked = rank_cases(made_up_scores([s.name for s in subjects]), subjects, SEQUENCES)
+    files, scale = write_cases(experiment.network, config, ranked, 4, tmp_path / "report")
+    return experiment, subjects, files, scale, tmp_path / "report"
+
+
+def test_case_volumes_are_the_networks(written):
+    """Where their affine places them on the subject's grid: the sequence, synthesis and maps."""
+    experiment, subjects, files, _, folder = written
+    by_name = {subject.name: subject for subject in subjects}
+    compared = 0
+    for subject in files:
+        for case in subject.cases:
+            sources = tuple(SEQUENCES.index(name) for name in case.sources)
+            task = Task(sources, SEQUENCES.index(case.target))
+            explained = explain(
+                experiment.network, experiment.config, by_name[subject.name], [task], 4
+            )
+            synthesis, tsem = explained.maps[task]
+            target = explained.loaded.centres[task.target]
+            geometry = explained.loaded.volumes.geometry
+            arrays = {"synthesis": synthesis, "tsem": tsem, "error": np.abs(synthesis - target)}
+            paths = {name: f"{case.folder}/{name}" for name in arrays}
+            arrays["target"], paths["target"] = target, subject.sequences[case.target]
+            for name, array in arrays.items():
+                whole = geometry.to_file(explained.loaded.on_whole_grid(array, outside=0))
+                voxels, cropped = read_volume(folder / f"{paths[name]}.nii.gz")
+                to_whole = np.linalg.inv(geometry.affine) @ cropped.affine
+                start = np.rint(to_whole[:3, 3]).astype(int)
+                part = tuple(slice(a, a + n) for a, n in zip(start, voxels.shape, strict=True))
+                clipped = (
+                    whole[part] if name in ("synthesis", "target") else whole[part].clip(0, 0.5)
+                )
+                np.testing.assert_allclose(voxels, clipped, atol=0.0041)
+                compared += 1
+    assert compared == 4 * 12
+
+
+def test_manifest_names_files_that_exist(written):
+    _, _, files, scale, folder = written
+    content = manifest(files, scale)
+    assert content["overlays"] == {"tsem": scale.high, "error": 0.5}
+    assert sum(len(subject["tasks"]) for subject in content["subjects"]) == 12
+    for subject in content["subjects"]:
+        assert subject["lesion"] is None  # the tiny subjects have no label map
+        paths = [*subject["sequences"].values()]
+        for task in subject["tasks"]:
+            assert {*task["sources"], task["target"]} <= set(subject["sequences"])
+            paths += [f"{task['folder']}/{name}" for name in ("synthesis", "tsem", "error")]
+        for path in paths:
+            assert nib.load(folder / f"{path}.nii.gz").shape[::-1] == (
+                subject["depth"],
+                subject["height"],
+                subject["width"],
+            )
+            strip = Image.open(folder / f"{path}.png")
+            assert strip.size == (subject["width"] * len(subject["slices"]), subject["height"])
+
+
+def test_pictures_on_the_page(tmp_path, tiny_config):
+    """Target, synthesis, error, TSEM of 12 cases; alternative texts name subject and slice."""
+    experiment = tiny_experiment(tiny_config)
+    scores = made_up_scores(["Tiny_00003", "Tiny_00002"])
+    inputs = Inputs(evaluation=evaluation(tmp_path / "e", scores))
+    page = Page(write_report(inputs, experiment, tmp_path / "report", ["x"], "title"))
+    pictures = [
+        own for tag, own in page.attributes if tag == "img" and "picture" in str(own["src"])
+    ]
+    assert len(pictures) == 4 * 12
+    for picture in pictures:
+        assert (tmp_path / "report" / str(picture["src"])).is_file()
+        assert "subject Tiny_0000" in str(picture["alt"])
+        assert "axial slice" in str(picture["alt"])
+    assert "12,5" not in page.text
+    assert page.text.count("Best:") == page.text.count("Worst:") == 4
+
+
+def test_lesions_are_shown(tmp_path, tiny_config):
+    """Their slice is the one in the pictures."""
+    experiment = tiny_experiment(tiny_config)
+    root = experiment.config.data.root
+    labels = np.zeros((24, 20, 12), np.uint8)
+    labels[10:14, 8:12, 7] = 1
+    for name in ("Tiny_00002", "Tiny_00003"):
+        image = nib.Nifti1Image(labels, np.diag([-1.0, -1.0, 1.0, 1.0]))
+        nib.save(image, root / name / f"{name}_seg.nii.gz")
+    subjects = find_subjects(experiment.config.data, experiment.config.data.test)
+    ranked = rank_cases(made_up_scores([s.name for s in subjects]), subjects, SEQUENCES)
+    files, _ = write_cases(experiment.network, experiment.config, ranked, 4, tmp_path / "report")
+    for subject in files:
+        lesion = nib.load(tmp_path / "report" / f"{subject.lesion}.nii.gz").get_fdata()
+        assert lesion.sum() == 16
+        assert lesion[..., subject.slices[subject.shown]].sum() == 16
