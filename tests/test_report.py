@@ -273,7 +273,7 @@ def test_cases_are_best_median_and_worst(tiny_config):
                 for s in own
                 if (s.name, s.sources) == (c.subject.name, c.task.label(SEQUENCES)[0])
             )
-            for _, c in ranked[3 * target : 3 * target + 3]
+            for _, _, c in ranked[3 * target : 3 * target + 3]
         )
         assert best.psnr == max(s.psnr for s in own)
         assert worst.psnr == min(s.psnr for s in own)

@@ -11,7 +11,8 @@ from report_page import Page, evaluation, made_up_scores, tiny_experiment
 
 from tsf_seq2seq.data.nifti import Geometry, read_volume
 from tsf_seq2seq.data.subjects import find_subjects
-from tsf_seq2seq.report.cases import manifest, rank_cases, strip_slices, write_cases
+from tsf_seq2seq.report.case_files import strip_slices
+from tsf_seq2seq.report.cases import manifest, rank_cases, write_cases
 from tsf_seq2seq.report.images import (
     INTENSITY,
     Box,
@@ -19,6 +20,7 @@ from tsf_seq2seq.report.images import (
     bounding_box,
     colours,
     cropped_affine,
+    overlay_colours,
     write_colours,
     write_grey,
     write_quantised,
@@ -84,6 +86,15 @@ def test_colour_strip(tmp_path):
         pixels = np.asarray(Image.open(tmp_path / "map.png").convert("RGBA"))[0]
         np.testing.assert_array_equal(pixels[:, :3], colours()[[0, 128, 255]])
         assert pixels[:, 3].tolist() == ([0, 255, 255] if overlay else [255, 255, 255])
+
+
+def test_overlay_colours_are_those_of_the_strips():
+    """At a quarter of the range the square root is a half."""
+    nodes = overlay_colours()
+    assert nodes["I"] == sorted(set(nodes["I"]))
+    assert (nodes["I"][0], nodes["I"][8], nodes["I"][-1]) == (0, 64, 255)
+    assert [nodes[part][8] for part in "RGB"] == colours()[128].tolist()
+    assert (nodes["A"][0], nodes["A"][8], nodes["A"][-1]) == (0, 255, 255)
 
 
 @pytest.fixture
@@ -164,7 +175,9 @@ def test_pictures_on_the_page(tmp_path, tiny_config):
         assert (tmp_path / "report" / str(picture["src"])).is_file()
         assert "subject Tiny_0000" in str(picture["alt"])
         assert "axial slice" in str(picture["alt"])
-    assert "12,5" not in page.text
+    best = max((s for s in scores if (s.target, s.method) == ("t1", "tsf")), key=lambda s: s.psnr)
+    sources = best.sources.replace("+", " + ")
+    assert f"{best.name}, {sources} → t1, {best.psnr:.2f} dB" in page.text  # as in metrics.csv
     assert page.text.count("Best:") == page.text.count("Worst:") == 4
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from tsf_seq2seq.report.blocks import Cases, Picture, Section, ShownCase, Viewer
-from tsf_seq2seq.report.cases import ERROR, CaseFiles, SubjectFiles, cases_of, manifest
+from tsf_seq2seq.report.case_files import ERROR, CaseFiles, SubjectFiles
+from tsf_seq2seq.report.cases import cases_of, manifest
 from tsf_seq2seq.report.images import Scale
 
 TITLE = "Best, median and worst cases"

@@ -9,7 +9,7 @@ import numpy as np
 from tsf_seq2seq.contribution import SIGNS
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.report import charts
-from tsf_seq2seq.report.blocks import Chart, Group, Table
+from tsf_seq2seq.report.blocks import Chart, Table
 from tsf_seq2seq.report.quality import HEADING, STYLE
 from tsf_seq2seq.trust.error_estimation import BRAIN, CalibrationRow, ErrorRow
 from tsf_seq2seq.trust.error_summary import over_subjects
@@ -203,8 +203,3 @@ def finding_table(findings: Sequence[Finding]) -> Table:
         rows.append([f.name, f.sources, f.target, *numbers, number(f.spearman, "+.3f")])
     headings = ["subject", "sources", "target", "PSNR (dB)", "mean TSEM", "mean error", "Spearman"]
     return Table("TSEM and error within the brain", headings, rows, labels=3)
-
-
-def groups_by_target(build: Callable[[str], Chart], targets: Sequence[str]) -> Group:
-    """A chart for each target, side by side."""
-    return Group([build(target) for target in targets])

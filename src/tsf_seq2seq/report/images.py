@@ -16,7 +16,7 @@ from tsf_seq2seq.files import write_atomically
 
 LEVELS = 255
 COLOURS = "inferno"  # of maps; ordered in brightness, for colour-blind readers too
-OPAQUE_FROM = 48  # quantised values of an overlay below it let the synthesis shine through
+OPAQUE_FROM = 128  # quantised values of an overlay below it let the synthesis shine through
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def write_colours(path: Path, slices: np.ndarray, scale: Scale, overlay: bool = 
     image.putpalette(colours().tobytes())
     more = {}
     if overlay:
-        more["transparency"] = bytes(min(255, i * 255 // OPAQUE_FROM) for i in range(256))
+        more["transparency"] = opacities().tobytes()
     _save(path, image, **more)
 
 
@@ -98,6 +98,22 @@ def colours() -> np.ndarray:
     """The colour map of maps: (256, 3) uint8."""
     shares = matplotlib.colormaps[COLOURS](np.arange(256))[:, :3]
     return np.rint(shares * 255).astype(np.uint8)
+
+
+def opacities() -> np.ndarray:
+    """How opaque each colour of an overlay is: (256,) uint8."""
+    return np.minimum(np.arange(256) * 255 // OPAQUE_FROM, 255).astype(np.uint8)
+
+
+def overlay_colours(nodes: int = 17) -> dict[str, list[int]]:
+    """The overlay's colours as NiiVue takes them: R, G, B, A at intensities I, 0 to 255.
+
+    On the square-root scale of the strips.
+    """
+    places = np.rint(np.linspace(0, LEVELS, nodes)).astype(int)
+    parts = dict(zip("RGB", colours()[places].T.tolist(), strict=True))
+    intensities = np.rint(LEVELS * (places / LEVELS) ** 2).astype(int)
+    return parts | {"A": opacities()[places].tolist(), "I": intensities.tolist()}
 
 
 def _side_by_side(slices: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_atomically
+from tsf_seq2seq.scores import Score
 
 Row = TypeVar("Row")
 DATA = "data"  # folder of the report
@@ -50,6 +51,16 @@ class DataFolder:
     def path(self, name: str) -> Path:
         """Where the file `name`, that the report itself computes, is to be written."""
         return self.folder / name
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the sections read, and where they put copies."""
+
+    inputs: Inputs
+    data: DataFolder
+    scores: Sequence[Score]
+    sequences: Sequence[str]
 
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:

@@ -12,7 +12,7 @@ from tsf_seq2seq.report import sections
 from tsf_seq2seq.report.blocks import Section
 from tsf_seq2seq.report.case_sections import case_sections, missing_cases
 from tsf_seq2seq.report.cases import rank_cases, write_cases
-from tsf_seq2seq.report.inputs import DataFolder, Inputs
+from tsf_seq2seq.report.inputs import DataFolder, Inputs, Sources
 from tsf_seq2seq.report.page import write_page
 from tsf_seq2seq.report.provenance import facts, other_weights, read_identity
 from tsf_seq2seq.report.quality import sequences_of
@@ -52,7 +52,7 @@ def write_report(
     identity_path = inputs.file("evaluation", "evaluation.json")
     identity = None if identity_path is None else read_identity(identity_path)
     weights = experiment.weights if experiment else None
-    sources = sections.Sources(inputs, data, scores, names)
+    sources = Sources(inputs, data, scores, names)
     found = sections.all_sections(sources, facts(command, weights, identity, scores))
     if all(not section.blocks for section in found[:-1]):
         raise UserError("there is nothing to report: the folders named hold no results")

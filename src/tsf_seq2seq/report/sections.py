@@ -1,13 +1,10 @@
 """The report's sections, each from the files of one step; what is missing becomes a note."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from tsf_seq2seq.contribution import METHOD, contribution_of
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.fusion_table import read_fusion_csv
-from tsf_seq2seq.report import explanations, quality
+from tsf_seq2seq.report import quality
 from tsf_seq2seq.report.blocks import (
     Block,
     Facts,
@@ -15,29 +12,16 @@ from tsf_seq2seq.report.blocks import (
     Section,
     Table,
 )
-from tsf_seq2seq.report.inputs import DataFolder, Inputs, read_rows
+from tsf_seq2seq.report.explanation_sections import contributions, error_estimation
+from tsf_seq2seq.report.inputs import DataFolder, Inputs, Sources, read_rows
 from tsf_seq2seq.report.training_curves import training_charts
 from tsf_seq2seq.report.tumour_table import RegionRow, tumour_blocks
 from tsf_seq2seq.scores import Score, read_scores
 from tsf_seq2seq.training_log import read_log
-from tsf_seq2seq.trust.error_estimation import CalibrationRow, ErrorRow
-from tsf_seq2seq.trust.faithfulness import Agreement, Faithfulness
 from tsf_seq2seq.trust.rows import write_rows
 from tsf_seq2seq.trust.statistics import Comparison, compare, power_note
-from tsf_seq2seq.tsem import Finding
 
 EVALUATE = "src/evaluate/seq2seq/evaluate_brats_tsf_seq2seq_2d.py"
-EXPLAIN = "src/explain/seq2seq"
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What the sections read, and where they put copies."""
-
-    inputs: Inputs
-    data: DataFolder
-    scores: Sequence[Score]
-    sequences: Sequence[str]
 
 
 def all_sections(sources: Sources, facts: Sequence[tuple[str, str]]) -> list[Section]:
@@ -46,7 +30,7 @@ def all_sections(sources: Sources, facts: Sequence[tuple[str, str]]) -> list[Sec
         summary,
         methods,
         matrix,
-        fusion,
+        contributions,
         error_estimation,
         tumours,
         contribution,
@@ -100,85 +84,6 @@ def matrix(sources: Sources) -> Section:
     return Section("tasks", title, text, [Matrix(content)], files=["data/metrics.csv"])
 
 
-def fusion(sources: Sources) -> Section:
-    """Fusion weights, and beside them Shapley values."""
-    inputs, title = sources.inputs, "What each source contributes"
-    blocks: list[Block] = []
-    text, files, note = [], [], ""
-    path = inputs.file("fusion_weights", "fusion_weights.csv")
-    if path is None:
-        note = f"Fusion weights are left out: {EXPLAIN}/fusion_weights.py makes them. "
-    else:
-        weights = read_fusion_csv(path)
-        names = _names(weights, sources.sequences)
-        text.append("ω: the weights of the fusion's average; they sum to one over a source set.")
-        targets = [name for name in names if any(target == name for _, target in weights)]
-        blocks.append(
-            explanations.groups_by_target(
-                lambda target: explanations.fusion_chart(weights, names, target), targets
-            )
-        )
-        files.append(sources.data.copy(path))
-    path = inputs.file("trust", "faithfulness.csv")
-    if path is None:
-        note += f"Shapley values are left out: {EXPLAIN}/faithfulness.py makes them."
-        return Section("contributions", title, text, blocks, note, files)
-    rows = read_rows(path, Faithfulness)
-    text.append(
-        "Shapley values: what a source brings to the quality of the synthesis, averaged over all "
-        "orders in which sources may arrive; shares add up to one over the sources of a target."
-    )
-    found = dict.fromkeys(row.target for row in rows)
-    names = list(dict.fromkeys([*sources.sequences, *found, *(row.source for row in rows)]))
-    targets = [name for name in names if name in found]
-    blocks.append(
-        explanations.groups_by_target(
-            lambda target: explanations.shapley_chart(rows, names, target), targets
-        )
-    )
-    files.append(sources.data.copy(path))
-    path = inputs.file("trust", "agreement.csv")
-    if path is not None:
-        blocks.append(explanations.agreement_table(read_rows(path, Agreement)))
-        files.append(sources.data.copy(path))
-    return Section("contributions", title, text, blocks, note, files)
-
-
-def error_estimation(sources: Sources) -> Section:
-    """TSEM as an estimate of the error."""
-    inputs, title = sources.inputs, "Does TSEM show where the error is?"
-    blocks: list[Block] = []
-    files = []
-    path = inputs.file("trust", "error_estimation.csv")
-    if path is None:
-        path = inputs.file("tsem", "tsem.csv")
-        note = f"Curves and rival estimates are left out: {EXPLAIN}/error_estimation.py makes them."
-        if path is None:
-            return Section("tsem", title, note=note)
-        blocks.append(explanations.finding_table(read_rows(path, Finding)))
-        return Section("tsem", title, (), blocks, note, [sources.data.copy(path)])
-    text = [
-        "TSEM, the map of what the attention residual changes, beside estimates that need no "
-        "network: how well each orders a brain's voxels by their error. Spearman: 1 is a perfect "
-        "order, 0 chance. AUSE: area between an estimate's sparsification curve and the error's "
-        "own; relative AUSE, its share of a random order's: 0 is perfect, 1 chance.",
-    ]
-    files.append(sources.data.copy(path))
-    tables = explanations.error_tables(read_rows(path, ErrorRow))
-    curves = inputs.file("trust", "sparsification.json")
-    parts = inputs.file("trust", "calibration.csv")
-    charts = []
-    if curves is not None:
-        charts.append(explanations.sparsification_chart(curves))
-        files.append(sources.data.copy(curves))
-    if parts is not None:
-        charts.append(explanations.calibration_chart(read_rows(parts, CalibrationRow)))
-        files.append(sources.data.copy(parts))
-    if charts:
-        blocks.append(explanations.Group(charts))
-    return Section("tsem", title, text, [*blocks, *tables], files=files)
-
-
 def tumours(sources: Sources) -> Section:
     title = "Tumour and healthy tissue"
     path = sources.inputs.file("trust", "tumour.csv") or sources.inputs.file(
@@ -224,13 +129,6 @@ def training(sources: Sources) -> Section:
         note = "Left out: --stage1 and --stage2 name the runs' folders, which hold log.csv."
         return Section("training", title, note=note)
     return Section("training", title, (), [training_charts(logs)], files=files)
-
-
-def _names(weights: Mapping[tuple[str, str], Any], known: Sequence[str]) -> list[str]:
-    """Sequences of a fusion table: in the known order, then in that of their appearance."""
-    named = (name for sources, target in weights for name in (target, *sources.split("+")))
-    found = dict.fromkeys(named)
-    return [name for name in dict.fromkeys([*known, *found]) if name in found]
 
 
 def _identity(sources: Sources) -> list[str]:

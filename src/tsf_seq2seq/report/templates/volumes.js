@@ -61,6 +61,7 @@ class VolumePanels {
       viewModeHotKey: "",
       clipPlaneHotKey: "",
     });
+    viewer.addColormap("map", this.manifest.colours);
     await viewer.attachToCanvas(canvas);
     viewer.setSliceType(viewer.sliceTypeAxial);
     const own = { figure, frame, canvas, caption, viewer, overlays: [] };
@@ -77,7 +78,7 @@ class VolumePanels {
     own.overlays = Object.entries(panel.overlays || {});
     const maps = own.overlays.map(([name, path]) => ({
       url: `${path}.nii.gz`,
-      colormap: name === "lesion" ? "red" : "inferno",
+      colormap: name === "lesion" ? "red" : "map",
       cal_min: name === "lesion" ? 0.5 : 0,
       cal_max: this.manifest.overlays[name] ?? 1,
       opacity: 0,

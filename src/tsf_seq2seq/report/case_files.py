@@ -1,0 +1,151 @@
+"""A case's files: pictures, slice strips and small volumes of one subject and its tasks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tsf_seq2seq.config import Config
+from tsf_seq2seq.data.slices import BACKGROUND
+from tsf_seq2seq.differentiation import lesion_mask, slice_to_show
+from tsf_seq2seq.report.images import (
+    INTENSITY,
+    Box,
+    Scale,
+    bounding_box,
+    cropped_affine,
+    write_colours,
+    write_grey,
+    write_quantised,
+)
+from tsf_seq2seq.tsem import Case, Explained
+
+FOLDER = "cases"
+STRIP_SLICES = 24
+MARGIN = 2  # voxels around the brain
+ERROR = Scale(0.0, 0.5)
+
+
+class RankedCase(NamedTuple):
+    """A case, its place among its target's ("best", "median" or "worst"), and its PSNR there."""
+
+    rank: str
+    psnr: float
+    case: Case
+
+
+@dataclass
+class CaseFiles:
+    """A case, the folder of its files relative to the page, and TSEM on the strip's slices."""
+
+    rank: str
+    sources: list[str]
+    target: str
+    psnr: float
+    folder: str
+    tsem: np.ndarray  # (N, Y, X)
+
+
+@dataclass
+class SubjectFiles:
+    """A subject's volumes and strips, cropped to its brain, and its cases."""
+
+    name: str
+    sequences: dict[str, str]  # sequence → its files' path without suffix
+    box: Box
+    affine: np.ndarray  # of the box
+    slices: list[int]  # of the box, in strips
+    shown: int  # the strip's slice that pictures show
+    aspect: float  # width / height of a slice in mm
+    lesion: str | None  # path of the lesion mask's files without suffix
+    cases: list[CaseFiles]
+
+
+def strip_slices(depth: int, shown: int) -> list[int]:
+    """At most 24 evenly spaced slices of `depth`, and the slice `shown`."""
+    spaced = np.linspace(0, depth - 1, min(depth, STRIP_SLICES)).round().astype(int)
+    return sorted({*spaced.tolist(), shown})
+
+
+def write_subject(
+    config: Config, explained: Explained, ranked: Sequence[RankedCase], number: int, output: Path
+) -> SubjectFiles:
+    """The subject's sequences that its tasks need, and its cases."""
+    loaded, names = explained.loaded, list(config.data.sequences)
+    needed = sorted({index for task in explained.maps for index in (*task.sources, task.target)})
+    box = bounding_box(np.any(loaded.centres[needed] > BACKGROUND, axis=0), MARGIN)
+    lesion = lesion_mask(config, loaded)
+    inside = None if lesion is None or not box.of(lesion).any() else box.of(lesion)
+    shown = slice_to_show(inside, box.shape[0])
+    slices = strip_slices(box.shape[0], shown)
+    affine = cropped_affine(loaded.volumes.geometry, _grid_start(explained, box))
+    folder = f"{FOLDER}/{number + 1:02d}"
+    paths = {names[index]: f"{folder}/sequence_{index + 1}" for index in needed}
+    for index in needed:
+        _write(output / paths[names[index]], box.of(loaded.centres[index]), affine, slices)
+    if inside is not None:
+        _write_lesion(output / folder, inside, affine, slices)
+    name, width = loaded.volumes.subject.name, _width(affine, box)
+    mask = None if inside is None else f"{folder}/lesion"
+    files = SubjectFiles(name, paths, box, affine, slices, slices.index(shown), width, mask, [])
+    for count, item in enumerate(ranked, start=1):
+        place = f"{folder}/task_{count:02d}"
+        files.cases.append(_write_case(explained, item, names, files, output, place))
+    return files
+
+
+def _width(affine: np.ndarray, box: Box) -> float:
+    """Width / height of a slice in mm."""
+    x, y = (np.linalg.norm(affine[:3, axis]) * box.shape[2 - axis] for axis in (0, 1))
+    return float(x / y)
+
+
+def _grid_start(explained: Explained, box: Box) -> tuple[int, int, int]:
+    """The box's first voxel (z, y, x) on the subject's whole grid in LPS order."""
+    loaded = explained.loaded
+    half = (loaded.images.shape[1] - loaded.centres.shape[1]) // 2
+    first = loaded.volumes.slices.start + loaded.window.z.start + half
+    z, y, x = box.start
+    return first + z, loaded.window.y.start + y, loaded.window.x.start + x
+
+
+def _write(path: Path, volume: np.ndarray, affine: np.ndarray, slices: Sequence[int]) -> None:
+    """An intensity volume: `path` with .nii.gz, and its strip with .png."""
+    write_quantised(path.with_name(path.name + ".nii.gz"), volume, affine, INTENSITY)
+    write_grey(path.with_name(path.name + ".png"), volume[list(slices)])
+
+
+def _write_lesion(
+    folder: Path, mask: np.ndarray, affine: np.ndarray, slices: Sequence[int]
+) -> None:
+    write_quantised(folder / "lesion.nii.gz", mask, affine, Scale(0, 255))
+    write_colours(folder / "lesion.png", mask[list(slices)] * 0.6, Scale(0, 1), overlay=True)
+
+
+def _write_case(
+    explained: Explained,
+    item: RankedCase,
+    names: Sequence[str],
+    subject: SubjectFiles,
+    output: Path,
+    place: str,
+) -> CaseFiles:
+    """Synthesis, TSEM and error as volumes; strips and pictures of all but TSEM, whose scale is
+    not known before all cases are."""
+    task, box, folder = item.case.task, subject.box, output / place
+    target = box.of(explained.loaded.centres[task.target])
+    synthesis, tsem = (box.of(volume) for volume in explained.maps[task])
+    error = np.abs(synthesis - target)
+    _write(folder / "synthesis", synthesis, subject.affine, subject.slices)
+    write_quantised(folder / "error.nii.gz", error, subject.affine, ERROR)
+    write_quantised(folder / "tsem.nii.gz", tsem, subject.affine, ERROR)
+    write_colours(folder / "error.png", error[subject.slices], ERROR, overlay=True)
+    shown = slice(subject.slices[subject.shown], subject.slices[subject.shown] + 1)
+    write_grey(folder / "picture_target.png", target[shown])
+    write_grey(folder / "picture_synthesis.png", synthesis[shown])
+    write_colours(folder / "picture_error.png", error[shown], ERROR)
+    sources = [names[i] for i in sorted(task.sources)]
+    maps = tsem[subject.slices]
+    return CaseFiles(item.rank, sources, names[task.target], item.psnr, place, maps)
