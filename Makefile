@@ -1,4 +1,4 @@
-# make demo   train and evaluate on the embedded phantom data set (about 15 minutes on 2 cores)
+# make demo   train, evaluate, explain and report on the embedded phantom data set
 # make test   all tests, with coverage
 # make bench  speed and memory against the plain formulation (10 minutes on 2 idle cores);
 #             DEVICE=cuda:0 measures on a GPU

@@ -27,6 +27,7 @@ ASSETS = (
     "viewer.js",
 )
 VIEWER = "niivue.umd.js"
+VIEWER_LICENCE = "niivue.LICENSE.txt"
 
 
 def write_page(
@@ -40,8 +41,7 @@ def write_page(
     write_atomically(output / "colours.png", lambda path: ramp.save(path, "PNG"))
     if viewer is not None:
         _copy(viewer, output / VIEWER)
-    else:
-        (output / VIEWER).unlink(missing_ok=True)
+        _copy(TEMPLATES / VIEWER_LICENCE, output / VIEWER_LICENCE)
     environment = Environment(
         loader=PackageLoader("tsf_seq2seq.report"),
         autoescape=True,

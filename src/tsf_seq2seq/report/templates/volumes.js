@@ -76,18 +76,22 @@ class VolumePanels {
     const [low, high] = this.manifest.intensity;
     const grey = { url: `${panel.path}.nii.gz`, colormap: "gray", cal_min: low, cal_max: high };
     own.overlays = Object.entries(panel.overlays || {});
-    const maps = own.overlays.map(([name, path]) => ({
-      url: `${path}.nii.gz`,
-      colormap: name === "lesion" ? "red" : "map",
-      cal_min: name === "lesion" ? 0.5 : 0,
-      cal_max: this.manifest.overlays[name] ?? 1,
-      opacity: 0,
-    }));
+    const maps = own.overlays.map(([name, path]) => {
+      const overlay = { url: `${path}.nii.gz`, opacity: 0 };
+      if (name === "lesion") return { ...overlay, colormap: "red", cal_min: 0.5, cal_max: 1 };
+      const high = this.manifest.overlays[name];
+      return { ...overlay, colormap: "map", cal_min: high / 6, cal_max: high };
+    });
     own.frame.style.aspectRatio = this.subject.aspect;
     own.canvas.setAttribute("aria-label", panel.title);
     own.canvas.setAttribute("role", "img");
     own.caption.textContent = panel.title;
     await own.viewer.loadVolumes([grey, ...maps]);
+    // In the pinned version, type 1: colours from 0 on, ever more transparent below cal_min.
+    own.overlays.forEach(([name], i) => {
+      if (name !== "lesion") own.viewer.volumes[i + 1].colormapType = 1;
+    });
+    own.viewer.updateGLVolume();
   }
 
   setSlice(index) {
