@@ -91,6 +91,20 @@ def test_task_matrix_by_hand():
     assert [metric["sign"] for metric in content["metrics"]] == [1, 1, -1]
 
 
+def test_page_does_not_grow_with_subjects(tmp_path):
+    """It shows means: no element, and no point of a chart, per subject."""
+    sizes = []
+    for count in (7, 40):
+        place = tmp_path / str(count)
+        scores = made_up_scores([f"subject {number}" for number in range(count)])
+        page = report(place, evaluation=evaluation(place / "e", scores))
+        charts = [s for s in page.scripts if isinstance(s, dict) and "data" in s]
+        points = sum(len(trace["y"]) for chart in charts for trace in chart["data"])
+        sizes.append((len(page.attributes), points))
+    assert sizes[0] == sizes[1]
+    assert sizes[0][1] == 3 * len(METHODS) * 3  # metrics, methods, numbers of inputs
+
+
 @pytest.mark.parametrize("sequences", [("t1", "t2", "flair"), ("t1", "t1ce", "t2", "flair", "pd")])
 def test_other_numbers_of_sequences(tmp_path, sequences):
     scores = made_up_scores(SUBJECTS[:3], sequences)

@@ -11,7 +11,6 @@ from markupsafe import Markup
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_atomically, write_text
 from tsf_seq2seq.report.blocks import Section
 from tsf_seq2seq.report.images import colours
@@ -67,6 +66,4 @@ def script_json(value: Any) -> Markup:
 
 
 def _copy(source: Path, path: Path) -> None:
-    if not source.is_file():
-        raise UserError(f"{source} does not exist")
     write_atomically(path, lambda temporary: shutil.copyfile(source, temporary))

@@ -44,6 +44,8 @@ def write_report(
     Steps that were not made are left out with a note. Raises UserError where there is nothing to
     show at all, or a file is not what its name says.
     """
+    if viewer is not None and not viewer.is_file():
+        raise UserError(f"{viewer} does not exist; make viewer fetches NiiVue")
     data = DataFolder(output)
     scores = sections.read_evaluation(inputs, data)
     if inputs == Inputs() and experiment is None:
