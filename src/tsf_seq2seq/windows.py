@@ -37,15 +37,15 @@ class SubjectWindow:
 
     def on_whole_grid(self, output: np.ndarray, outside: float = BACKGROUND) -> np.ndarray:
         """Centre slices (Z − C + 1, Y, X) → the subject's whole grid (z, y, x)."""
-        return self._inner.into(output, self.volumes.geometry.grid, outside)
+        return self.place.into(output, self.volumes.geometry.grid, outside)
 
     def of_whole_grid(self, whole: np.ndarray) -> np.ndarray:
         """The whole grid (z, y, x) → its centre slices (Z − C + 1, Y, X), a view."""
-        return self._inner.of(whole)
+        return self.place.of(whole)
 
     @property
-    def _inner(self) -> Window:
-        """The centre slices' box within the whole grid."""
+    def place(self) -> Window:
+        """Where in the whole grid the centre slices lie."""
         box, half = self.volumes.box, self.height // 2
         return Window(slice(box.z.start + half, box.z.stop - half), box.y, box.x)
 

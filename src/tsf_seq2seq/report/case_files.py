@@ -104,11 +104,10 @@ def _width(affine: np.ndarray, box: Box) -> float:
 
 def _grid_start(explained: Explained, box: Box) -> tuple[int, int, int]:
     """The box's first voxel (z, y, x) on the subject's whole grid in LPS order."""
-    loaded = explained.loaded
-    half = (loaded.images.shape[1] - loaded.centres.shape[1]) // 2
-    first = loaded.volumes.slices.start + loaded.window.z.start + half
-    z, y, x = box.start
-    return first + z, loaded.window.y.start + y, loaded.window.x.start + x
+    centres = explained.loaded.place
+    starts = (centres.z.start, centres.y.start, centres.x.start)
+    z, y, x = (low + own for low, own in zip(starts, box.start, strict=True))
+    return z, y, x
 
 
 def _write(path: Path, volume: np.ndarray, affine: np.ndarray, slices: Sequence[int]) -> None:
