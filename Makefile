@@ -90,7 +90,7 @@ demo: $(VENV)/weights $(PHANTOM)/test.csv
 	$(BIN)/python src/report/make_report.py -l $(STAGE2)/best.pth \
 		--evaluation $(DEMO)/all_tasks --stage1 $(STAGE1) --stage2 $(STAGE2) \
 		--fusion-weights $(DEMO)/fusion_weights --tsem $(DEMO)/tsem \
-		--single-source $(DEMO)/single_source -o $(DEMO)/report \
+		--single-source $(DEMO)/single_source --trust $(DEMO)/trust -o $(DEMO)/report \
 		$(addprefix --viewer ,$(wildcard $(VIEWER)/niivue.umd.js))
 	@echo "phantoms: $(PHANTOM)"
 	@echo "checkpoints, logs and curves: $(STAGE1) and $(STAGE2)"
