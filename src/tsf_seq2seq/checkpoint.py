@@ -1,6 +1,5 @@
 """Our checkpoint files: settings and weights, and in `last.pth` all that resuming needs."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from tsf_seq2seq.architecture import Network, build_network
 from tsf_seq2seq.config import BRATS_SEQUENCES, Config, config_from_mapping, to_mapping
 from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files import write_atomically
+from tsf_seq2seq.files import sha256, write_atomically
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
 from tsf_seq2seq.portable import is_portable, read_portable
 from tsf_seq2seq.settings import parse
@@ -91,10 +90,8 @@ def open_model(path: Path | str, device: str | torch.device = "cpu") -> Model:
     path = Path(path)
     content = read_checkpoint(path)
     network, config = _rebuild(content, path)
-    with open(path, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     statistics = checkpoint_statistics(content, path)
-    return Model(network.to(device).eval(), config, statistics, path, sha256)
+    return Model(network.to(device).eval(), config, statistics, path, sha256(path))
 
 
 def _rebuild(content: Mapping[str, Any], path: Path) -> tuple[Network, Config]:

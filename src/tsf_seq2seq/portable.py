@@ -1,6 +1,5 @@
 """Models without pickle: weights as safetensors, all else as JSON beside them."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files import write_atomically, write_text
+from tsf_seq2seq.files import sha256, write_atomically, write_text
 
 SUFFIXES = (".safetensors", ".json")
 CHECKSUM = "weights_sha256"
@@ -44,7 +43,7 @@ def save_portable(path: Path, content: Mapping[str, Any]) -> tuple[Path, Path]:
             raise OSError(str(error).splitlines()[0]) from error
 
     write_atomically(weights, save)
-    plain[CHECKSUM] = _sha256(weights)
+    plain[CHECKSUM] = sha256(weights)
     write_text(settings, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
     return weights, settings
 
@@ -65,7 +64,7 @@ def read_portable(path: Path) -> dict[str, Any]:
     if not isinstance(wanted, str):
         raise UserError(f"{settings} does not describe a model: it has no '{CHECKSUM}'")
     content["weights"] = _read_tensors(weights)
-    if _sha256(weights) != wanted:
+    if sha256(weights) != wanted:
         raise UserError(
             f"{weights} is damaged or belongs to another model: its SHA-256 is not the one that "
             f"{settings} names"
@@ -114,8 +113,3 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged or not a safetensors file ({error})") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

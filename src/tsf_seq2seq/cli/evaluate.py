@@ -1,7 +1,6 @@
 """The evaluation scripts."""
 
 import argparse
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from tsf_seq2seq.data.subjects import Subject
 from tsf_seq2seq.distributed import joined_processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation import Protocol, TasksOf, complete_tasks, evaluate
+from tsf_seq2seq.files import sha256
 from tsf_seq2seq.methods import (
     BASELINES,
     TSF_METHODS,
@@ -183,7 +183,7 @@ def _run(
         lpips = LPIPS(device, arguments.lpips_weights)
     data = to_mapping(config.data)
     identity = {
-        "weights": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
+        "weights": {str(path): sha256(path) for path in files},
         "methods": [name for method in methods for name in method.names],
         "all_tasks": arguments.all_tasks,
         "max_slices": arguments.max_slices,

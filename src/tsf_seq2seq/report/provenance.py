@@ -1,6 +1,5 @@
 """Where a report comes from: data, weights, command, versions."""
 
-import hashlib
 import json
 import platform
 import shlex
@@ -13,6 +12,7 @@ import torch
 
 import tsf_seq2seq
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files import sha256
 from tsf_seq2seq.scores import Score
 
 
@@ -61,12 +61,3 @@ def read_identity(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a mapping, not {type(content).__name__}")
     return content
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal; UserError where it can't be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror}") from None
