@@ -10,7 +10,7 @@ from typing import Any
 
 import plain
 import torch
-from machine import Job, Sample, arithmetic, best_rate, timed
+from machine import Job, arithmetic, best_rate, peak, timed
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -148,29 +148,25 @@ def measure(
         flops = [count(bench, job) for job in (slow, fast)]
         for precision in precisions:
             bench.precision = precision
-            for job in (slow, fast) * warm_ups(device, precision):
+            for job in (slow, fast) * (2 if device.type == "cuda" else 0):
                 run(bench, job)
+            peaks = [peak_of(bench, job) for job in (slow, fast)]  # the last warm-up
             samples = [[run(bench, job) for job in (slow, fast)] for _ in range(repeats)]
-            seconds, peaks = (
-                [median(sample[formulation][value] for sample in samples) for formulation in (0, 1)]
-                for value in (0, 1)
-            )
+            seconds = [median(column) for column in zip(*samples, strict=True)]
             results.append((name, precision, *seconds, *peaks, *flops))
             print(f"{name}, {precision}: {seconds[0] / seconds[1]:.2f}×", flush=True)
     rates = {key: max(before[key], best_rate(device, key, small)) for key in precisions}
     return [Row(*values, *rates[values[1]]) for values in results]
 
 
-def warm_ups(device: torch.device, precision: str) -> int:
-    """Runs that count nothing; on the CPU the counting has warmed up fp32."""
-    if device.type == "cuda":
-        return 3
-    return 0 if precision == "fp32" else 1
-
-
-def run(bench: Bench, job: Job) -> Sample:
+def run(bench: Bench, job: Job) -> float:
     bench.clear()
     return timed(job, bench.device)
+
+
+def peak_of(bench: Bench, job: Job) -> float:
+    bench.clear()
+    return peak(job, bench.device)
 
 
 def count(bench: Bench, job: Job) -> float:

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,21 +22,24 @@ DTYPES = {
 Job = Callable[[], object]
 
 
-class Sample(NamedTuple):
-    """One run of a job: its seconds, and the most memory in use meanwhile (nan: not known)."""
-
-    seconds: float
-    peak_bytes: float
-
-
-def timed(job: Job, device: torch.device) -> Sample:
-    """Run a job on a device that is idle before and after it."""
-    reset_peak(device)
+def timed(job: Job, device: torch.device) -> float:
+    """Seconds of a job on a device that is idle before and after it."""
     synchronize(device)
     started = time.perf_counter()
     job()
     synchronize(device)
-    return Sample(time.perf_counter() - started, peak_bytes(device))
+    return time.perf_counter() - started
+
+
+def peak(job: Job, device: torch.device) -> float:
+    """The most memory in use during a job (nan: not known).
+
+    Not of a run that is timed: what the allocator kept goes back first, which costs time.
+    """
+    reset_peak(device)
+    job()
+    synchronize(device)
+    return peak_bytes(device)
 
 
 def synchronize(device: torch.device) -> None:
@@ -107,7 +109,7 @@ def best_rate(device: torch.device, precision: str, small: bool = False) -> tupl
             ("convolution, channels last", convolution, lambda: F.conv2d(last, weight, padding=1)),
         ]
         rates = [
-            (flop / min(timed(job, device).seconds for _ in range(10)), name)
+            (flop / min(timed(job, device) for _ in range(10)), name)
             for name, flop, job in candidates
         ]
     return max(rates)
