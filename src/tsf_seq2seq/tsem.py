@@ -1,9 +1,7 @@
 """Task-specific enhanced maps (TSEM): where the attention residual f_A changes the output."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +17,6 @@ from tsf_seq2seq.data.statistics import evenly_spaced
 from tsf_seq2seq.data.subjects import Subject
 from tsf_seq2seq.differentiation import shown_slice
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files import write_text
 from tsf_seq2seq.methods import TSF_METHODS, tsf_methods
 from tsf_seq2seq.metrics import psnr
 from tsf_seq2seq.models import TSFSeq2Seq
@@ -27,6 +24,7 @@ from tsf_seq2seq.scores import Score
 from tsf_seq2seq.stages import missing_target_tasks
 from tsf_seq2seq.tables import markdown
 from tsf_seq2seq.tasks import Task
+from tsf_seq2seq.trust.rows import write_rows
 from tsf_seq2seq.tsem_figures import Picture, plot_tsem
 from tsf_seq2seq.windows import SubjectWindow, load_window
 
@@ -148,7 +146,9 @@ def write_tsem(
             _save_map(output, explained, task, finding)
             if (name, task) in order[:shown]:
                 pictures[name, task] = _picture(config, explained, task, finding)
-        write_findings(output / "tsem.csv", [findings[key] for key in order if key in findings])
+        write_rows(
+            output / "tsem.csv", Finding, [findings[key] for key in order if key in findings]
+        )
     plot_tsem([pictures[key] for key in order[:shown]], output / "tsem")
     return [findings[key] for key in order]
 
@@ -176,15 +176,6 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return nan
     return float(spearmanr(a, b).statistic)
-
-
-def write_findings(path: Path, findings: Iterable[Finding]) -> None:
-    """Write tsem.csv, all or nothing."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Finding)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(finding) for finding in findings)
-    write_text(path, text.getvalue())
 
 
 def findings_markdown(findings: Iterable[Finding]) -> str:
