@@ -20,9 +20,9 @@ from tsf_seq2seq.report.quality import sequences_of, task_matrix
 from tsf_seq2seq.report.report import write_report
 from tsf_seq2seq.report.training_curves import POINTS, curve
 from tsf_seq2seq.scores import Score
+from tsf_seq2seq.tables import write_rows
 from tsf_seq2seq.trust.error_estimation import CalibrationRow, ErrorRow
 from tsf_seq2seq.trust.faithfulness import Faithfulness
-from tsf_seq2seq.trust.rows import write_rows
 
 SCRIPT = REPOSITORY / "src" / "report" / "make_report.py"
 SUBJECTS = [f"Tiny_{number:05d}" for number in range(7)]

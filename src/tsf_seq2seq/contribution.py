@@ -1,6 +1,5 @@
 """Sequence contribution: how well each sequence synthesizes the others (Seq2Seq, 2302.00517)."""
 
-import csv
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files import write_atomically, write_text
+from tsf_seq2seq.files import write_text
 from tsf_seq2seq.scores import Score
-from tsf_seq2seq.tables import markdown
+from tsf_seq2seq.tables import markdown, write_table
 
 SIGNS = {"psnr": 1, "ssim": 1, "lpips": -1}  # high PSNR and SSIM are good, high LPIPS is bad
 METHOD = "seq2seq"
@@ -117,13 +116,6 @@ def contribution_table(contribution: Contribution) -> str:
 def write_contribution(folder: Path, contribution: Contribution) -> None:
     """Write contribution.csv (one row a sequence) and contribution.json."""
     rows = contribution_rows(contribution)
-
-    def write(temporary: Path) -> None:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-
     content = {
         "sequences": contribution.sequences,
         "A": contribution.matrix.tolist(),
@@ -133,5 +125,5 @@ def write_contribution(folder: Path, contribution: Contribution) -> None:
         "C_t_rank": ranks(contribution.totipotency),
         "C_d_rank": ranks(contribution.differentiation),
     }
-    write_atomically(folder / "contribution.csv", write)
+    write_table(folder / "contribution.csv", list(rows[0]), rows)
     write_text(folder / "contribution.json", json.dumps(content, indent=1) + "\n")

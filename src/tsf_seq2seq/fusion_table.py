@@ -1,7 +1,6 @@
 """Fusion weights ω of every task, as a table: what each source contributes to each target."""
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -10,9 +9,8 @@ import numpy as np
 import torch
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files import write_text
 from tsf_seq2seq.models import TSFSeq2Seq
-from tsf_seq2seq.tables import markdown
+from tsf_seq2seq.tables import markdown, write_table
 from tsf_seq2seq.tasks import Task
 
 FusionTable = Mapping[Task, np.ndarray]  # task → ω (S,), 0 where a sequence is no source
@@ -44,12 +42,9 @@ def fusion_table(network: TSFSeq2Seq, tasks: Sequence[Task]) -> dict[Task, np.nd
 
 def write_fusion_csv(path: Path, table: FusionTable, names: Sequence[str]) -> None:
     """sources,target, then one column per sequence: ω, empty where it is no source."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["sources", "target", *names])
-    for task, weights in table.items():
-        writer.writerow([*task.label(names), *_cells(task, weights, ".6g", "")])
-    write_text(path, text.getvalue())
+    columns = ["sources", "target", *names]
+    cells = ([*task.label(names), *_cells(task, w, ".6g", "")] for task, w in table.items())
+    write_table(path, columns, (dict(zip(columns, row, strict=True)) for row in cells))
 
 
 def read_fusion_csv(path: Path) -> dict[tuple[str, str], dict[str, float]]:

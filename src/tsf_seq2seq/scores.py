@@ -4,14 +4,14 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files import write_atomically, write_text
-from tsf_seq2seq.tables import markdown
+from tsf_seq2seq.files import write_text
+from tsf_seq2seq.tables import markdown, write_rows
 
 METRICS = ("psnr", "ssim", "lpips", "lpips_per_slice")
 HEADINGS = ("PSNR (dB)", "SSIM", "LPIPS (sum)", "LPIPS (mean)")
@@ -57,14 +57,7 @@ Table = tuple[Sequence[str], Mapping[Group, Summary]]  # headings of the groups,
 
 def write_scores(path: Path, scores: Iterable[Score]) -> None:
     """Write metrics.csv, all or nothing."""
-
-    def write(temporary: Path) -> None:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Score)])
-            writer.writeheader()
-            writer.writerows(asdict(score) for score in scores)
-
-    write_atomically(path, write)
+    write_rows(path, Score, scores)
 
 
 def read_scores(path: Path) -> list[Score]:
@@ -74,7 +67,7 @@ def read_scores(path: Path) -> list[Score]:
             return [_parse_row(row) for row in csv.DictReader(file)]
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (KeyError, ValueError, TypeError, OSError) as error:
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise UserError(f"{path} is not a metrics.csv of this software ({error!r})") from None
 
 

@@ -1,6 +1,47 @@
-"""Markdown tables."""
+"""Tables: CSV for programs, one dataclass a table and one instance a row; Markdown for readers."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from math import isfinite
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files import write_text
+
+Row = TypeVar("Row")
+
+
+def write_rows(path: Path, kind: type[Any], rows: Iterable[Any]) -> None:
+    """Write instances of the dataclass `kind`, all or nothing; its fields are the columns."""
+    write_table(path, [field.name for field in fields(kind)], map(asdict, rows))
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write rows of the named columns, all or nothing."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def read_rows(path: Path, kind: type[Row]) -> list[Row]:
+    """Rows of a CSV as instances of the dataclass `kind`, whose fields are among its columns.
+
+    Raises UserError where the file isn't one.
+    """
+    columns: Sequence[Any] = fields(kind)  # type: ignore[arg-type]
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [
+                kind(**{column.name: column.type(row[column.name]) for column in columns})
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
+        raise UserError(f"{path} is not a table of {kind.__name__} rows ({error!r})") from None
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -9,3 +50,15 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def number(value: float, style: str = ".3f") -> str:
+    """A cell of a table; – for what could not be measured."""
+    return format(value, style) if isfinite(value) else "–"
+
+
+def interval(mean: float, low: float, high: float, style: str = ".3f") -> str:
+    """Mean and confidence interval in a cell, such as 0.31 [0.28, 0.34]."""
+    if not isfinite(low):
+        return number(mean, style)
+    return f"{mean:{style}} [{low:{style}}, {high:{style}}]"

@@ -22,9 +22,8 @@ from tsf_seq2seq.metrics import psnr
 from tsf_seq2seq.models import TSFSeq2Seq
 from tsf_seq2seq.scores import Score
 from tsf_seq2seq.stages import missing_target_tasks
-from tsf_seq2seq.tables import markdown
+from tsf_seq2seq.tables import markdown, write_rows
 from tsf_seq2seq.tasks import Task
-from tsf_seq2seq.trust.rows import write_rows
 from tsf_seq2seq.tsem_figures import Picture, plot_tsem
 from tsf_seq2seq.windows import SubjectWindow, load_window
 

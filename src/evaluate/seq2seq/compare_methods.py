@@ -6,7 +6,7 @@ from pathlib import Path
 from tsf_seq2seq.errors import run_script
 from tsf_seq2seq.files import write_text
 from tsf_seq2seq.scores import read_scores
-from tsf_seq2seq.trust.rows import write_rows
+from tsf_seq2seq.tables import write_rows
 from tsf_seq2seq.trust.statistics import Comparison, compare, comparison_markdown
 
 

@@ -10,7 +10,7 @@ from tsf_seq2seq.cli.common import add_config_arguments, experiment
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.files import write_text
-from tsf_seq2seq.trust.rows import write_rows
+from tsf_seq2seq.tables import write_rows
 from tsf_seq2seq.trust.tumour import RegionScore, regions_markdown, score_regions
 
 

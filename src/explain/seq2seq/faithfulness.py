@@ -11,6 +11,7 @@ from tsf_seq2seq.errors import run_script
 from tsf_seq2seq.files import write_text
 from tsf_seq2seq.fusion_table import read_fusion_csv
 from tsf_seq2seq.scores import read_scores
+from tsf_seq2seq.tables import write_rows
 from tsf_seq2seq.trust.attention_gain import (
     AttentionGain,
     attention_gain_markdown,
@@ -23,7 +24,6 @@ from tsf_seq2seq.trust.faithfulness import (
     faithfulness,
     faithfulness_markdown,
 )
-from tsf_seq2seq.trust.rows import write_rows
 from tsf_seq2seq.trust.source_values import SourceValue, source_values
 
 

@@ -11,10 +11,10 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.report import charts
 from tsf_seq2seq.report.blocks import Chart, Table
 from tsf_seq2seq.report.quality import HEADING, STYLE
+from tsf_seq2seq.tables import interval, number
 from tsf_seq2seq.trust.error_estimation import BRAIN, CalibrationRow, ErrorRow
 from tsf_seq2seq.trust.error_summary import over_subjects
 from tsf_seq2seq.trust.faithfulness import Agreement, Faithfulness
-from tsf_seq2seq.trust.rows import interval, number
 from tsf_seq2seq.tsem import Finding
 
 Weights = Mapping[tuple[str, str], Mapping[str, float]]  # (sources, target) → source → ω

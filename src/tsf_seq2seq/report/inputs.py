@@ -1,17 +1,13 @@
 """Where a report's numbers come from, and their copies beside the page."""
 
-import csv
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
-from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_atomically
 from tsf_seq2seq.scores import Score
 
-Row = TypeVar("Row")
 DATA = "data"  # folder of the report
 
 
@@ -61,19 +57,3 @@ class Sources:
     data: DataFolder
     scores: Sequence[Score]
     sequences: Sequence[str]
-
-
-def read_rows(path: Path, kind: type[Row]) -> list[Row]:
-    """Rows of a CSV as instances of the dataclass `kind`, whose fields are among its columns.
-
-    Raises UserError where the file isn't one.
-    """
-    columns: Sequence[Any] = fields(kind)  # type: ignore[arg-type]
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [
-                kind(**{column.name: column.type(row[column.name]) for column in columns})
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
-        raise UserError(f"{path} is not a table of {kind.__name__} rows ({error!r})") from None

@@ -13,12 +13,12 @@ from tsf_seq2seq.report.blocks import (
     Table,
 )
 from tsf_seq2seq.report.explanation_sections import contributions, error_estimation
-from tsf_seq2seq.report.inputs import DataFolder, Inputs, Sources, read_rows
+from tsf_seq2seq.report.inputs import DataFolder, Inputs, Sources
 from tsf_seq2seq.report.training_curves import training_charts
 from tsf_seq2seq.report.tumour_table import RegionRow, tumour_blocks
 from tsf_seq2seq.scores import Score, read_scores
+from tsf_seq2seq.tables import read_rows, write_rows
 from tsf_seq2seq.training_log import read_log
-from tsf_seq2seq.trust.rows import write_rows
 from tsf_seq2seq.trust.statistics import Comparison, compare, power_note
 
 EVALUATE = "src/evaluate/seq2seq/evaluate_brats_tsf_seq2seq_2d.py"

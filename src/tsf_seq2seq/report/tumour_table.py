@@ -7,7 +7,7 @@ import numpy as np
 
 from tsf_seq2seq.report import charts
 from tsf_seq2seq.report.blocks import Chart, Table
-from tsf_seq2seq.trust.rows import interval
+from tsf_seq2seq.tables import interval
 from tsf_seq2seq.trust.statistics import Estimate, bootstrap
 
 

@@ -8,8 +8,7 @@ import numpy as np
 
 from tsf_seq2seq.contribution import SIGNS
 from tsf_seq2seq.scores import Score
-from tsf_seq2seq.tables import markdown
-from tsf_seq2seq.trust.rows import interval, number
+from tsf_seq2seq.tables import interval, markdown, number
 from tsf_seq2seq.trust.source_values import EMPTY, FULL, PLAIN, Key, score_table
 from tsf_seq2seq.trust.statistics import bootstrap
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tsf_seq2seq.files import write_text
-from tsf_seq2seq.tables import markdown
+from tsf_seq2seq.tables import interval, markdown, number, write_rows, write_table
 from tsf_seq2seq.trust.error_estimation import (
     BRAIN,
     CalibrationRow,
@@ -18,7 +18,6 @@ from tsf_seq2seq.trust.error_estimation import (
     Measured,
 )
 from tsf_seq2seq.trust.ranking import REMOVED, pooled_spearman
-from tsf_seq2seq.trust.rows import interval, number, write_rows, write_table
 from tsf_seq2seq.trust.statistics import Estimate, bootstrap
 from tsf_seq2seq.tsem import rank_correlation
 

@@ -11,8 +11,7 @@ from scipy.stats import rankdata, wilcoxon
 from tsf_seq2seq.contribution import SIGNS
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.scores import Score
-from tsf_seq2seq.tables import markdown
-from tsf_seq2seq.trust.rows import interval, number
+from tsf_seq2seq.tables import interval, markdown, number
 
 ALPHA = 0.05
 RESAMPLES = 10_000

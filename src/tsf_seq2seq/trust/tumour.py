@@ -16,10 +16,9 @@ from tsf_seq2seq.data.subjects import Subject
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.metrics import DATA_RANGE, SSIM_WINDOW
 from tsf_seq2seq.scores import Score, read_scores
-from tsf_seq2seq.tables import markdown
+from tsf_seq2seq.tables import markdown, number
 from tsf_seq2seq.trust.brasyn import brasyn_ssim
 from tsf_seq2seq.trust.regions import brain_mask, tumour_regions
-from tsf_seq2seq.trust.rows import number
 from tsf_seq2seq.windows import SubjectWindow, load_window, window_labels
 
 
