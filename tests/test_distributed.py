@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -119,6 +119,12 @@ def gradients(config: Config, stage: str, steps: int, processes: Processes) -> l
     return results
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def in_a_process(rank: int, port: int, work: Callable, path: Path, arguments: tuple) -> None:
     """Run work(*arguments, processes) as one of two; its result is saved at `path`."""
     torch.set_num_threads(1)
@@ -130,9 +136,7 @@ def in_a_process(rank: int, port: int, work: Callable, path: Path, arguments: tu
 
 def on_two_processes(work: Callable, path: Path, *arguments) -> list:
     """What each of two connected processes returns."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     context = multiprocessing.get_context("spawn")
     started = [
         context.Process(target=in_a_process, args=(rank, port, work, path, arguments))
@@ -176,9 +180,11 @@ def test_two_processes_give_the_gradients_of_one(config, tmp_path):
 # --- whole runs under torchrun
 
 
-def torchrun(*arguments: object, **options) -> subprocess.Popen:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    command += ["--master_port=0", "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
+ONE_MACHINE = ("--nproc_per_node=2", "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0")
+
+
+def torchrun(*arguments: object, layout: Sequence[str] = ONE_MACHINE) -> subprocess.Popen:
+    command = [sys.executable, "-m", "torch.distributed.run", *layout]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     return subprocess.Popen(
@@ -188,8 +194,14 @@ def torchrun(*arguments: object, **options) -> subprocess.Popen:
         text=True,
         env=environment,
         cwd=REPOSITORY,
-        **options,
     )
+
+
+def on_two_machines(*arguments: object) -> list[subprocess.Popen]:
+    """A torchrun with one process for each of two machines, which are both this one."""
+    shared = ["--nnodes=2", "--nproc_per_node=1", "--master_addr=127.0.0.1"]
+    shared.append(f"--master_port={free_port()}")
+    return [torchrun(*arguments, layout=[*shared, f"--node_rank={rank}"]) for rank in range(2)]
 
 
 def finish(process: subprocess.Popen, seconds: float = 120) -> tuple[int, str, str]:
@@ -207,9 +219,10 @@ def losses_of(folder: Path) -> np.ndarray:
 
 def test_a_run_on_two_processes_equals_one_with_their_batch(config, tiny_config, tmp_path):
     options = ["-c", tiny_config, "--set", "train.steps=4"]
-    code, out, err = finish(torchrun(TRAIN, *options, "-o", tmp_path / "two"))
-    assert code == 0, err
-    assert out.count("4 steps in") == 1  # only one process reports
+    first, second = map(finish, on_two_machines(TRAIN, *options, "-o", tmp_path / "two"))
+    assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+    assert "4 steps in" in first[1]
+    assert not second[1]  # only one process reports
     one = [sys.executable, TRAIN, *options, "-o", tmp_path / "one", "--set", "train.batch_size=2"]
     subprocess.run(list(map(str, one)), check=True, capture_output=True, cwd=REPOSITORY)
     np.testing.assert_allclose(losses_of(tmp_path / "two"), losses_of(tmp_path / "one"), rtol=1e-4)
