@@ -15,6 +15,7 @@ import bench_steps
 import torch
 from machine import file_name, hardware
 
+from tsf_seq2seq.config import TrainConfig
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.files import write_text
 from tsf_seq2seq.tables import markdown
@@ -38,13 +39,20 @@ def steps(arguments: argparse.Namespace, device: torch.device) -> Section:
         ["tf32", "bf16", "fp32"] if device.type == "cuda" else ["fp32", "bf16"]
     )
     repeats = arguments.repeats or (20 if device.type == "cuda" else 3)
-    rows = bench_steps.measure(device, small, pixels, precisions, repeats)
+    options = _options(arguments)
+    course = TrainConfig(**dict.fromkeys(options, True))
+    rows = bench_steps.measure(device, small, pixels, precisions, repeats, course)
     tables = (markdown(table(rows)) for table in (bench_steps.time_table, bench_steps.memory_table))
+    how = f"; the library with {' and '.join(options)}" if options else ""
     title = (
-        f"{arguments.size.capitalize()} size, {pixels} × {pixels}, batch 1, medians of "
-        f"{repeats}. {bench_steps.rate_note(rows)}{_arithmetic_note(device)}"
+        f"{arguments.size.capitalize()} size, {pixels} × {pixels}, batch 1, medians of {repeats}"
+        f"{how}. {bench_steps.rate_note(rows)}{_arithmetic_note(device)}"
     )
     return Section("\n\n".join([title, *tables]), bench_steps.to_json(rows))
+
+
+def _options(arguments: argparse.Namespace) -> list[str]:
+    return [name for name in ("channels_last", "compile") if getattr(arguments, name)]
 
 
 def crops(arguments: argparse.Namespace, device: torch.device) -> Section:
@@ -94,6 +102,12 @@ def _parser() -> argparse.ArgumentParser:
         "tf32 bf16 fp32)",
     )
     parser.add_argument("--repeats", type=int, help="timed runs of each step (3, on CUDA 20)")
+    parser.add_argument(
+        "--channels-last", action="store_true", help="the library's steps as train.channels_last"
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="the library's steps as train.compile"
+    )
     parser.add_argument("-r", "--root", type=Path, help="data set for crops (else synthetic data)")
     parser.add_argument("--sections", nargs="+", choices=tuple(SECTIONS), default=list(SECTIONS))
     parser.add_argument(
@@ -118,7 +132,8 @@ def main() -> None:
         values[name] = section.values
     text = "\n\n".join(texts) + "\n"
     print(text)
-    stem = str(arguments.output or RESULTS / file_name(hardware(device)))
+    name = file_name(" ".join([hardware(device), *_options(arguments)]))
+    stem = str(arguments.output or RESULTS / name)
     write_text(Path(f"{stem}.md"), text)
     write_text(Path(f"{stem}.json"), json.dumps(values, indent=1) + "\n")
     print(f"{stem}.md, {stem}.json")

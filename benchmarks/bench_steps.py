@@ -1,8 +1,10 @@
 """Both stages' steps and the synthesis of all tasks, against the plain formulation.
 
-It needs PyTorch, numpy, PyYAML and tqdm only: no files are read.
+Of the library as it is, or also in channels_last and compiled (`TrainConfig`). It needs PyTorch,
+numpy, PyYAML and tqdm only: no files are read.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -16,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tsf_seq2seq import stages
 from tsf_seq2seq.architecture import build_tsf_seq2seq
-from tsf_seq2seq.config import FusionConfig, LossConfig, Seq2SeqConfig
+from tsf_seq2seq.config import FusionConfig, LossConfig, Seq2SeqConfig, TrainConfig
+from tsf_seq2seq.hardware import prepare
 from tsf_seq2seq.losses import PerceptualLoss
 from tsf_seq2seq.models import TSFSeq2Seq
 from tsf_seq2seq.prediction import decode_task, encode_source
@@ -75,9 +78,12 @@ def vgg19_features() -> nn.Sequential:
 
 
 class Bench:
-    """The two formulations on one network, one image and one device."""
+    """The two formulations on one network, or copies of it, one image and one device.
 
-    def __init__(self, device: torch.device, small: bool, pixels: int) -> None:
+    `course` says whether the library computes in channels_last and compiled.
+    """
+
+    def __init__(self, device: torch.device, small: bool, pixels: int, course: TrainConfig) -> None:
         torch.manual_seed(0)
         self.device, self.precision = device, "fp32"
         config = SMALL if small else Seq2SeqConfig()
@@ -85,31 +91,37 @@ class Bench:
         self.network: TSFSeq2Seq = build_tsf_seq2seq(config, fusion, 4).to(device)
         self.images = torch.rand(1, 4, config.slices, pixels, pixels, device=device) * 2 - 1
         self.loss = PerceptualLoss(vgg19_features()).to(device)
+        self.fast, self.fast_loss = self.network, self.loss
+        if course.channels_last or course.compile:
+            self.fast, self.fast_loss = copy.deepcopy((self.network, self.loss))
+            prepare(self.fast, self.fast_loss, course, device)
 
     def pairs(self) -> Iterator[tuple[str, Job, Job]]:
         """(name, plain formulation, the library's)."""
         pair = Task((3,), 0)
-        self.network.requires_grad_(True)
         yield (
             "stage 1 step",
             lambda: self._step(lambda: self._plain(plain.seq2seq_loss, self.network.seq2seq, pair)),
             lambda: self._step(
-                lambda: stages.seq2seq_loss(self.network.seq2seq, self.images, pair, self.loss)
+                lambda: stages.seq2seq_loss(self.fast.seq2seq, self.images, pair, self.fast_loss)
             ),
         )
         task = Task((2, 0, 3), 1)
-        stages.freeze_encoder(self.network)
+        for network in (self.network, self.fast):
+            stages.freeze_encoder(network)
         yield (
             "stage 2 step, three sources",
             lambda: self._step(lambda: self._plain(plain.tsf_loss, self.network, task)),
-            lambda: self._step(lambda: stages.tsf_loss(self.network, self.images, task, self.loss)),
+            lambda: self._step(
+                lambda: stages.tsf_loss(self.fast, self.images, task, self.fast_loss)
+            ),
         )
         yield "28 tasks of one stack", self._plain_tasks, self._tasks
 
     def clear(self) -> None:
         """No gradients, and a frozen perceptual network, as the library's is."""
-        self.network.zero_grad()
-        self.loss.zero_grad()
+        for module in (self.network, self.fast, self.loss):
+            module.zero_grad()
         self.loss.features.requires_grad_(False)
 
     def _plain(self, loss: Callable[..., stages.LossTerms], network: nn.Module, task: Task) -> Any:
@@ -133,17 +145,22 @@ class Bench:
     @torch.inference_mode()
     def _tasks(self) -> list[Tensor]:
         with arithmetic(self.device, self.precision):
-            features = {i: encode_source(self.network, self.images[:, i]) for i in range(4)}
+            features = {i: encode_source(self.fast, self.images[:, i]) for i in range(4)}
             size = self.images.shape[-2:]
-            return [decode_task(self.network, features, task, size) for task in all_tasks(4)]
+            return [decode_task(self.fast, features, task, size) for task in all_tasks(4)]
 
 
 def measure(
-    device: torch.device, small: bool, pixels: int, precisions: Sequence[str], repeats: int
+    device: torch.device,
+    small: bool,
+    pixels: int,
+    precisions: Sequence[str],
+    repeats: int,
+    course: TrainConfig,
 ) -> list[Row]:
     """Both formulations in turns, warmed up; the best rate is looked for before and after."""
     before = {precision: best_rate(device, precision, small) for precision in precisions}
-    bench, results = Bench(device, small, pixels), []
+    bench, results = Bench(device, small, pixels, course), []
     for name, slow, fast in bench.pairs():
         flops = [count(bench, job) for job in (slow, fast)]
         for precision in precisions:
@@ -173,7 +190,8 @@ def count(bench: Bench, job: Job) -> float:
     """Counted arithmetic (FLOP) of convolutions and products; of fp32, whatever the precision."""
     bench.clear()
     bench.precision = "fp32"  # the counter can't see through casts
-    with FlopCounterMode(display=False) as counter:
+    uncompiled = torch.compiler.set_stance("force_eager")  # the counter can't see into the compiled
+    with uncompiled, FlopCounterMode(display=False) as counter:
         job()
     return float(counter.get_total_flops())
 

@@ -1,5 +1,6 @@
 """Benchmarks: the plain formulation is the same mathematics; each script measures and writes."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY
+from torch import nn
 
+from tsf_seq2seq import hardware as tsf_hardware
 from tsf_seq2seq import stages
 from tsf_seq2seq.config import LossConfig
 from tsf_seq2seq.losses import PerceptualLoss
@@ -96,6 +99,23 @@ def test_steps_and_crops_are_measured(tmp_path, monkeypatch):
         assert row["plain_bytes"] > 1e8
     files, store = values["crops"]
     assert files["crop_ms"] > files["visit_crop_ms"] > store["visit_crop_ms"] > 0
+
+
+def test_steps_compiled_and_in_channels_last(monkeypatch, tmp_path):
+    """By a back end that needs no C++ compiler; the arithmetic is counted as ever."""
+    compile_part = functools.partialmethod(nn.Module.compile, backend="eager")
+    monkeypatch.setattr(nn.Module, "compile", compile_part)
+    monkeypatch.setattr(tsf_hardware, "check_compiler", lambda device: None)
+    monkeypatch.setattr(bench, "RESULTS", tmp_path)
+    monkeypatch.setattr(bench, "hardware", lambda device: "Abacus 1")
+    arguments = ["--size", "small", "--pixels", 16, "--repeats", 1, "--sections", "steps"]
+    run(bench.main, monkeypatch, *arguments, "--precisions", "fp32")
+    run(bench.main, monkeypatch, *arguments, "--precisions", "fp32", "--channels-last", "--compile")
+    _, usual = results(tmp_path / "abacus-1")
+    text, values = results(tmp_path / "abacus-1-channels-last-compile")
+    assert "; the library with channels_last and compile. Best rate" in text
+    for row, other in zip(values["steps"], usual["steps"], strict=True):
+        assert row["library_flop"] == other["library_flop"] < row["plain_flop"]
 
 
 def test_steps_need_no_packages_that_read_images(tmp_path):
