@@ -18,6 +18,7 @@ from tsf_seq2seq.architecture import Network
 from tsf_seq2seq.checkpoint import load_model, save_checkpoint
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
+from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import Seq2Seq
 from tsf_seq2seq.models.task_network import TaskNetwork
@@ -146,10 +147,11 @@ def test_network_that_keeps_the_size(tiny_config, tmp_path):
 def checkpoints(tiny_config, tmp_path) -> dict[int, Path]:
     """Untrained networks of both stages."""
     paths = {}
+    statistics = TrainingStatistics({"t1": 1234.5, "flair": 800.0}, (1.0, 0.9375))
     for stage, changes in ((1, ["fusion=null"]), (2, [])):
         config = load_config(tiny_config, changes)
         paths[stage] = tmp_path / f"stage_{stage}.pth"
-        save_checkpoint(paths[stage], new_network(config), config)
+        save_checkpoint(paths[stage], new_network(config), config, statistics=statistics)
     return paths
 
 
@@ -184,6 +186,9 @@ def test_script(checkpoints, script, export, tmp_path):
         "software": f"tsf-seq2seq {__version__}",
         "license": "MIT for the software; the data's terms may bind the weights",
         "use": "research use only, not for clinical decisions",
+        "voxel_size": "1,0.9375 (y, x in mm)",
+        "target_maximum": "1234.5 (median m of t1 in the training data: "
+        "intensity = (x + 1) / 2 * m)",
     }
     shape = model.graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_value for dim in shape] == [0, 2, 3, 0, 0]  # 0: free

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.checkpoint import load_model_and_config, read_checkpoint
+from tsf_seq2seq.checkpoint import load_model_and_config, open_model, read_checkpoint
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.onnx_export import export_onnx, find_task
 from tsf_seq2seq.portable import is_portable, save_portable
@@ -48,10 +48,10 @@ def export_model(arguments: argparse.Namespace) -> None:
 def export_task(arguments: argparse.Namespace) -> None:
     if not (arguments.sources and arguments.target):
         raise UserError("an ONNX file holds one task: give it with --sources and --target")
-    network, config = load_model_and_config(arguments.load)
-    names = list(config.data.sequences)
+    model = open_model(arguments.load)
+    names, tsem = model.sequences, arguments.with_tsem
     task = find_task(arguments.sources.split(","), arguments.target, names)
-    difference = export_onnx(arguments.output, network, task, names, arguments.with_tsem)
+    difference = export_onnx(arguments.output, model.network, task, names, tsem, model.statistics)
     print(f"{arguments.output} synthesizes {arguments.target} from {arguments.sources}")
     if difference is None:
         print("onnxruntime is not installed: the file was not checked")

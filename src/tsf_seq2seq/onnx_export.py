@@ -16,6 +16,7 @@ from torch import Tensor
 from tsf_seq2seq import __version__
 from tsf_seq2seq.architecture import Network
 from tsf_seq2seq.data.slices import BACKGROUND
+from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_atomically
 from tsf_seq2seq.models.task_network import TaskNetwork
@@ -44,14 +45,20 @@ def find_task(sources: Sequence[str], target: str, names: Sequence[str]) -> Task
 
 
 def export_onnx(
-    path: Path, network: Network, task: Task, names: Sequence[str], with_tsem: bool = False
+    path: Path,
+    network: Network,
+    task: Task,
+    names: Sequence[str],
+    with_tsem: bool = False,
+    statistics: TrainingStatistics | None = None,
 ) -> float | None:
     """Write `task` of a network on the CPU that knows the sequences `names`, all or nothing.
 
     Input `images` (B, n, C, H, W), float32 in [-1, 1], the sources in the task's order; output
     `image` (B, C, H, W), and with TSEM `tsem` (B, H, W). B, H and W are free, H and W multiples of
-    the network's reduction. Returns the largest difference between onnxruntime and PyTorch, None
-    without onnxruntime; above 1e-4 it is a UserError, and no file is left.
+    the network's reduction. The file's metadata hold what a user must know, the training data's
+    `statistics` included where there are any. Returns the largest difference between onnxruntime
+    and PyTorch, None without onnxruntime; above 1e-4 it is a UserError, and no file is left.
     """
     if not (_installed("onnx") and _installed("onnxscript")):
         raise UserError("ONNX export needs the packages onnx and onnxscript (requirements.txt)")
@@ -64,6 +71,8 @@ def export_onnx(
         raise UserError(f"{path} would need {size / 1e9:.1f} GB, but an ONNX file holds 2 GB")
     program = _to_program(folded)
     program.model.metadata_props.update(_metadata(folded, names))
+    if statistics is not None:
+        program.model.metadata_props.update(_usual(names[task.target], statistics))
     difference = None
 
     def save_checked(temporary: Path) -> None:
@@ -197,6 +206,17 @@ def _metadata(network: TaskNetwork, names: Sequence[str]) -> dict[str, str]:
         "license": "MIT for the software; the data's terms may bind the weights",
         "use": "research use only, not for clinical decisions",
     }
+
+
+def _usual(target: str, statistics: TrainingStatistics) -> dict[str, str]:
+    """What the training data were like: the target's scale and the voxel size, as text."""
+    facts = {"voxel_size": "{:g},{:g} (y, x in mm)".format(*statistics.spacing)}
+    if target in statistics.maxima:
+        facts["target_maximum"] = (
+            f"{statistics.maxima[target]:g} (median m of {target} in the training data: "
+            "intensity = (x + 1) / 2 * m)"
+        )
+    return facts
 
 
 @contextlib.contextmanager
