@@ -190,7 +190,8 @@ def test_what_the_user_must_mend(run, tiny_dataset, tmp_path):
     assert missing.error == f"split CSV {tmp_path / 'no.csv'} does not exist"
     assert run("-r", tiny_dataset, "--processes", 0).error.startswith("--processes must be")
     (tmp_path / "empty").mkdir()
-    assert run("-r", tmp_path / "empty").error == f"{tmp_path / 'empty'} holds no folders"
+    wanted = f"{tmp_path / 'empty'} holds no subjects: no file such as {{name}}/{{name}}_t1.nii.gz"
+    assert run("-r", tmp_path / "empty").error == wanted
 
 
 @pytest.mark.slow

@@ -69,6 +69,17 @@ def found_in(*folders: Path, data: DataConfig = BRATS) -> dict[str, dict[str, st
 # --- finding
 
 
+def test_visits_in_their_patients_folders(tmp_path):
+    data = DataConfig(sequences={"t1": ("{name}/t1.nii.gz",), "t2": ("{name}/t2.nii.gz",)})
+    for folder in ("a/visit1", "a/visit2", "b/visit1", "c"):
+        save_all(tmp_path / folder / "t1.nii.gz")
+    scan = {"t1": "t1.nii.gz"}
+    wanted = dict.fromkeys(("a/visit1", "a/visit2", "b/visit1", "c"), scan)
+    assert found_in(tmp_path, data=data) == wanted
+    assert found_in(tmp_path / "a", data=data) == {"visit1": scan, "visit2": scan}
+    assert found_in(tmp_path / "a" / "visit2", data=data) == {"visit2": scan}
+
+
 def test_brats_names_of_a_data_set_and_of_one_subject(tmp_path):
     for name in ("a_t1", "a_t1ce", "a_flair", "a_seg", "b_t2"):
         save_all(tmp_path / name[0] / f"{name}.nii.gz")

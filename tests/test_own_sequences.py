@@ -3,6 +3,7 @@
 import csv
 import json
 import runpy
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from itertools import islice
@@ -19,6 +20,7 @@ from tsf_seq2seq.checkpoint import load_model, save_checkpoint
 from tsf_seq2seq.cli import (
     evaluate_seq2seq,
     evaluate_tsf_seq2seq,
+    impute_sequences,
     train_seq2seq,
     train_tsf_seq2seq,
 )
@@ -66,11 +68,15 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory) -> Path:
-    """Three phantoms of five sequences; their label maps are taken away."""
+    """p0/visit1/pd.nii.gz and so on: three phantoms of five sequences, without label maps."""
     root = tmp_path_factory.mktemp("phantoms") / "phantoms"
     write_phantom_dataset(root, 3, spacing=2, sequences=PHANTOM_SEQUENCES)
-    for path in root.glob("*/*_seg.nii.gz"):
-        path.unlink()
+    for number in range(3):
+        folder, visit = root / f"Phantom_{number:05}", root / f"p{number}" / "visit1"
+        visit.mkdir(parents=True)
+        for sequence in PHANTOM_SEQUENCES:
+            (folder / f"{folder.name}_{sequence}.nii.gz").rename(visit / f"{sequence}.nii.gz")
+        shutil.rmtree(folder)
     return root
 
 
@@ -85,11 +91,11 @@ def phantoms(tmp_path_factory) -> Path:
 )
 def test_from_training_to_explanations(names, pairs, phantoms, tmp_path, script):
     for number, part in enumerate(("train", "valid", "test")):
-        (tmp_path / f"{part}.csv").write_text(f"Phantom_0000{number},1\n")  # the last one
+        (tmp_path / f"{part}.csv").write_text(f"p{number}/visit1,1\n")  # the last one
     config = write_config(
         tmp_path / "own.yaml",
         phantoms,
-        {name: f"{{name}}/{{name}}_{name}.nii.gz" for name in names},
+        {name: f"{{name}}/{name}.nii.gz" for name in names},
         **{part: str(tmp_path / f"{part}.csv") for part in ("train", "valid", "test")},
         crop=[22, 18],
     )
@@ -133,11 +139,21 @@ def test_from_training_to_explanations(names, pairs, phantoms, tmp_path, script)
     assert np.array(content["subjects"]).tolist() == np.ones((len(names),) * 2).tolist()
     explain(script, "differentiation_map", "-m", first / "best.pth", "-o", tmp_path / "maps")
     maps = {path.name for path in (tmp_path / "maps").glob("*.nii.gz")}
-    assert maps == {f"Phantom_00002_{name}_differentiation.nii.gz" for name in names}
+    assert maps == {f"p2_visit1_{name}_differentiation.nii.gz" for name in names}
     task = f"{'+'.join(names[1:])}:{names[0]}"
     explain(script, "tsem", "-l", second / "best.pth", "--task", task, "-o", tmp_path / "tsem")
     (finding,) = rows_of(tmp_path / "tsem" / "tsem.csv")
     assert f"{finding['sources']}:{finding['target']}" == task
+
+    # --- what is missing of all visits
+    for visit in phantoms.glob("*/visit1"):
+        shutil.copytree(visit, tmp_path / "new" / visit.relative_to(phantoms))
+        (tmp_path / "new" / visit.relative_to(phantoms) / f"{names[0]}.nii.gz").unlink()
+    made = (str(tmp_path / "new"), "-l", second / "best.pth", "-o", tmp_path / "imputed")
+    outcome = script(impute_sequences, *made, "--keep-names")
+    assert outcome.code == 0, outcome.err
+    for number in range(3):
+        assert (tmp_path / "imputed" / f"p{number}" / "visit1" / f"{names[0]}.nii.gz").exists()
     assert (tmp_path / "tsem" / "tsem.png").exists()
 
 

@@ -17,6 +17,7 @@ from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data import prepare as prepare_module
 from tsf_seq2seq.data import subjects
+from tsf_seq2seq.data.check import subjects_of_folders
 from tsf_seq2seq.data.prepare import KEPT, STORED, narrow, positive_box, prepare
 from tsf_seq2seq.data.sampling import CropStream, Position
 from tsf_seq2seq.data.slices import pad_to, random_crop
@@ -60,6 +61,20 @@ def flip_a_byte(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
+
+
+def test_a_subject_in_a_folder_within_a_folder(tmp_path, path):
+    root, name = tmp_path / "visits", "patient1/visit2"
+    files = [root / name / f"{sequence}.nii.gz" for sequence in SEQUENCES]
+    for number, file in enumerate(files):
+        save_nifti(file, blob(number))
+    patterns = {sequence: (f"{{name}}/{sequence}.nii.gz",) for sequence in SEQUENCES}
+    data = DataConfig(root=root, sequences=patterns)
+    masks = subjects_of_folders(data)
+    assert masks == {name: 0}
+    stored = load_subject(fill(data, path, masks).subject(name), 128, 4)
+    wanted = load_subject(find_subject(data, name, 15), 128, 4)
+    np.testing.assert_array_equal(stored.images, wanted.images)
 
 
 # --- equality with NIfTI
@@ -405,5 +420,7 @@ def test_script_refuses(run, data, path, tmp_path):
     assert "must be at least 1" in run("-o", path, "--processes", 0).error
     fill(data, path)
     config = tmp_path / "other.yaml"
-    config.write_text(f"data: {{root: {data.root}, sequences: {{a: x.nii, b: y.nii}}}}")
+    config.write_text(
+        f"data: {{root: {data.root}, sequences: {{a: '{{name}}/x.nii', b: '{{name}}/y.nii'}}}}"
+    )
     assert "holds the sequences t1, " in run("-c", config, "-o", path, "--folders").error

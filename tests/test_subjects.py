@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from conftest import LPS_AFFINE, REFERENCE, SEQUENCES, blob, save_nifti, sequence_file
 
 from tsf_seq2seq.config import BRATS_SEQUENCES, DataConfig
+from tsf_seq2seq.data.names import subject_names
 from tsf_seq2seq.data.slices import (
     Window,
     central,
@@ -411,10 +413,47 @@ def test_patients_of_other_names(tmp_path):
         write_split(tmp_path, patterns, tmp_path, (1, 1, 1), 0, "ms.*")
 
 
+def test_visits_in_a_patients_folder_stay_together(tmp_path):
+    visits = [f"ms{patient:02}/visit{time}" for patient in range(12) for time in (1, 2)]
+    for name in (*visits, "ms20", "ms20/raw", "derivatives/other"):  # ms20 is a scan itself
+        for sequence in ("t1", "pd"):
+            save_nifti(tmp_path / name / f"{sequence}.nii.gz", np.zeros((1, 1, 1)))
+    patterns = {"t1": ("{name}/t1.nii.gz",), "pd": ("{name}/[a-z]d.nii.gz",)}
+    write_split(tmp_path, patterns, tmp_path, (6, 3, 4), 0)
+    names = [[name for name, _ in read_split(tmp_path / f"{part}.csv", 2)] for part in PARTS]
+    assert sorted(chain.from_iterable(names)) == [*visits, "ms20"]
+    patients = [{name[:4] for name in part} for part in names]
+    assert [len(part) for part in patients] == [6, 3, 4]
+    assert len(set.union(*patients)) == 13
+
+
+@pytest.mark.parametrize(
+    ("pattern", "file", "name"),
+    [
+        ("{name}/t1.nii.gz", "a/t1.nii", "a"),
+        ("{name}/{name}_t1.nii.gz", "a/a_t1.nii.gz", "a"),
+        ("{name}/{name}_t1.nii.gz", "a/b_t1.nii.gz", None),
+        ("{name}/*T1?.nii.gz", "a/3D_T1w.nii.gz", "a"),
+        ("{name}/anat/[!x]*.nii.gz", "a/b/anat/y.nii.gz", "a/b"),
+        ("{name}/anat/[!x]*.nii.gz", "a/b/anat/xy.nii.gz", None),
+        ("{name}_t1.nii.gz", "a.1_t1.nii.gz", "a.1"),
+        ("images/{name}_0000.nii.gz", "images/case_1_0000.nii.gz", "case_1"),
+        ("{name}/t1.nii.gz", ".a/t1.nii.gz", None),
+        ("t1.nii.gz", "t1.nii.gz", None),
+    ],
+)
+def test_names_of_subjects(pattern, file, name, tmp_path):
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).touch()
+    assert subject_names(tmp_path, [pattern]) == ([] if name is None else [name])
+    if name is not None:
+        assert find_files(tmp_path, name, {"t1": (pattern,)}) == {0: tmp_path / file}
+
+
 def test_split_refuses(many, tmp_path):
     with pytest.raises(UserError, match="shares must be three numbers"):
         split_of(many, tmp_path, shares=(1, -1, 1))
-    with pytest.raises(UserError, match="has no subject folder with two sequences"):
+    with pytest.raises(UserError, match="has no subject with two sequences"):
         split_of(many / "empty", tmp_path)
     with pytest.raises(UserError, match="is not a folder"):
         split_of(many / "none", tmp_path)

@@ -33,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="CSV",
         help="the subjects of these (else of data.train, valid and test, where those exist)",
     )
-    parser.add_argument("--folders", action="store_true", help="all folders of the root instead")
+    parser.add_argument("--folders", action="store_true", help="all subjects of the root instead")
     parser.add_argument("--processes", type=int, default=1, help="subjects at once (default: 1)")
     parser.add_argument("-o", "--output", type=Path, metavar="JSON", help="write all of it there")
     return parser.parse_args()

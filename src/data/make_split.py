@@ -27,7 +27,7 @@ def main() -> None:
         "--patient",
         default=BRATS_PATIENT,
         metavar="REGEX",
-        help="its first group is the patient in a folder's name, whose time points stay together, "
+        help="its first group is the patient in a subject's name, whose time points stay together, "
         r"such as '(.*)_visit\d+' (default: that of BraTS 2023)",
     )
     arguments = parser.parse_args()

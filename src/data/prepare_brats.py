@@ -23,7 +23,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_config_arguments(parser, required=False)
     parser.add_argument("-r", "--root", type=Path, help="data set folder (else data.root)")
-    parser.add_argument("--folders", action="store_true", help="all folders, not the split CSVs'")
+    parser.add_argument(
+        "--folders", action="store_true", help="all of the root, not the split CSVs'"
+    )
     parser.add_argument("-o", "--output", type=Path, help="folder of the store (else data.store)")
     parser.add_argument("--processes", type=int, default=1, help="subjects at once (default: 1)")
     parser.add_argument("--verify", action="store_true", help="only compare files and checksums")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tsf_seq2seq.config import DataConfig
+from tsf_seq2seq.data.names import NAME, subject_names
 from tsf_seq2seq.data.nifti import Geometry, is_orientation, read_image, read_volume
 from tsf_seq2seq.data.subjects import (
     check_same_grid,
@@ -65,12 +67,16 @@ def subjects_of_splits(data: DataConfig, splits: Iterable[Path]) -> dict[str, in
 
 
 def subjects_of_folders(data: DataConfig) -> dict[str, int]:
-    """Name → 0 for every folder of the root."""
+    """Name → 0 for every subject of the root, and for every folder that should be one."""
     _check_root(data)
-    names = sorted(path.name for path in data.root.iterdir() if path.is_dir())
-    names = [name for name in names if not name.startswith(".")]
+    patterns = list(chain.from_iterable(data.sequences.values()))
+    names = subject_names(data.root, patterns)
+    if any(pattern.startswith(f"{NAME}/") for pattern in patterns):
+        known = {name.split("/")[0] for name in names}
+        folders = {path.name for path in data.root.iterdir() if path.is_dir()} - known
+        names = sorted([*names, *(name for name in folders if not name.startswith("."))])
     if not names:
-        raise UserError(f"{data.root} holds no folders")
+        raise UserError(f"{data.root} holds no subjects: no file such as {patterns[0]}")
     return dict.fromkeys(names, 0)
 
 

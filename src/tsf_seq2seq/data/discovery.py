@@ -8,12 +8,13 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from tsf_seq2seq.config import DataConfig
+from tsf_seq2seq.data.names import FOLDER, NAME, pattern_expression, subject_names
 from tsf_seq2seq.errors import UserError
 
-NAME = "{name}"
 ENDING = r"\.nii(?:\.gz)?$"
 # Other names of the four sequences, as letters and digits in lower case.
 ALIASES = {
@@ -69,7 +70,8 @@ def discover(folders: Sequence[Path], data: DataConfig) -> list[FoundSubject]:
             raise UserError(f"{folder} is not a folder")
         before = len(subjects)
         files = list(_scans(folder))
-        namings = [*own_namings(data), *known_namings(data), *nnunet_namings(files, data)]
+        own = own_namings(data, _name_expression(folder, data))
+        namings = [*own, *known_namings(data), *nnunet_namings(files, data)]
         for naming in namings:
             _claim(naming, files, subjects)
         if len(subjects) == before:
@@ -91,8 +93,11 @@ def recognise(path: Path, data: DataConfig) -> tuple[str, Naming] | None:
     return None
 
 
-def own_namings(data: DataConfig) -> list[Naming]:
-    """The model's own patterns: the first of every sequence, the second of every sequence, …"""
+def own_namings(data: DataConfig, name: str = FOLDER) -> list[Naming]:
+    """The model's own patterns: the first of every sequence, the second of every sequence, …
+
+    `name`: what {name} stands for, as a regular expression.
+    """
     namings = []
     for rank in range(max(len(patterns) for patterns in data.sequences.values())):
         chosen = {
@@ -101,7 +106,7 @@ def own_namings(data: DataConfig) -> list[Naming]:
             if patterns
         }
         expressions = {
-            sequence: pattern_expression(pattern.removesuffix(".gz").removesuffix(".nii"))
+            sequence: ending_expression(pattern.removesuffix(".gz").removesuffix(".nii"), name)
             for sequence, pattern in chosen.items()
             if rank < len(data.sequences[sequence]) and NAME in pattern
         }
@@ -122,7 +127,7 @@ def known_namings(data: DataConfig) -> list[Naming]:
             known[sequence] = canonical
     namings = []
     for title, stems in zip(("BraTS 2021", "BraTS 2023 and later"), BRATS, strict=True):
-        expressions = {s: pattern_expression(stems[c]) for s, c in known.items()}
+        expressions = {s: ending_expression(stems[c]) for s, c in known.items()}
         plain = {s: f"{stems[c]}.nii.gz" for s, c in known.items()}
         namings.append(Naming(title, expressions, plain))
     bids = {s: bids_expression(c) for s, c in known.items()}
@@ -154,18 +159,9 @@ def canonical_name(name: str) -> str | None:
     return next((key for key, others in ALIASES.items() if letters in others), None)
 
 
-def pattern_expression(pattern: str) -> re.Pattern[str]:
+def ending_expression(pattern: str, name: str = FOLDER) -> re.Pattern[str]:
     """A pattern of data.sequences, without .nii.gz, as an expression for the end of a path."""
-    parts = re.split(r"(\{name\}|\*|\?)", pattern)
-    wildcards = {"*": "[^/]*", "?": "[^/]"}
-    expression, named = "", False
-    for part in parts:
-        if part == NAME:
-            expression += "(?P=name)" if named else "(?P<name>[^/]+)"
-            named = True
-        else:
-            expression += wildcards.get(part, re.escape(part))
-    return re.compile(f"(?:^|/){expression}{ENDING}")
+    return re.compile(f"(?:^|/){pattern_expression(pattern, name)}{ENDING}")
 
 
 def bids_expression(canonical: str) -> re.Pattern[str]:
@@ -187,6 +183,12 @@ def file_name(pattern: str) -> str:
 def stem(path: Path) -> str:
     """A NIfTI file's name without its ending."""
     return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _name_expression(folder: Path, data: DataConfig) -> str:
+    """Any folder or part of a name, or where some are folders in folders, those that are there."""
+    names = subject_names(folder, chain.from_iterable(data.sequences.values()))
+    return "|".join(map(re.escape, names)) if any("/" in name for name in names) else FOLDER
 
 
 def _scans(folder: Path) -> Iterator[Path]:

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from tsf_seq2seq.data.names import subject_names
 from tsf_seq2seq.data.subjects import Patterns, find_files
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_text
@@ -25,7 +27,7 @@ def write_split(
 ) -> dict[Path, int]:
     """Write train.csv, valid.csv and test.csv of the subjects under `root`; path → subjects in it.
 
-    Subjects are the folders with at least two sequences on disk. Time points of one patient stay
+    Subjects are those with at least two sequences on disk. Time points of one patient stay
     in one part: `patient` is a regular expression whose first group is, in a subject's name, the
     patient. Raises UserError where there are too few subjects or the arguments make no sense.
     """
@@ -47,24 +49,25 @@ def write_split(
 
 
 def find_usable_subjects(root: Path, patterns: Patterns) -> dict[str, tuple[int, ...]]:
-    """Folder name → sequences on disk, for every folder of `root` with at least two."""
+    """Name → sequences on disk, for every subject of `root` with at least two."""
     if not root.is_dir():
         raise UserError(f"{root} is not a folder")
-    names = sorted(path.name for path in root.iterdir() if path.is_dir())
+    names = subject_names(root, chain.from_iterable(patterns.values()))
     found = {name: tuple(sorted(find_files(root, name, patterns))) for name in names}
     usable = {name: sequences for name, sequences in found.items() if len(sequences) >= 2}
     if not usable:
         raise UserError(
-            f"{root} has no subject folder with two sequences or more; data.sequences expects "
+            f"{root} has no subject with two sequences or more; data.sequences expects "
             f"files such as {next(iter(patterns.values()))[0]}"
         )
     return usable
 
 
 def group_by_patient(names: Sequence[str], patient: str = BRATS_PATIENT) -> list[list[str]]:
-    """Names of one patient together; a name that the expression doesn't match is its own patient.
+    """Names of one patient together.
 
-    UserError where it is no regular expression with a group.
+    The patient of a name that the expression doesn't match is the folder that it names, as in
+    patient1/visit2, or itself. UserError where it is no regular expression with a group.
     """
     try:
         expression = re.compile(patient)
@@ -75,7 +78,8 @@ def group_by_patient(names: Sequence[str], patient: str = BRATS_PATIENT) -> list
     groups: dict[str, list[str]] = {}
     for name in names:
         match = expression.fullmatch(name)
-        groups.setdefault(match[1] if match else name, []).append(name)
+        own = match[1] if match else name.rpartition("/")[0] or name
+        groups.setdefault(own, []).append(name)
     return list(groups.values())
 
 
