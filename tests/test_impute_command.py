@@ -22,11 +22,12 @@ from tsf_seq2seq.checkpoint import open_model, save_checkpoint
 from tsf_seq2seq.cli import impute_sequences
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import DataConfig, load_config
-from tsf_seq2seq.data.discovery import canonical_name, discover
+from tsf_seq2seq.data.discovery import FoundSubject, canonical_name, discover, own_namings
 from tsf_seq2seq.data.nifti import read_volume
 from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.imputation import impute
+from tsf_seq2seq.imputation.output import Output
 
 BRATS = DataConfig()
 
@@ -304,6 +305,23 @@ def test_bids_derivatives(run, tmp_path, out):
     description = json.loads((out / "dataset_description.json").read_text())
     assert description["DatasetType"] == "derivative"
     assert description["GeneratedBy"][0]["Name"] == "TSF-Seq2Seq"
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("sub-02_ses-a", ["sub-02", "ses-a"]),
+        ("sub-02/ses-a", ["sub-02", "ses-a"]),
+        ("sub-02", ["sub-02"]),
+        ("Tiny_1", ["sub-Tiny1"]),
+        ("p_1/visit 2", ["sub-p1", "ses-visit2"]),
+    ],
+)
+def test_bids_labels(name, labels, tmp_path):
+    (naming,) = own_namings(BRATS)[:1]
+    paths = Output(tmp_path, "bids").paths(FoundSubject(name, naming), "t2")
+    assert paths.image.parent == tmp_path.joinpath(*labels, "anat")
+    assert paths.image.name == f"{'_'.join(labels)}_desc-synth_T2w.nii.gz"
 
 
 def test_files_with_spaces_and_other_letters(script, checkpoint, tmp_path):

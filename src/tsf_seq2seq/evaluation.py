@@ -186,5 +186,5 @@ def _example(
     panels["target"] = slices[task.target]
     panels["synthesis"] = synthesis
     panels["error"] = np.abs(synthesis - slices[task.target])
-    name = subject.name.rpartition("/")[2]
+    name = subject.name.replace("/", "/\n")
     return Example(f"{name}\n→ {names[task.target]}", panels)

@@ -215,7 +215,7 @@ def _picture(config: Config, explained: Explained, task: Task, finding: Finding)
     z, outline = shown_slice(config, explained.loaded)
     synthesis, tsem = explained.maps[task]
     wanted = explained.loaded.centres[task.target]
-    name = finding.name.rpartition("/")[2]
+    name = finding.name.replace("/", "/\n")
     sources = finding.sources.replace("+", " + ")
     label = "\n".join([name, sources, f"→ {finding.target}", f"{finding.psnr:.1f} dB"])
     return Picture(label, wanted[z], synthesis[z], tsem[z], outline)

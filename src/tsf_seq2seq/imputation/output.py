@@ -66,9 +66,7 @@ class Output:
         return _with_endings(image.with_name(stem(image)), tsem)
 
     def _bids_paths(self, name: str, target: str) -> Paths:
-        found = re.fullmatch(r"(sub-[^/_]+)(?:_(ses-[^/_]+))?", name)
-        subject, session = found.groups() if found else (f"sub-{_alphanumeric(name)}", None)
-        labels = [subject, session] if session else [subject]
+        labels = _bids_labels(name)
         place = self.folder.joinpath(*labels, "anat")
         canonical = canonical_name(target)
         ending = BIDS_SUFFIXES[canonical] if canonical else f"_{_alphanumeric(target)}"
@@ -166,6 +164,15 @@ def _json(content: Mapping[str, Any]) -> str:
 
 def _sources(files: Mapping[str, Path | str]) -> dict[str, list[str]]:
     return {"SourceSequences": list(files), "Sources": [str(path) for path in files.values()]}
+
+
+def _bids_labels(name: str) -> list[str]:
+    """sub-… and, if the name tells one, ses-…: of sub-1_ses-2, and of folders as in 1/2."""
+    if found := re.fullmatch(r"(sub-[^/_]+)(?:[_/](ses-[^/_]+))?", name):
+        return [label for label in found.groups() if label]
+    subject, _, session = name.partition("/")
+    labels = [f"sub-{_alphanumeric(subject)}"]
+    return [*labels, f"ses-{_alphanumeric(session)}"] if session else labels
 
 
 def _alphanumeric(text: str) -> str:
