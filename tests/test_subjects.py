@@ -426,6 +426,15 @@ def test_visits_in_a_patients_folder_stay_together(tmp_path):
     assert [len(part) for part in patients] == [6, 3, 4]
     assert len(set.union(*patients)) == 13
 
+    # --- sites are no patients
+    for name in ("a/s1", "a/s2", "a/s3"):
+        for sequence in ("t1", "pd"):
+            save_nifti(tmp_path / "sites" / name / f"{sequence}.nii.gz", np.zeros((1, 1, 1)))
+    with pytest.raises(UserError, match=r"holds 1 patients, too .*\? --patient '\(\.\*\)' takes"):
+        write_split(tmp_path / "sites", patterns, tmp_path, (1, 1, 1), 0)
+    counts = write_split(tmp_path / "sites", patterns, tmp_path, (1, 1, 1), 0, "(.*)")
+    assert list(counts.values()) == [1, 1, 1]
+
 
 @pytest.mark.parametrize(
     ("pattern", "file", "name"),

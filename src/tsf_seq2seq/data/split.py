@@ -36,7 +36,11 @@ def write_split(
     subjects = find_usable_subjects(root, patterns)
     patients = group_by_patient(list(subjects), patient)
     if len(patients) < sum(share > 0 for share in shares):
-        raise UserError(f"{root} holds {len(patients)} patients, too few for a split")
+        hint = "; are its folders no patients? --patient '(.*)' takes each subject as one"
+        raise UserError(
+            f"{root} holds {len(patients)} patients, too few for a split"
+            f"{hint if len(subjects) > len(patients) else ''}"
+        )
     rng = np.random.default_rng(seed)
     parts = divide([patients[i] for i in rng.permutation(len(patients))], shares)
     counts = {}
