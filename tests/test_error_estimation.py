@@ -24,7 +24,7 @@ from tsf_seq2seq.trust.error_estimation import (
     source_sets,
     synthesized,
 )
-from tsf_seq2seq.trust.error_summary import over_subjects
+from tsf_seq2seq.trust.error_summary import over_subjects, read_measured
 from tsf_seq2seq.trust.ranking import (
     CLASSES,
     REMOVED,
@@ -295,6 +295,38 @@ def check_curves_and_counts(output: Path, numbers: dict[str, float]) -> None:
     parts = of_tsem(rows_of(output / "calibration.csv"))
     assert [int(r["part"]) for r in parts] == list(range(1, 11))
     assert sum(int(r["voxels"]) for r in parts) == numbers["voxels"]
+
+
+def test_an_interrupted_run_goes_on(run, stage_2, tiny_config, tmp_path):
+    names = [f"Tiny_0000{number}" for number in range(3)]
+    (tmp_path / "three.csv").write_text("".join(f"{name},15\n" for name in names))
+    options = ["-l", stage_2, "--tasks", "t1:t2", "t1+flair:t2", "t2:flair"]
+    options += ["--set", f"data.test={tmp_path / 'three.csv'}"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    wanted = run(*options, "-o", whole)
+    assert run(*options, "-o", parts, "--max-subjects", 1).code == 0
+    first = {path.name: path.read_bytes() for path in parts.iterdir()}
+    assert run(*options, "-o", parts, "--max-subjects", 2).code == 0
+    assert run(*options, "-o", parts).out.splitlines()[:-1] == wanted.out.splitlines()[:-1]
+    files = sorted(path.name for path in whole.iterdir())
+    assert sorted(path.name for path in parts.iterdir()) == files
+    for file in files:
+        assert (parts / file).read_bytes() == (whole / file).read_bytes(), file
+
+    # --- killed between two files: curves and counts know a subject that the rows don't
+    (parts / "error_estimation.csv").write_bytes(first["error_estimation.csv"])
+    assert read_measured(parts).rows == []
+    (parts / "pooled_counts.csv").write_bytes(first["pooled_counts.csv"])
+    assert {row.name for row in read_measured(parts).rows} == {names[0]}
+    assert run(*options, "-o", parts).code == 0
+    for file in files:
+        assert (parts / file).read_bytes() == (whole / file).read_bytes(), file
+
+    # --- not with other tasks, nor on damaged files
+    other = run(*options[:-2], "--targets", "t2", "-o", parts)
+    assert other.error.startswith(f"{parts} holds the results of another run")
+    (parts / "sparsification.csv").write_text("name,sources\na,b\n")
+    assert "is not a table of sparsification curves" in run(*options, "-o", parts).error
 
 
 def test_chosen_tasks(run, stage_2, tmp_path):

@@ -226,7 +226,7 @@ def test_an_interrupted_evaluation_goes_on(stage_2, script, tmp_path, tiny_datas
     metrics = [(tmp_path / folder / "metrics.csv").read_bytes() for folder in ("whole", "out")]
     assert metrics[0] == metrics[1]
     other = script(*arguments, "-o", tmp_path / "out", "--all-tasks")
-    assert other.error.startswith(f"{tmp_path / 'out'} holds the scores of another evaluation")
+    assert other.error.startswith(f"{tmp_path / 'out'} holds the results of another run")
 
 
 def test_axes_shorter_than_the_crop(stage_2, script, tmp_path, tiny_dataset):

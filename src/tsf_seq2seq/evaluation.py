@@ -1,6 +1,5 @@
 """The paper's evaluation: central stacks and crop, centre slices, metrics per volume."""
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from tsf_seq2seq.data.subjects import Subject
 from tsf_seq2seq.distributed import ALONE, Processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.figures import Example, plot_examples
-from tsf_seq2seq.files import write_text
+from tsf_seq2seq.identity import goes_on
 from tsf_seq2seq.methods import Methods, Outputs
 from tsf_seq2seq.metrics import LPIPS, psnr, ssim
 from tsf_seq2seq.scores import Score, read_scores, write_scores
@@ -56,7 +55,9 @@ def evaluate(
     protocol's identity, and predictions as predict/<name>_<target>_from_<sources>.nii.gz. Several
     processes take one subject each at a time; each writes its predictions, the main one the rest.
     """
-    scores = _earlier_scores(output, protocol.identity)
+    metrics = output / "metrics.csv"
+    known = goes_on(metrics, output / "evaluation.json", protocol.identity)
+    scores = read_scores(metrics) if known else []
     done = {score.name for score in scores}
     waiting = [s for s in subjects if s.name not in done and protocol.tasks_of(s)]
     if not scores and not waiting:
@@ -74,7 +75,7 @@ def evaluate(
             scores += [score for of_subject, _ in results for score in of_subject]
             examples += [example for _, example in results if example is not None]
             if processes.main:
-                write_scores(output / "metrics.csv", scores)
+                write_scores(metrics, scores)
             bar.update(len(results))
     if examples and processes.main:
         plot_examples(examples, output / "examples.png")
@@ -106,20 +107,6 @@ def complete_tasks(subject: Subject, n_sequences: int) -> list[Task]:
     """Every source set → missing target that the subject's sequences on disk allow."""
     on_disk = set(subject.on_disk)
     return [task for task in all_tasks(n_sequences) if on_disk >= {*task.sources, task.target}]
-
-
-def _earlier_scores(output: Path, identity: Mapping[str, Any]) -> list[Score]:
-    """Scores that an interrupted run of the same evaluation left; UserError for another's."""
-    path, text = output / "evaluation.json", json.dumps(identity, indent=1) + "\n"
-    if not (output / "metrics.csv").exists():
-        write_text(path, text)
-        return []
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        raise UserError(
-            f"{output} holds the scores of another evaluation ({path} differs); name another "
-            "folder with -o"
-        )
-    return read_scores(output / "metrics.csv")
 
 
 def _scores(

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from math import isfinite
 from pathlib import Path
@@ -34,14 +34,20 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     Raises UserError where the file isn't one.
     """
     columns: Sequence[Any] = fields(kind)  # type: ignore[arg-type]
+
+    def parse(row: Mapping[str, str]) -> Row:
+        return kind(**{column.name: column.type(row[column.name]) for column in columns})
+
+    return read_table(path, parse, f"{kind.__name__} rows")
+
+
+def read_table(path: Path, parse: Callable[[Mapping[str, str]], Row], what: str) -> list[Row]:
+    """What `parse` makes of each row of a CSV; UserError where the file is no table of `what`."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return [
-                kind(**{column.name: column.type(row[column.name]) for column in columns})
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
-        raise UserError(f"{path} is not a table of {kind.__name__} rows ({error!r})") from None
+            return [parse(row) for row in csv.DictReader(file)]
+    except (OSError, LookupError, ValueError, TypeError, csv.Error) as error:
+        raise UserError(f"{path} is not a table of {what} ({error!r})") from None
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

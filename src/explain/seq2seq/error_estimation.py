@@ -1,4 +1,7 @@
-"""Does TSEM show where the synthesis errs? Against the true error, beside rival estimates."""
+"""Does TSEM show where the synthesis errs? Against the true error, beside rival estimates.
+
+An interrupted run goes on where it stopped.
+"""
 
 import argparse
 from pathlib import Path
@@ -6,9 +9,10 @@ from pathlib import Path
 from tsf_seq2seq.cli.common import add_tsf_arguments, experiment, load_tsf, positive_number
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError, run_script
+from tsf_seq2seq.identity import goes_on, identity_of
 from tsf_seq2seq.tasks import Task, all_tasks
-from tsf_seq2seq.trust.error_estimation import measure_errors
-from tsf_seq2seq.trust.error_summary import write_measured, write_summary
+from tsf_seq2seq.trust.error_estimation import Measured, measure_errors
+from tsf_seq2seq.trust.error_summary import ROWS, read_measured, write_measured, write_summary
 from tsf_seq2seq.tsem import parse_task
 
 
@@ -18,13 +22,19 @@ def main() -> None:
     tasks = choose_tasks(arguments, list(config.data.sequences))
     network = load_tsf(arguments, config)
     subjects = find_subjects(config.data, config.data.test)[: arguments.max_subjects]
-    measured = None
-    for measured in measure_errors(network, config, subjects, tasks, arguments.batch_size):
-        write_measured(arguments.output, measured)
-    if measured is None:
+    output, names = arguments.output, list(config.data.sequences)
+    weights = [path for path in (arguments.load, arguments.seq2seq) if path]
+    chosen = ["{}:{}".format(*task.label(names)) for task in tasks]
+    identity = identity_of(config.data, weights, tasks=chosen)
+    known = goes_on(output / ROWS, output / "error_estimation.json", identity)
+    measured = read_measured(output) if known else Measured()
+    run = measure_errors(network, config, subjects, tasks, arguments.batch_size, measured)
+    for measured in run:
+        write_measured(output, measured)
+    if not measured.rows:
         raise UserError(f"no subject of {config.data.test} has the sequences of these tasks")
-    print(write_summary(arguments.output, measured))
-    print(f"error_estimation.md, .csv, curves and calibration are in {arguments.output}")
+    print(write_summary(output, measured))
+    print(f"error_estimation.md, .csv, curves and calibration are in {output}")
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -15,13 +15,13 @@ from tsf_seq2seq.cli.common import (
     load_tsf,
     positive_number,
 )
-from tsf_seq2seq.config import Config, to_mapping
+from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.store import find_subjects
 from tsf_seq2seq.data.subjects import Subject
 from tsf_seq2seq.distributed import joined_processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation import Protocol, TasksOf, complete_tasks, evaluate
-from tsf_seq2seq.files import sha256
+from tsf_seq2seq.identity import identity_of
 from tsf_seq2seq.methods import (
     BASELINES,
     TSF_METHODS,
@@ -181,15 +181,14 @@ def _run(
     device, lpips = find_device(arguments.device), None
     if arguments.lpips_weights or find_weights("alexnet"):
         lpips = LPIPS(device, arguments.lpips_weights)
-    data = to_mapping(config.data)
-    identity = {
-        "weights": {str(path): sha256(path) for path in files},
-        "methods": [name for method in methods for name in method.names],
-        "all_tasks": arguments.all_tasks,
-        "max_slices": arguments.max_slices,
-        "lpips": lpips is not None,
-        "data": {key: data[key] for key in ("root", "test", "sequences", "slices", "crop")},
-    }
+    identity = identity_of(
+        config.data,
+        files,
+        methods=[name for method in methods for name in method.names],
+        all_tasks=arguments.all_tasks,
+        max_slices=arguments.max_slices,
+        lpips=lpips is not None,
+    )
     protocol = Protocol(
         tasks_of, methods, lpips, identity, not arguments.no_predictions, arguments.max_slices
     )

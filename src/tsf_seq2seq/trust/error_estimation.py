@@ -100,15 +100,18 @@ def measure_errors(
     subjects: Sequence[Subject],
     tasks: Sequence[Task],
     batch_size: int,
+    earlier: Measured | None = None,
 ) -> Iterator[Measured]:
     """Measure every estimator on every task that a subject's sequences on disk allow.
 
-    Yields what is measured so far, after each subject. Only one subject's maps of one target are in
-    memory at a time.
+    Yields what is measured so far, `earlier` subjects included, after each subject. Only one
+    subject's maps of one target are in memory at a time.
     """
-    measured = Measured()
+    measured = earlier or Measured()
     names = list(config.data.sequences)
-    for subject in tqdm(subjects, unit="subject", desc="measuring"):
+    done = {row.name for row in measured.rows}
+    waiting = [subject for subject in subjects if subject.name not in done]
+    for subject in tqdm(waiting, unit="subject", desc="measuring"):
         own = [task for task in tasks if set(subject.on_disk) >= {*task.sources, task.target}]
         if not own:
             continue

@@ -1,7 +1,8 @@
 """What the error estimates are worth over subjects: tables and curves of the volumes' rows."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -9,7 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from tsf_seq2seq.files import write_text
-from tsf_seq2seq.tables import interval, markdown, number, write_rows, write_table
+from tsf_seq2seq.tables import (
+    interval,
+    markdown,
+    number,
+    read_rows,
+    read_table,
+    write_rows,
+    write_table,
+)
 from tsf_seq2seq.trust.error_estimation import (
     BRAIN,
     CalibrationRow,
@@ -17,9 +26,12 @@ from tsf_seq2seq.trust.error_estimation import (
     ErrorRow,
     Measured,
 )
-from tsf_seq2seq.trust.ranking import REMOVED, pooled_spearman
+from tsf_seq2seq.trust.ranking import CLASSES, REMOVED, pooled_spearman
 from tsf_seq2seq.trust.statistics import Estimate, bootstrap
 from tsf_seq2seq.tsem import rank_correlation
+
+ROWS, CALIBRATION = "error_estimation.csv", "calibration.csv"
+CURVES, COUNTS = "sparsification.csv", "pooled_counts.csv"
 
 
 @dataclass(frozen=True)
@@ -75,11 +87,29 @@ def over_subjects(rows: Iterable[ErrorRow], value: Callable[[ErrorRow], float]) 
 
 
 def write_measured(output: Path, measured: Measured) -> None:
-    """Write what was measured so far: every volume's rows, curves and calibration."""
-    write_rows(output / "error_estimation.csv", ErrorRow, measured.rows)
-    write_rows(output / "calibration.csv", CalibrationRow, measured.parts)
-    _write_curves(output / "sparsification.csv", measured.curves)
-    _write_counts(output / "pooled_counts.csv", measured)
+    """Write what was measured so far: every volume's curves, calibration and, at last, rows."""
+    write_rows(output / CALIBRATION, CalibrationRow, measured.parts)
+    _write_curves(output / CURVES, measured.curves)
+    _write_counts(output / COUNTS, measured)
+    write_rows(output / ROWS, ErrorRow, measured.rows)
+
+
+def read_measured(output: Path) -> Measured:
+    """What `write_measured` wrote. Nothing, where it was interrupted between its files.
+
+    Raises UserError where a file is not what it wrote.
+    """
+    rows = read_rows(output / ROWS, ErrorRow)
+    done = {row.name for row in rows}
+    parts = [row for row in read_rows(output / CALIBRATION, CalibrationRow) if row.name in done]
+    curves = [curve for curve in _read_curves(output / CURVES) if curve.name in done]
+    measured = Measured(rows, parts, curves, _read_counts(output / COUNTS))
+    voxels: Counter[tuple[str, str, str]] = Counter()
+    for row in rows:
+        if row.region == BRAIN:
+            voxels[row.sources, row.target, row.estimator] += row.voxels
+    counted = {key: int(counts.sum()) for key, counts in measured.counts.items()}
+    return measured if counted == voxels else Measured()
 
 
 def write_summary(output: Path, measured: Measured) -> str:
@@ -184,23 +214,44 @@ def _task_table(summaries: Sequence[TaskSummary]) -> str:
     return markdown(cells)
 
 
+SHARES = [f"removed_{share:.2f}" for share in REMOVED]
+CURVE_COLUMNS = ["name", "sources", "target", "order"]
+COUNT_COLUMNS = ["sources", "target", "estimator", "estimate_class", "error_class", "voxels"]
+
+
 def _write_curves(path: Path, curves: Sequence[Curve]) -> None:
     """One row a volume and order: mean error of what remains, a column per share removed."""
-    shares = [f"removed_{share:.2f}" for share in REMOVED]
-    rows = (
-        dict(zip(("name", "sources", "target", "order"), curve[:4], strict=True))
-        | dict(zip(shares, curve.errors.tolist(), strict=True))
-        for curve in curves
-    )
-    write_table(path, ["name", "sources", "target", "order", *shares], rows)
+    columns = [*CURVE_COLUMNS, *SHARES]
+    cells = ([*curve[:4], *curve.errors.tolist()] for curve in curves)
+    write_table(path, columns, (dict(zip(columns, row, strict=True)) for row in cells))
+
+
+def _read_curves(path: Path) -> list[Curve]:
+    def curve(row: Mapping[str, str]) -> Curve:
+        name, sources, target, order = (row[column] for column in CURVE_COLUMNS)
+        return Curve(name, sources, target, order, np.array([float(row[key]) for key in SHARES]))
+
+    return read_table(path, curve, "sparsification curves")
 
 
 def _write_counts(path: Path, measured: Measured) -> None:
     """Voxels per task, estimator, class of estimate and class of error, where there are any."""
-    columns = ["sources", "target", "estimator", "estimate_class", "error_class", "voxels"]
     rows = (
-        dict(zip(columns, (*key, int(i), int(j), int(counts[i, j])), strict=True))
+        dict(zip(COUNT_COLUMNS, (*key, int(i), int(j), int(counts[i, j])), strict=True))
         for key, counts in measured.counts.items()
         for i, j in np.argwhere(counts)
     )
-    write_table(path, columns, rows)
+    write_table(path, COUNT_COLUMNS, rows)
+
+
+def _read_counts(path: Path) -> dict[tuple[str, str, str], np.ndarray]:
+    counts: dict[tuple[str, str, str], np.ndarray] = {}
+
+    def add(row: Mapping[str, str]) -> None:
+        sources, target, estimator, *numbers = (row[column] for column in COUNT_COLUMNS)
+        i, j, voxels = map(int, numbers)
+        own = counts.setdefault((sources, target, estimator), np.zeros((CLASSES, CLASSES), int))
+        own[i, j] += voxels
+
+    read_table(path, add, "voxels per pair of classes")
+    return counts
