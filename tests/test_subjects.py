@@ -454,7 +454,7 @@ def test_visits_in_a_patients_folder_stay_together(tmp_path):
 def test_names_of_subjects(pattern, file, name, tmp_path):
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).touch()
-    assert subject_names(tmp_path, [pattern]) == ([] if name is None else [name])
+    assert subject_names(tmp_path, {"t1": (pattern,)}) == ([] if name is None else [name])
     if name is not None:
         assert find_files(tmp_path, name, {"t1": (pattern,)}) == {0: tmp_path / file}
 

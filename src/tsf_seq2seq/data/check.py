@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -69,8 +68,8 @@ def subjects_of_splits(data: DataConfig, splits: Iterable[Path]) -> dict[str, in
 def subjects_of_folders(data: DataConfig) -> dict[str, int]:
     """Name → 0 for every subject of the root, and for every folder that should be one."""
     _check_root(data)
-    patterns = list(chain.from_iterable(data.sequences.values()))
-    names = subject_names(data.root, patterns)
+    names = subject_names(data.root, data.sequences)
+    patterns = [pattern for own in data.sequences.values() for pattern in own]
     if any(pattern.startswith(f"{NAME}/") for pattern in patterns):
         known = {name.split("/")[0] for name in names}
         folders = {path.name for path in data.root.iterdir() if path.is_dir()} - known

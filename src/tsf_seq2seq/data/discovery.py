@@ -8,11 +8,10 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 
 from tsf_seq2seq.config import DataConfig
-from tsf_seq2seq.data.names import FOLDER, NAME, pattern_expression, subject_names
+from tsf_seq2seq.data.names import FOLDER, NAME, names_of_files, pattern_expression
 from tsf_seq2seq.errors import UserError
 
 ENDING = r"\.nii(?:\.gz)?$"
@@ -70,7 +69,7 @@ def discover(folders: Sequence[Path], data: DataConfig) -> list[FoundSubject]:
             raise UserError(f"{folder} is not a folder")
         before = len(subjects)
         files = list(_scans(folder))
-        own = own_namings(data, _name_expression(folder, data))
+        own = own_namings(data, _name_expression(folder, files, data))
         namings = [*own, *known_namings(data), *nnunet_namings(files, data)]
         for naming in namings:
             _claim(naming, files, subjects)
@@ -185,9 +184,10 @@ def stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
-def _name_expression(folder: Path, data: DataConfig) -> str:
-    """Any folder or part of a name, or where some are folders in folders, those that are there."""
-    names = subject_names(folder, chain.from_iterable(data.sequences.values()))
+def _name_expression(folder: Path, files: Iterable[Path], data: DataConfig) -> str:
+    """Any folder or part of a name, or where some are folders in folders, those of the files."""
+    paths = (path.relative_to(folder).as_posix() for path in files)
+    names = names_of_files(paths, data.sequences)
     return "|".join(map(re.escape, names)) if any("/" in name for name in names) else FOLDER
 
 

@@ -2,25 +2,54 @@
 
 import glob
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+Patterns = Mapping[str, Sequence[str]]  # sequence → file patterns, the first that finds counts
 NAME = "{name}"
 FOLDER = "[^/]+"  # a name, or a part of it
 WILDCARDS = {"*": "[^/]*", "?": "[^/]"}
 
 
-def subject_names(root: Path, patterns: Iterable[str]) -> list[str]:
-    """What {name} stands for in the files of `root`, in order.
+def subject_names(root: Path, patterns: Patterns) -> list[str]:
+    """What {name} stands for in the files of `root`, in order (`names_of_files`)."""
+    found = (
+        path
+        for pattern in _patterns_with_name(patterns)
+        for wildcard in ("*", "*/*")
+        for path in glob.iglob(pattern.replace(NAME, wildcard), root_dir=root)
+    )
+    return names_of_files(found, patterns)
+
+
+def names_of_files(paths: Iterable[str], patterns: Patterns) -> list[str]:
+    """What {name} stands for in paths relative to the data set's root, in order.
 
     A folder, or part of a file's name; where a folder is no subject itself also a folder within it,
     such as patient1/visit2. Derivatives (BIDS) are no subjects.
     """
-    patterns = [pattern for pattern in patterns if NAME in pattern]
-    near = set(_found(root, patterns, "*", FOLDER))
-    below = set(_found(root, patterns, "*/*", f"{FOLDER}/{FOLDER}"))
-    below = {name for name in below if name.split("/")[0] not in near | {"derivatives"}}
-    return sorted(near | below)
+    files = set(paths)
+
+    def names(expression: str) -> set[str]:
+        """{name}s that match the expression."""
+        wholes = [
+            re.compile(pattern_expression(pattern, expression))
+            for pattern in _patterns_with_name(patterns)
+        ]
+        matches = (whole.fullmatch(file) for whole in wholes for file in files)
+        return {found["name"] for found in matches if found}
+
+    near, below = names(FOLDER), names(f"{FOLDER}/{FOLDER}")
+    within = {name for name in below if name.split("/")[0] not in near | {"derivatives"}}
+    return sorted(near | within)
+
+
+def alternatives(patterns: Sequence[str]) -> list[str]:
+    """A sequence's patterns in their order, then those of .nii.gz files for .nii files."""
+    return [
+        *patterns,
+        *(pattern.removesuffix(".gz") for pattern in patterns if pattern.endswith(".gz")),
+    ]
 
 
 def pattern_expression(pattern: str, name: str = FOLDER) -> str:
@@ -37,10 +66,6 @@ def pattern_expression(pattern: str, name: str = FOLDER) -> str:
     return expression
 
 
-def _found(root: Path, patterns: Iterable[str], wildcard: str, name: str) -> Iterator[str]:
-    for pattern in patterns:
-        for variant in dict.fromkeys((pattern, pattern.removesuffix(".gz"))):
-            expression = re.compile(pattern_expression(variant, name))
-            for path in glob.iglob(variant.replace(NAME, wildcard), root_dir=root):
-                if found := expression.fullmatch(path):
-                    yield found["name"]
+def _patterns_with_name(patterns: Patterns) -> list[str]:
+    every = (pattern for own in patterns.values() for pattern in alternatives(own))
+    return [pattern for pattern in every if NAME in pattern]

@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from tsf_seq2seq.data.names import subject_names
-from tsf_seq2seq.data.subjects import Patterns, find_files
+from tsf_seq2seq.data.names import Patterns, subject_names
+from tsf_seq2seq.data.subjects import find_files
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_text
 from tsf_seq2seq.tasks import sequences_to_mask
@@ -56,7 +55,7 @@ def find_usable_subjects(root: Path, patterns: Patterns) -> dict[str, tuple[int,
     """Name → sequences on disk, for every subject of `root` with at least two."""
     if not root.is_dir():
         raise UserError(f"{root} is not a folder")
-    names = subject_names(root, chain.from_iterable(patterns.values()))
+    names = subject_names(root, patterns)
     found = {name: tuple(sorted(find_files(root, name, patterns))) for name in names}
     usable = {name: sequences for name, sequences in found.items() if len(sequences) >= 2}
     if not usable:

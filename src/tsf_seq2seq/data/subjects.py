@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from tsf_seq2seq.config import DataConfig
+from tsf_seq2seq.data.names import Patterns, alternatives
 from tsf_seq2seq.data.nifti import SAME_GRID_MM, Geometry, read_volume
 from tsf_seq2seq.data.slices import (
     BACKGROUND,
@@ -22,7 +23,6 @@ from tsf_seq2seq.data.slices import (
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.tasks import mask_to_sequences
 
-Patterns = Mapping[str, Sequence[str]]
 LARGEST_INTENSITY = 1e30
 Box = Callable[[tuple[int, ...]], Window]  # a grid (z, y, x) in LPS order → the part wanted of it
 
@@ -133,8 +133,7 @@ def find_files(root: Path, name: str, patterns: Patterns) -> dict[int, Path]:
     """
     files = {}
     for index, candidates in enumerate(patterns.values()):
-        plain = [pattern.removesuffix(".gz") for pattern in candidates if pattern.endswith(".gz")]
-        for pattern in (*candidates, *plain):
+        for pattern in alternatives(candidates):
             place = Path(glob.escape(str(root)), pattern.replace("{name}", glob.escape(name)))
             found = sorted(glob.glob(str(place)))
             if len(found) > 1:
