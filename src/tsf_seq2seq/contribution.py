@@ -125,5 +125,5 @@ def write_contribution(folder: Path, contribution: Contribution) -> None:
         "C_t_rank": ranks(contribution.totipotency),
         "C_d_rank": ranks(contribution.differentiation),
     }
-    write_table(folder / "contribution.csv", list(rows[0]), rows)
+    write_table(folder / "contribution.csv", list(rows[0]), [row.values() for row in rows])
     write_text(folder / "contribution.json", json.dumps(content, indent=1) + "\n")

@@ -1,6 +1,5 @@
 """Fusion weights ω of every task, as a table: what each source contributes to each target."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import TSFSeq2Seq
-from tsf_seq2seq.tables import markdown, write_table
+from tsf_seq2seq.tables import markdown, read_table, write_table
 from tsf_seq2seq.tasks import Task
 
 FusionTable = Mapping[Task, np.ndarray]  # task → ω (S,), 0 where a sequence is no source
@@ -42,9 +41,8 @@ def fusion_table(network: TSFSeq2Seq, tasks: Sequence[Task]) -> dict[Task, np.nd
 
 def write_fusion_csv(path: Path, table: FusionTable, names: Sequence[str]) -> None:
     """sources,target, then one column per sequence: ω, empty where it is no source."""
-    columns = ["sources", "target", *names]
     cells = ([*task.label(names), *_cells(task, w, ".6g", "")] for task, w in table.items())
-    write_table(path, columns, (dict(zip(columns, row, strict=True)) for row in cells))
+    write_table(path, ["sources", "target", *names], cells)
 
 
 def read_fusion_csv(path: Path) -> dict[tuple[str, str], dict[str, float]]:
@@ -52,21 +50,17 @@ def read_fusion_csv(path: Path) -> dict[tuple[str, str], dict[str, float]]:
 
     0 where a sequence is no source. Raises UserError where the file is missing or not such a table.
     """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        if not rows:
-            raise ValueError("it has no rows")
-        return {
-            (row.pop("sources"), row.pop("target")): {
-                name: float(cell or 0) for name, cell in row.items()
-            }
-            for row in rows
-        }
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
-        raise UserError(f"{path} is not a fusion_weights.csv ({error!r})") from None
+    what = "a fusion_weights.csv"
+
+    def parse(row: Mapping[str, str]) -> tuple[tuple[str, str], dict[str, float]]:
+        weights = dict(row)
+        key = weights.pop("sources"), weights.pop("target")
+        return key, {name: float(cell or 0) for name, cell in weights.items()}
+
+    table = dict(read_table(path, parse, what))
+    if not table:
+        raise UserError(f"{path} is not {what} (it has no rows)")
+    return table
 
 
 def fusion_markdown(table: FusionTable, names: Sequence[str]) -> str:

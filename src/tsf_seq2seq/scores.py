@@ -1,6 +1,5 @@
 """Scores of synthesized volumes: metrics.csv, and the tables made of it."""
 
-import csv
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_text
-from tsf_seq2seq.tables import markdown, write_rows
+from tsf_seq2seq.tables import markdown, read_table, write_rows
 
 METRICS = ("psnr", "ssim", "lpips", "lpips_per_slice")
 HEADINGS = ("PSNR (dB)", "SSIM", "LPIPS (sum)", "LPIPS (mean)")
@@ -62,13 +60,7 @@ def write_scores(path: Path, scores: Iterable[Score]) -> None:
 
 def read_scores(path: Path) -> list[Score]:
     """Scores of a metrics.csv; UserError where it is missing or not one."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [_parse_row(row) for row in csv.DictReader(file)]
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
-        raise UserError(f"{path} is not a metrics.csv of this software ({error!r})") from None
+    return read_table(path, _parse_row, "a metrics.csv of this software")
 
 
 def summarise(scores: Iterable[Score], group: Callable[[Score], Group]) -> dict[Group, Summary]:

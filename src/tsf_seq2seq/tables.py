@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import astuple, fields
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,14 +16,14 @@ Row = TypeVar("Row")
 
 def write_rows(path: Path, kind: type[Any], rows: Iterable[Any]) -> None:
     """Write instances of the dataclass `kind`, all or nothing; its fields are the columns."""
-    write_table(path, [field.name for field in fields(kind)], map(asdict, rows))
+    write_table(path, [field.name for field in fields(kind)], map(astuple, rows))
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Write rows of the named columns, all or nothing."""
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write rows of cells, one for each of the named columns, all or nothing."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
     writer.writerows(rows)
     write_text(path, text.getvalue())
 
@@ -38,16 +38,18 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     def parse(row: Mapping[str, str]) -> Row:
         return kind(**{column.name: column.type(row[column.name]) for column in columns})
 
-    return read_table(path, parse, f"{kind.__name__} rows")
+    return read_table(path, parse, f"a table of {kind.__name__} rows")
 
 
 def read_table(path: Path, parse: Callable[[Mapping[str, str]], Row], what: str) -> list[Row]:
-    """What `parse` makes of each row of a CSV; UserError where the file is no table of `what`."""
+    """What `parse` makes of each row of a CSV; UserError where the file is missing or no `what`."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             return [parse(row) for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
     except (OSError, LookupError, ValueError, TypeError, csv.Error) as error:
-        raise UserError(f"{path} is not a table of {what} ({error!r})") from None
+        raise UserError(f"{path} is not {what} ({error!r})") from None
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -75,7 +75,7 @@ def write_summary(path: Path, summaries: Sequence[MethodSummary]) -> None:
     """summary.csv: one row per number of inputs, method and metric."""
     columns = ["inputs", "method", "subjects", "pairs", "metric", "mean", "low", "high"]
     rows = [
-        dict(zip(columns, (s.inputs, s.method, s.subjects, s.pairs, metric, *found), strict=True))
+        (s.inputs, s.method, s.subjects, s.pairs, metric, *found)
         for s in summaries
         for metric, found in s.metrics.items()
     ]

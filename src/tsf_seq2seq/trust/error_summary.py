@@ -32,6 +32,9 @@ from tsf_seq2seq.tsem import rank_correlation
 
 ROWS, CALIBRATION = "error_estimation.csv", "calibration.csv"
 CURVES, COUNTS = "sparsification.csv", "pooled_counts.csv"
+SHARES = [f"removed_{share:.2f}" for share in REMOVED]
+CURVE_COLUMNS = ["name", "sources", "target", "order"]
+COUNT_COLUMNS = ["sources", "target", "estimator", "estimate_class", "error_class", "voxels"]
 
 
 @dataclass(frozen=True)
@@ -214,16 +217,10 @@ def _task_table(summaries: Sequence[TaskSummary]) -> str:
     return markdown(cells)
 
 
-SHARES = [f"removed_{share:.2f}" for share in REMOVED]
-CURVE_COLUMNS = ["name", "sources", "target", "order"]
-COUNT_COLUMNS = ["sources", "target", "estimator", "estimate_class", "error_class", "voxels"]
-
-
 def _write_curves(path: Path, curves: Sequence[Curve]) -> None:
     """One row a volume and order: mean error of what remains, a column per share removed."""
-    columns = [*CURVE_COLUMNS, *SHARES]
     cells = ([*curve[:4], *curve.errors.tolist()] for curve in curves)
-    write_table(path, columns, (dict(zip(columns, row, strict=True)) for row in cells))
+    write_table(path, [*CURVE_COLUMNS, *SHARES], cells)
 
 
 def _read_curves(path: Path) -> list[Curve]:
@@ -231,13 +228,13 @@ def _read_curves(path: Path) -> list[Curve]:
         name, sources, target, order = (row[column] for column in CURVE_COLUMNS)
         return Curve(name, sources, target, order, np.array([float(row[key]) for key in SHARES]))
 
-    return read_table(path, curve, "sparsification curves")
+    return read_table(path, curve, "a table of sparsification curves")
 
 
 def _write_counts(path: Path, measured: Measured) -> None:
     """Voxels per task, estimator, class of estimate and class of error, where there are any."""
     rows = (
-        dict(zip(COUNT_COLUMNS, (*key, int(i), int(j), int(counts[i, j])), strict=True))
+        (*key, int(i), int(j), int(counts[i, j]))
         for key, counts in measured.counts.items()
         for i, j in np.argwhere(counts)
     )
@@ -253,5 +250,5 @@ def _read_counts(path: Path) -> dict[tuple[str, str, str], np.ndarray]:
         own = counts.setdefault((sources, target, estimator), np.zeros((CLASSES, CLASSES), int))
         own[i, j] += voxels
 
-    read_table(path, add, "voxels per pair of classes")
+    read_table(path, add, "a table of voxels per pair of classes")
     return counts
