@@ -20,10 +20,11 @@ from tqdm import tqdm
 
 from tsf_seq2seq.config import DataConfig
 from tsf_seq2seq.data.check import subjects_of_folders
+from tsf_seq2seq.data.loading import Subject, load_subject
 from tsf_seq2seq.data.prepare import KEPT, STORED, prepare
 from tsf_seq2seq.data.slices import Images, pad_to, random_crop
 from tsf_seq2seq.data.store import StoredImages, VolumeStore
-from tsf_seq2seq.data.subjects import Subject, find_subject, load_subject
+from tsf_seq2seq.data.subjects import find_subject
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.files import write_text
 from tsf_seq2seq.tables import markdown

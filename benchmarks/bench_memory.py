@@ -19,7 +19,6 @@ import torch
 from bench_crops import make_store, make_synthetic
 from machine import peak_bytes_of_process
 
-from tsf_seq2seq.architecture import build_network
 from tsf_seq2seq.config import (
     Config,
     DataConfig,
@@ -28,15 +27,16 @@ from tsf_seq2seq.config import (
     Seq2SeqConfig,
     TrainConfig,
 )
-from tsf_seq2seq.data.store import find_subjects
+from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import run_script
-from tsf_seq2seq.evaluation import Protocol, evaluate
+from tsf_seq2seq.evaluation.protocol import Protocol, evaluate
 from tsf_seq2seq.files import write_text
-from tsf_seq2seq.methods import tsf_methods
 from tsf_seq2seq.models import TSFSeq2Seq
-from tsf_seq2seq.stages import TSF, freeze_encoder, missing_target_tasks
+from tsf_seq2seq.models.build import build_network
+from tsf_seq2seq.synthesis.synthesizers import tsf_methods
 from tsf_seq2seq.tables import markdown
-from tsf_seq2seq.training import train
+from tsf_seq2seq.training.loop import train
+from tsf_seq2seq.training.objectives import TSF, freeze_encoder, missing_target_tasks
 
 SHAPE = (96, 96, 64)  # voxels x, y, z
 STEPS = 96  # of each training run, whatever the number of subjects

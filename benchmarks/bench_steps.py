@@ -16,14 +16,14 @@ from machine import Job, arithmetic, best_rate, peak, timed
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tsf_seq2seq import stages
-from tsf_seq2seq.architecture import build_tsf_seq2seq
 from tsf_seq2seq.config import FusionConfig, LossConfig, Seq2SeqConfig, TrainConfig
-from tsf_seq2seq.hardware import prepare
-from tsf_seq2seq.losses import PerceptualLoss
 from tsf_seq2seq.models import TSFSeq2Seq
-from tsf_seq2seq.prediction import decode_task, encode_source
+from tsf_seq2seq.models.build import build_tsf_seq2seq
+from tsf_seq2seq.synthesis.stacks import decode_task, encode_source
 from tsf_seq2seq.tasks import Task, all_tasks
+from tsf_seq2seq.training import objectives as stages
+from tsf_seq2seq.training.acceleration import prepare
+from tsf_seq2seq.training.perceptual import PerceptualLoss
 
 WEIGHTS = LossConfig()
 VGG19 = (64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M")

@@ -24,7 +24,6 @@ from bench_crops import SHAPE, make_store, make_synthetic
 from bench_steps import SMALL, vgg19_features
 from machine import hardware, synchronize
 
-from tsf_seq2seq import training
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import (
     Config,
@@ -36,14 +35,15 @@ from tsf_seq2seq.config import (
 )
 from tsf_seq2seq.data.check import subjects_of_folders
 from tsf_seq2seq.data.sampling import Crop, CropStream, Position
-from tsf_seq2seq.data.store import find_subjects
+from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.files import write_text
-from tsf_seq2seq.losses import PerceptualLoss
 from tsf_seq2seq.models import TSFSeq2Seq
-from tsf_seq2seq.stages import TSF, LossTerms, Stage, freeze_encoder
 from tsf_seq2seq.tables import markdown
 from tsf_seq2seq.tasks import Task
+from tsf_seq2seq.training import loop as training
+from tsf_seq2seq.training.objectives import TSF, LossTerms, Stage, freeze_encoder
+from tsf_seq2seq.training.perceptual import PerceptualLoss
 
 # One for each number of sources, in turns, so that every run sees the same work.
 TASKS = (Task((0,), 1), Task((3, 0), 2), Task((2, 0, 3), 1), Task((1, 2, 3, 0), 3))

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tsf_seq2seq.losses import PerceptualLoss
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
 from tsf_seq2seq.models.blocks import GeneratedConv, HyperConv
 from tsf_seq2seq.models.convlstm import ConvLSTM
-from tsf_seq2seq.stages import LossTerms
 from tsf_seq2seq.tasks import Task
+from tsf_seq2seq.training.objectives import LossTerms
+from tsf_seq2seq.training.perceptual import PerceptualLoss
 
 
 def convlstm(lstm: ConvLSTM, x: Tensor) -> Tensor:

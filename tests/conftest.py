@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from tsf_seq2seq.checkpoints.published import load_published
 from tsf_seq2seq.errors import run_script
 from tsf_seq2seq.models import TSFSeq2Seq
-from tsf_seq2seq.published import load_published
 
 REFERENCE = Path(__file__).parent / "reference"
 REPOSITORY = Path(__file__).parent.parent

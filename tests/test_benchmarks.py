@@ -12,12 +12,12 @@ import torch
 from conftest import REPOSITORY
 from torch import nn
 
-from tsf_seq2seq import hardware as tsf_hardware
-from tsf_seq2seq import stages
 from tsf_seq2seq.config import LossConfig
-from tsf_seq2seq.losses import PerceptualLoss
-from tsf_seq2seq.prediction import decode_task, encode_source
+from tsf_seq2seq.synthesis.stacks import decode_task, encode_source
 from tsf_seq2seq.tasks import Task, all_tasks
+from tsf_seq2seq.training import acceleration as tsf_hardware
+from tsf_seq2seq.training import objectives as stages
+from tsf_seq2seq.training.perceptual import PerceptualLoss
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import bench

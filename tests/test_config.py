@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from tsf_seq2seq.architecture import build_network
 from tsf_seq2seq.config import (
     Config,
     FusionConfig,
@@ -19,6 +18,7 @@ from tsf_seq2seq.config import (
 )
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
+from tsf_seq2seq.models.build import build_network
 
 YAMLS = sorted((REPOSITORY / "config").rglob("*.yaml"))
 PAPER = {"stage 1": "seq2seq_brats_2d.yaml", "stage 2": "tsf_seq2seq_brats_2d.yaml"}

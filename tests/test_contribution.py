@@ -12,10 +12,15 @@ import pytest
 from conftest import REFERENCE, REPOSITORY, SEQUENCES
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from tsf_seq2seq.contribution import Contribution, contribution_of, contribution_table, ranks
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.explain_figures import contribution_figure
-from tsf_seq2seq.scores import Score, write_scores
+from tsf_seq2seq.evaluation.scores import Score, write_scores
+from tsf_seq2seq.explain.contribution import (
+    Contribution,
+    contribution_of,
+    contribution_table,
+    ranks,
+)
+from tsf_seq2seq.explain.seq2seq_figures import contribution_figure
 
 METRICS = REFERENCE / "metrics"
 SCRIPT = REPOSITORY / "src" / "explain" / "seq2seq" / "sequence_contribution.py"

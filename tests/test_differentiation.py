@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from conftest import LPS_AFFINE, REPOSITORY, SEQUENCES, blob, save_nifti, sequence_file
 
-from tsf_seq2seq.checkpoint import load_model, save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import Config, DataConfig, load_config
+from tsf_seq2seq.data.loading import Subject, load_segmentation, load_subject
 from tsf_seq2seq.data.nifti import Geometry, read_volume
-from tsf_seq2seq.data.subjects import (
-    Subject,
-    find_segmentation,
-    load_segmentation,
-    load_subject,
-)
-from tsf_seq2seq.differentiation import complete_subjects, differentiation_maps, slice_to_show
+from tsf_seq2seq.data.subjects import find_segmentation
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.explain.differentiation import (
+    complete_subjects,
+    differentiation_maps,
+    slice_to_show,
+)
 from tsf_seq2seq.models import Seq2Seq
 
 SCRIPT = REPOSITORY / "src" / "explain" / "seq2seq" / "differentiation_map.py"

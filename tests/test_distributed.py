@@ -21,7 +21,7 @@ from conftest import REPOSITORY, blob, save_nifti, sequence_file
 from torch import nn
 
 from tsf_seq2seq import distributed
-from tsf_seq2seq.checkpoint import read_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import read_checkpoint
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import Config, load_config
 from tsf_seq2seq.data.sampling import CropStream, Position
@@ -29,9 +29,9 @@ from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.distributed import ALONE, Processes, joined_processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import TSFSeq2Seq
-from tsf_seq2seq.stages import SEQ2SEQ, TSF, freeze_encoder
 from tsf_seq2seq.tasks import sample_fusion_task
-from tsf_seq2seq.training import Trainer
+from tsf_seq2seq.training.loop import Trainer
+from tsf_seq2seq.training.objectives import SEQ2SEQ, TSF, freeze_encoder
 
 CPU = torch.device("cpu")
 TRAIN = "src/train/seq2seq/train_brats_seq2seq_2d.py"

@@ -11,21 +11,20 @@ import torch
 from conftest import REPOSITORY, SEQUENCES, save_nifti, sequence_file
 from scipy.stats import rankdata, spearmanr
 
-from tsf_seq2seq.checkpoint import load_model, save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.subjects import find_subjects
-from tsf_seq2seq.metrics import psnr
-from tsf_seq2seq.models import TSFSeq2Seq
-from tsf_seq2seq.tasks import Task
-from tsf_seq2seq.trust.error_estimation import (
+from tsf_seq2seq.evaluation.metrics import psnr
+from tsf_seq2seq.evaluation.regions import brain_mask, error_regions
+from tsf_seq2seq.explain.error_estimation import (
     ErrorRow,
     gradient_magnitude,
     source_sets,
     synthesized,
 )
-from tsf_seq2seq.trust.error_summary import over_subjects, read_measured
-from tsf_seq2seq.trust.ranking import (
+from tsf_seq2seq.explain.error_summary import over_subjects, read_measured
+from tsf_seq2seq.explain.ranking import (
     CLASSES,
     REMOVED,
     Ranking,
@@ -37,9 +36,10 @@ from tsf_seq2seq.trust.ranking import (
     sparsification_curve,
     spearman,
 )
-from tsf_seq2seq.trust.regions import brain_mask, error_regions
-from tsf_seq2seq.tsem import enhanced_maps
-from tsf_seq2seq.windows import load_window
+from tsf_seq2seq.explain.tsem import enhanced_maps
+from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.synthesis.windows import load_window
+from tsf_seq2seq.tasks import Task
 
 SCRIPT = REPOSITORY / "src" / "explain" / "seq2seq" / "error_estimation.py"
 

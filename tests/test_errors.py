@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import LPS_AFFINE, REPOSITORY, Outcome, blob, save_nifti, sequence_file
 
-from tsf_seq2seq.checkpoint import (
+from tsf_seq2seq.checkpoints.checkpoint import (
     load_model,
     load_model_and_config,
     read_checkpoint,
@@ -27,7 +27,7 @@ from tsf_seq2seq.cli import (
     train_seq2seq,
     train_tsf_seq2seq,
 )
-from tsf_seq2seq.cli.common import find_device
+from tsf_seq2seq.cli.arguments import find_device
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.errors import UserError, run_script
@@ -347,8 +347,8 @@ def test_too_few_slices_to_validate_on(tiny_config, tiny_dataset, script):
 SAVER = """
 import os, sys, torch
 from pathlib import Path
-from tsf_seq2seq.architecture import build_network
-from tsf_seq2seq.checkpoint import save_checkpoint
+from tsf_seq2seq.models.build import build_network
+from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.config import load_config
 
 path, config = Path(sys.argv[1]), load_config(Path(sys.argv[2]), ["seq2seq.sequence_code=256"])

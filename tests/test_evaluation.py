@@ -11,20 +11,27 @@ import pytest
 import torch
 from conftest import REFERENCE, REPOSITORY, SEQUENCES, blob, save_nifti, sequence_file
 
-from tsf_seq2seq.backbones import find_weights
-from tsf_seq2seq.baselines import LinearRegression, MeanImage
-from tsf_seq2seq.checkpoint import load_model, save_checkpoint
+from tsf_seq2seq.checkpoints.backbones import find_weights
+from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
+from tsf_seq2seq.checkpoints.published import load_published
 from tsf_seq2seq.cli import evaluate_seq2seq, evaluate_tsf_seq2seq
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import Config, load_config
+from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.nifti import read_volume
-from tsf_seq2seq.data.subjects import Subject
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.evaluation import complete_tasks
-from tsf_seq2seq.metrics import psnr, ssim
-from tsf_seq2seq.prediction import synthesize
-from tsf_seq2seq.published import load_published
-from tsf_seq2seq.scores import Score, by_inputs, by_task, markdown_table, read_scores, summarise
+from tsf_seq2seq.evaluation.metrics import psnr, ssim
+from tsf_seq2seq.evaluation.protocol import complete_tasks
+from tsf_seq2seq.evaluation.scores import (
+    Score,
+    by_inputs,
+    by_task,
+    markdown_table,
+    read_scores,
+    summarise,
+)
+from tsf_seq2seq.synthesis.baselines import LinearRegression, MeanImage
+from tsf_seq2seq.synthesis.stacks import synthesize
 from tsf_seq2seq.tasks import Task
 
 MODEL = REFERENCE / "model"

@@ -11,13 +11,13 @@ import pytest
 from conftest import REPOSITORY
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.fusion_table import fusion_tasks, read_fusion_csv, write_fusion_csv
-from tsf_seq2seq.scores import Score, write_scores
+from tsf_seq2seq.evaluation.scores import Score, write_scores
+from tsf_seq2seq.explain.attention_gain import attention_gains
+from tsf_seq2seq.explain.faithfulness import agreements, faithfulness
+from tsf_seq2seq.explain.fusion_weights import fusion_tasks, read_fusion_csv, write_fusion_csv
+from tsf_seq2seq.explain.shapley import coalitions, leave_one_out, shapley_values
+from tsf_seq2seq.explain.source_values import source_values
 from tsf_seq2seq.tasks import Task
-from tsf_seq2seq.trust.attention_gain import attention_gains
-from tsf_seq2seq.trust.faithfulness import agreements, faithfulness
-from tsf_seq2seq.trust.shapley import coalitions, leave_one_out, shapley_values
-from tsf_seq2seq.trust.source_values import source_values
 
 SCRIPT = REPOSITORY / "src" / "explain" / "seq2seq" / "faithfulness.py"
 NAMES = ("t1", "t2", "flair")

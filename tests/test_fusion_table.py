@@ -10,11 +10,11 @@ from conftest import REPOSITORY, SEQUENCES
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 
-from tsf_seq2seq.checkpoint import save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
-from tsf_seq2seq.fusion_figures import fusion_figure
-from tsf_seq2seq.fusion_table import (
+from tsf_seq2seq.explain.fusion_figure import fusion_figure
+from tsf_seq2seq.explain.fusion_weights import (
     fusion_markdown,
     fusion_table,
     fusion_tasks,

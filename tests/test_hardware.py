@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tsf_seq2seq import hardware, stages
 from tsf_seq2seq.config import LossConfig, TrainConfig
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.losses import PerceptualLoss
 from tsf_seq2seq.models import TSFSeq2Seq
 from tsf_seq2seq.models.blocks import normalise
 from tsf_seq2seq.tasks import Task
+from tsf_seq2seq.training import acceleration as hardware
+from tsf_seq2seq.training import objectives as stages
+from tsf_seq2seq.training.perceptual import PerceptualLoss
 
 CPU = torch.device("cpu")
 STAGES = {

@@ -16,14 +16,15 @@ from test_real_scans import SCANS
 from test_real_scans import SEQUENCES as SCAN_NAMES
 
 from tsf_seq2seq import impute
-from tsf_seq2seq.checkpoint import Model, open_model, save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import Model, open_model, save_checkpoint
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.nifti import Geometry, compressed
 from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.data.subjects import find_files
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.imputation import imputation, impute_targets
+from tsf_seq2seq.imputation import impute_targets
+from tsf_seq2seq.imputation import subject as imputation
 from tsf_seq2seq.imputation.field_of_view import FieldOfView, field_of_view, resize, scaled_plane
 from tsf_seq2seq.imputation.sources import unstripped
 
@@ -56,7 +57,7 @@ def stage_1(tiny_config: Path, tmp_path: Path) -> Model:
 @pytest.fixture
 def identity(monkeypatch) -> None:
     """The network gives back its input: each stack's first source, with and without f_A."""
-    monkeypatch.setattr("tsf_seq2seq.prediction.encode_source", lambda _, images: images)
+    monkeypatch.setattr("tsf_seq2seq.synthesis.stacks.encode_source", lambda _, images: images)
     monkeypatch.setattr(
         "tsf_seq2seq.imputation.synthesis.decode_task",
         lambda _, features, task, size, attention: features[task.sources[0]],

@@ -18,7 +18,7 @@ import torch
 from conftest import REPOSITORY, SEQUENCES, blob, save_nifti, sequence_file
 
 import tsf_seq2seq
-from tsf_seq2seq.checkpoint import open_model, save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import open_model, save_checkpoint
 from tsf_seq2seq.cli import impute_sequences
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import DataConfig, load_config

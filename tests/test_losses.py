@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from tsf_seq2seq.losses import IMAGENET_MEAN, IMAGENET_STD, PerceptualLoss
+from tsf_seq2seq.training.perceptual import IMAGENET_MEAN, IMAGENET_STD, PerceptualLoss
 
 REFERENCE = Path(__file__).parent / "reference" / "metrics" / "perceptual.npz"
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from conftest import Outcome
 
-from tsf_seq2seq.checkpoint import save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.cli import evaluate_tsf_seq2seq
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import Config, load_config
 from tsf_seq2seq.data.slices import stacks
-from tsf_seq2seq.methods import Seq2SeqAverage, seq2seq_method, tsf_methods
-from tsf_seq2seq.scores import Score, advantages, read_scores
+from tsf_seq2seq.evaluation.scores import Score, advantages, read_scores
+from tsf_seq2seq.synthesis.synthesizers import Seq2SeqAverage, seq2seq_method, tsf_methods
 from tsf_seq2seq.tasks import Task
 
 

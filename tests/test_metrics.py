@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.metrics import LPIPS, psnr, ssim
+from tsf_seq2seq.evaluation.metrics import LPIPS, psnr, ssim
 
 REFERENCE = Path(__file__).parent / "reference"
 

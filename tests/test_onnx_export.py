@@ -13,16 +13,17 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from tsf_seq2seq import __version__, onnx_export
-from tsf_seq2seq.architecture import Network
-from tsf_seq2seq.checkpoint import load_model, save_checkpoint
+from tsf_seq2seq import __version__
+from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.export import onnx_file as onnx_export
+from tsf_seq2seq.export.onnx_file import export_onnx, find_task, task_outputs
+from tsf_seq2seq.export.task_network import TaskNetwork
 from tsf_seq2seq.models import Seq2Seq
-from tsf_seq2seq.models.task_network import TaskNetwork
-from tsf_seq2seq.onnx_export import export_onnx, find_task, task_outputs
+from tsf_seq2seq.models.build import Network
 from tsf_seq2seq.tasks import Task, all_tasks
 
 NAMES = ("t1", "t1ce", "t2", "flair")
@@ -267,7 +268,7 @@ def test_without_onnxruntime_it_is_said(checkpoints, script, export, tmp_path, m
 
 
 def test_nothing_else_imports_onnx():
-    code = "import sys, tsf_seq2seq.cli, tsf_seq2seq.onnx_export; print(*sys.modules)"
+    code = "import sys, tsf_seq2seq.cli, tsf_seq2seq.export.onnx_file; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(found.stdout.split())
     assert "torch" in loaded

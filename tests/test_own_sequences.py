@@ -16,7 +16,7 @@ import torch
 import yaml
 from conftest import REPOSITORY, TINY_YAML, Outcome, blob, save_nifti
 
-from tsf_seq2seq.checkpoint import load_model, save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
 from tsf_seq2seq.cli import (
     evaluate_seq2seq,
     evaluate_tsf_seq2seq,
@@ -26,16 +26,16 @@ from tsf_seq2seq.cli import (
 )
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import Config, load_config
-from tsf_seq2seq.data.phantom import write_phantom_dataset
 from tsf_seq2seq.data.prepare import prepare
 from tsf_seq2seq.data.sampling import CropStream
 from tsf_seq2seq.data.slices import normalise
 from tsf_seq2seq.data.subjects import find_subjects
-from tsf_seq2seq.metrics import psnr
+from tsf_seq2seq.evaluation.metrics import psnr
+from tsf_seq2seq.evaluation.scores import read_scores
 from tsf_seq2seq.models import TSFSeq2Seq
-from tsf_seq2seq.scores import read_scores
-from tsf_seq2seq.stages import TSF
-from tsf_seq2seq.training_log import synthesis_grid
+from tsf_seq2seq.phantom.subject import write_phantom_dataset
+from tsf_seq2seq.training.log import synthesis_grid
+from tsf_seq2seq.training.objectives import TSF
 
 PHANTOM_SEQUENCES = ("t1", "t2", "flair", "pd", "t2star")
 METHODS = ("tsf", "tsf_without_attention", "seq2seq_average", "linear_regression", "mean_image")

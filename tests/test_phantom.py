@@ -12,14 +12,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tsf_seq2seq.data.phantom import (
-    PhantomSubject,
-    brats_affine,
-    simulate_subject,
-    write_phantom_dataset,
-)
-from tsf_seq2seq.data.phantom_anatomy import Anatomy, simulate_anatomy
-from tsf_seq2seq.data.phantom_equations import (
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.phantom.anatomy import Anatomy, simulate_anatomy
+from tsf_seq2seq.phantom.equations import (
     double_inversion_recovery,
     double_nulling_times,
     gradient_echo,
@@ -30,8 +25,13 @@ from tsf_seq2seq.data.phantom_equations import (
     shortened_t2,
     spin_echo,
 )
-from tsf_seq2seq.data.phantom_fields import make_grid, random_field
-from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.phantom.fields import make_grid, random_field
+from tsf_seq2seq.phantom.subject import (
+    PhantomSubject,
+    brats_affine,
+    simulate_subject,
+    write_phantom_dataset,
+)
 
 ROOT = Path(__file__).parents[1]
 SEQUENCES = ("t1", "t1ce", "t2", "flair")

@@ -10,18 +10,18 @@ import torch
 from conftest import REPOSITORY
 from safetensors import SafetensorError, safe_open
 
-from tsf_seq2seq import portable
-from tsf_seq2seq.checkpoint import (
+from tsf_seq2seq.checkpoints import portable
+from tsf_seq2seq.checkpoints.checkpoint import (
     load_model,
     load_model_and_config,
     read_checkpoint,
     save_checkpoint,
 )
+from tsf_seq2seq.checkpoints.portable import save_portable
 from tsf_seq2seq.cli import evaluate_tsf_seq2seq, train_tsf_seq2seq
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.portable import save_portable
 
 STATISTICS = {"psnr": 27.5, "by_task": {"t1+t2:flair": [0.1, None, True, "µ"]}}
 

@@ -11,7 +11,7 @@ from conftest import REPOSITORY, TINY_YAML
 from tsf_seq2seq.cli import evaluate_tsf_seq2seq, train_seq2seq, train_tsf_seq2seq
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.subjects import find_segmentation, find_subjects
-from tsf_seq2seq.scores import read_scores
+from tsf_seq2seq.evaluation.scores import read_scores
 
 SCANS = REPOSITORY.parent / "shared" / "data"
 SEQUENCES = {

@@ -8,10 +8,11 @@ import pytest
 import torch
 from conftest import REFERENCE
 
-from tsf_seq2seq import published, stages
+from tsf_seq2seq.checkpoints import published
+from tsf_seq2seq.checkpoints.published import load_published
 from tsf_seq2seq.config import LossConfig
-from tsf_seq2seq.published import load_published
 from tsf_seq2seq.tasks import Task, mask_to_sequences
+from tsf_seq2seq.training import objectives as stages
 
 TOLERANCE = 5e-5
 PUBLISHED_YAML = """

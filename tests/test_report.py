@@ -12,17 +12,17 @@ from report_page import METHODS, Page, evaluation, made_up_scores, tiny_experime
 
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.fusion_table import fusion_tasks, write_fusion_csv
+from tsf_seq2seq.evaluation.scores import Score
+from tsf_seq2seq.explain.error_estimation import CalibrationRow, ErrorRow
+from tsf_seq2seq.explain.faithfulness import Faithfulness
+from tsf_seq2seq.explain.fusion_weights import fusion_tasks, write_fusion_csv
 from tsf_seq2seq.report.cases import rank_cases
 from tsf_seq2seq.report.inputs import Inputs
 from tsf_seq2seq.report.page import script_json
 from tsf_seq2seq.report.quality import sequences_of, task_matrix
 from tsf_seq2seq.report.report import write_report
 from tsf_seq2seq.report.training_curves import POINTS, curve
-from tsf_seq2seq.scores import Score
 from tsf_seq2seq.tables import write_rows
-from tsf_seq2seq.trust.error_estimation import CalibrationRow, ErrorRow
-from tsf_seq2seq.trust.faithfulness import Faithfulness
 
 SCRIPT = REPOSITORY / "src" / "report" / "make_report.py"
 SUBJECTS = [f"Tiny_{number:05d}" for number in range(7)]

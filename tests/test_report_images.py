@@ -11,6 +11,7 @@ from report_page import Page, evaluation, made_up_scores, tiny_experiment
 
 from tsf_seq2seq.data.nifti import Geometry, read_volume
 from tsf_seq2seq.data.subjects import find_subjects
+from tsf_seq2seq.explain.tsem import explain
 from tsf_seq2seq.report.case_files import strip_slices
 from tsf_seq2seq.report.cases import manifest, rank_cases, write_cases
 from tsf_seq2seq.report.images import (
@@ -28,7 +29,6 @@ from tsf_seq2seq.report.images import (
 from tsf_seq2seq.report.inputs import Inputs
 from tsf_seq2seq.report.report import write_report
 from tsf_seq2seq.tasks import Task
-from tsf_seq2seq.tsem import explain
 
 
 def test_quantised_volume_gives_its_values_back(tmp_path):

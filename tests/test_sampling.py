@@ -11,8 +11,9 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data import sampling
+from tsf_seq2seq.data.loading import load_subject
 from tsf_seq2seq.data.sampling import CropStream, Position, Visit, plan_epoch
-from tsf_seq2seq.data.subjects import find_subjects, load_subject
+from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.tasks import (
     Task,
@@ -166,7 +167,7 @@ def test_crops_without_anatomy_in_the_first_source_are_skipped(stream, monkeypat
         volumes.images[3] = -1
         return volumes
 
-    monkeypatch.setattr("tsf_seq2seq.data.subjects.load_subject", emptied)
+    monkeypatch.setattr("tsf_seq2seq.data.loading.load_subject", emptied)
     crops = list(islice(stream(Position(), "train.crops_per_visit=8"), 40))
     assert any(3 in crop.task.sources for crop, _ in crops if crop.names)
     skipped = [crop for crop, _ in crops if not crop.names]
@@ -184,7 +185,7 @@ def test_a_batch_loses_only_the_empty_sample(stream, monkeypatch):
             volumes.images[:] = -1
         return volumes
 
-    monkeypatch.setattr("tsf_seq2seq.data.subjects.load_subject", emptied)
+    monkeypatch.setattr("tsf_seq2seq.data.loading.load_subject", emptied)
     for crop, _ in islice(stream(Position(), "train.batch_size=2"), 4):
         assert crop.names == ("Tiny_00000",)
         assert crop.images.shape == (1, 4, 3, 16, 16)

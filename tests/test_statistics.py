@@ -9,8 +9,8 @@ import pytest
 from conftest import REPOSITORY
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.scores import Score, write_scores
-from tsf_seq2seq.trust.statistics import (
+from tsf_seq2seq.evaluation.scores import Score, write_scores
+from tsf_seq2seq.evaluation.statistics import (
     bootstrap,
     compare,
     comparison_markdown,

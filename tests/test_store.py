@@ -12,21 +12,22 @@ import pytest
 import torch
 from conftest import LPS_AFFINE, REPOSITORY, SEQUENCES, blob, save_nifti, sequence_file
 
-from tsf_seq2seq import training
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import DataConfig, load_config
+from tsf_seq2seq.data import loading
 from tsf_seq2seq.data import prepare as prepare_module
-from tsf_seq2seq.data import subjects
 from tsf_seq2seq.data.check import subjects_of_folders
+from tsf_seq2seq.data.loading import load_subject
 from tsf_seq2seq.data.prepare import KEPT, STORED, narrow, positive_box, prepare
 from tsf_seq2seq.data.sampling import CropStream, Position
 from tsf_seq2seq.data.slices import pad_to, random_crop
-from tsf_seq2seq.data.store import StoredImages, VolumeStore, find_subjects
-from tsf_seq2seq.data.subjects import find_files, find_subject, load_subject
+from tsf_seq2seq.data.store import StoredImages, VolumeStore
+from tsf_seq2seq.data.subjects import find_files, find_subject, find_subjects
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.stages import TSF
+from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tasks import sample_fusion_task
-from tsf_seq2seq.windows import load_window
+from tsf_seq2seq.training import loop as training
+from tsf_seq2seq.training.objectives import TSF
 
 SCRIPT = REPOSITORY / "src" / "data" / "prepare_brats.py"
 NAME = "Tiny_00000"
@@ -176,7 +177,7 @@ def test_equal_to_nifti(data, path, tiny_config, kind):
             check_volumes(a, b)
 
 
-def check_volumes(volumes: subjects.Volumes, wanted: subjects.Volumes) -> None:
+def check_volumes(volumes: loading.Volumes, wanted: loading.Volumes) -> None:
     assert volumes.images.dtype == wanted.images.dtype == np.float32
     np.testing.assert_array_equal(volumes.images, wanted.images)
     np.testing.assert_array_equal(volumes.maxima, wanted.maxima)
@@ -245,7 +246,7 @@ def test_the_crop_stream_is_the_same(tiny_config, data, path, crop, workers):
 @pytest.fixture
 def train(tiny_config, data, path, monkeypatch):
     """Train stage 2 on the store, made of all subjects first; the run's config."""
-    monkeypatch.setattr("tsf_seq2seq.training_log.plot_curves", lambda *_: None)
+    monkeypatch.setattr("tsf_seq2seq.training.log.plot_curves", lambda *_: None)
     fill(data, path, ALL)
 
     def run(*overrides: str, stored: bool = True) -> str:

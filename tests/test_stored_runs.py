@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, SEQUENCES, TINY_SHAPE, blob, save_nifti, sequence_file
 
-from tsf_seq2seq.checkpoint import save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.cli import evaluate_seq2seq, evaluate_tsf_seq2seq
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data import store as store_module
 from tsf_seq2seq.data.prepare import STORED, prepare
 from tsf_seq2seq.data.store import StoredVolume, VolumeStore
-from tsf_seq2seq.windows import load_window
+from tsf_seq2seq.synthesis.windows import load_window
 
 NAMES = [f"Tiny_0000{i}" for i in range(4)]
 LAS = np.diag([-1.0, 1.0, 1.0, 1.0])

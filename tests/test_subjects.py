@@ -10,6 +10,7 @@ import pytest
 from conftest import LPS_AFFINE, REFERENCE, SEQUENCES, blob, save_nifti, sequence_file
 
 from tsf_seq2seq.config import BRATS_SEQUENCES, DataConfig
+from tsf_seq2seq.data.loading import Subject, SubjectCache, load_subject
 from tsf_seq2seq.data.names import subject_names
 from tsf_seq2seq.data.slices import (
     Window,
@@ -22,14 +23,8 @@ from tsf_seq2seq.data.slices import (
     stacks,
 )
 from tsf_seq2seq.data.split import PARTS, draw_masks, write_split
-from tsf_seq2seq.data.subjects import (
-    Subject,
-    SubjectCache,
-    find_files,
-    find_subjects,
-    load_subject,
-    read_split,
-)
+from tsf_seq2seq.data.split_file import read_split
+from tsf_seq2seq.data.subjects import find_files, find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.tasks import mask_to_sequences, sequences_to_mask
 

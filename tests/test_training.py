@@ -14,8 +14,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, SEQUENCES
 
-from tsf_seq2seq import training, validation
-from tsf_seq2seq.checkpoint import (
+from tsf_seq2seq.checkpoints.checkpoint import (
     load_model,
     load_seq2seq_weights,
     load_tsf_weights,
@@ -25,8 +24,10 @@ from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import Config, config_from_mapping, load_config
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import TSFSeq2Seq
-from tsf_seq2seq.stages import SEQ2SEQ, TSF, freeze_encoder
-from tsf_seq2seq.training_log import COLUMNS
+from tsf_seq2seq.training import loop as training
+from tsf_seq2seq.training import validation
+from tsf_seq2seq.training.log import COLUMNS
+from tsf_seq2seq.training.objectives import SEQ2SEQ, TSF, freeze_encoder
 
 CPU = torch.device("cpu")
 STAGES = {"stage 1": SEQ2SEQ, "stage 2": TSF}
@@ -39,7 +40,7 @@ class Killed(BaseException):
 @pytest.fixture
 def quick(monkeypatch):
     """No curves.png: its drawing takes longer than all steps."""
-    monkeypatch.setattr("tsf_seq2seq.training_log.plot_curves", lambda *_: None)
+    monkeypatch.setattr("tsf_seq2seq.training.log.plot_curves", lambda *_: None)
 
 
 @pytest.fixture

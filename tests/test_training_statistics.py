@@ -8,17 +8,22 @@ import pytest
 import torch
 from conftest import SEQUENCES, save_nifti, sequence_file
 
-from tsf_seq2seq import training
-from tsf_seq2seq.checkpoint import load_model, open_model, read_checkpoint, save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import (
+    load_model,
+    open_model,
+    read_checkpoint,
+    save_checkpoint,
+)
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data import statistics
 from tsf_seq2seq.data.nifti import Geometry
 from tsf_seq2seq.data.prepare import prepare
 from tsf_seq2seq.data.statistics import TrainingStatistics, in_plane_spacing, measure_statistics
-from tsf_seq2seq.data.store import find_subjects
+from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.stages import TSF
+from tsf_seq2seq.training import loop as training
+from tsf_seq2seq.training.objectives import TSF
 
 AFFINE = np.diag([-2.0, -3.0, 4.0, 1.0])  # mm along x, y, z, LPS
 
@@ -79,7 +84,7 @@ def test_spacing_is_that_of_the_axial_plane():
 
 def test_training_keeps_what_resuming_takes_over(tiny_config, tmp_path, monkeypatch):
     """All checkpoints carry the same statistics; the second run measures none."""
-    monkeypatch.setattr("tsf_seq2seq.training_log.plot_curves", lambda *_: None)
+    monkeypatch.setattr("tsf_seq2seq.training.log.plot_curves", lambda *_: None)
     config = load_config(tiny_config, ["train.steps=2", "train.validation_steps=2"])
     training.train(config, new_network(config), TSF, torch.device("cpu"))
     folder = config.train.output

@@ -10,19 +10,17 @@ import torch
 from conftest import LPS_AFFINE, REPOSITORY, SEQUENCES, blob, save_nifti, sequence_file
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from tsf_seq2seq.checkpoint import load_model, save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
+from tsf_seq2seq.data.loading import Subject, load_subject
 from tsf_seq2seq.data.nifti import read_image, read_volume
 from tsf_seq2seq.data.slices import stacks
 from tsf_seq2seq.data.statistics import evenly_spaced
-from tsf_seq2seq.data.subjects import Subject, load_subject
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.metrics import psnr
-from tsf_seq2seq.models import TSFSeq2Seq
-from tsf_seq2seq.scores import Score, write_scores
-from tsf_seq2seq.tasks import Task, mask_to_sequences
-from tsf_seq2seq.tsem import (
+from tsf_seq2seq.evaluation.metrics import psnr
+from tsf_seq2seq.evaluation.scores import Score, write_scores
+from tsf_seq2seq.explain.tsem import (
     Finding,
     enhanced_maps,
     findings_markdown,
@@ -31,7 +29,9 @@ from tsf_seq2seq.tsem import (
     rank_correlation,
     scored_cases,
 )
-from tsf_seq2seq.tsem_figures import Picture, tsem_figure
+from tsf_seq2seq.explain.tsem_figure import Picture, tsem_figure
+from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.tasks import Task, mask_to_sequences
 
 SCRIPT = REPOSITORY / "src" / "explain" / "seq2seq" / "tsem.py"
 SHAPE = (24, 20, 12)

@@ -11,17 +11,17 @@ import torch
 from conftest import LPS_AFFINE, REPOSITORY, SEQUENCES, blob, save_nifti, sequence_file
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from tsf_seq2seq.checkpoint import save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.cli import evaluate_tsf_seq2seq
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.nifti import read_volume
 from tsf_seq2seq.data.subjects import find_subjects
-from tsf_seq2seq.metrics import ssim
-from tsf_seq2seq.trust.brasyn import brasyn_ssim, gaussian_ssim, scaled
-from tsf_seq2seq.trust.regions import tumour_regions
-from tsf_seq2seq.trust.tumour import region_psnr, slice_difference, ssim_map
-from tsf_seq2seq.windows import load_window
+from tsf_seq2seq.evaluation.brasyn import brasyn_ssim, gaussian_ssim, scaled
+from tsf_seq2seq.evaluation.metrics import ssim
+from tsf_seq2seq.evaluation.regions import tumour_regions
+from tsf_seq2seq.evaluation.tumour import region_psnr, slice_difference, ssim_map
+from tsf_seq2seq.synthesis.windows import load_window
 
 SCRIPT = REPOSITORY / "src" / "evaluate" / "seq2seq" / "evaluate_tumour.py"
 

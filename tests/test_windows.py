@@ -7,9 +7,9 @@ import pytest
 from conftest import sequence_file
 
 from tsf_seq2seq.config import Config, load_config
-from tsf_seq2seq.data.subjects import Subject
+from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.windows import load_window
+from tsf_seq2seq.synthesis.windows import load_window
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.checkpoint import load_model_and_config, open_model, read_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import load_model_and_config, open_model, read_checkpoint
+from tsf_seq2seq.checkpoints.portable import is_portable, save_portable
 from tsf_seq2seq.errors import UserError, run_script
-from tsf_seq2seq.onnx_export import export_onnx, find_task
-from tsf_seq2seq.portable import is_portable, save_portable
+from tsf_seq2seq.export.onnx_file import export_onnx, find_task
 
 
 def main() -> None:

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.checkpoint import save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
+from tsf_seq2seq.checkpoints.published import load_published, published_architecture
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.errors import UserError, run_script
-from tsf_seq2seq.published import load_published, published_architecture
 
 
 def main() -> None:

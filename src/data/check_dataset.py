@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from tsf_seq2seq.cli.common import add_config_arguments, data_config
+from tsf_seq2seq.cli.arguments import add_config_arguments, data_config
 from tsf_seq2seq.data.check import (
     check_subjects,
     progress,

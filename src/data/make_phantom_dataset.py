@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.data.phantom import write_phantom_dataset
-from tsf_seq2seq.data.phantom_protocols import FURTHER_SEQUENCES, SEQUENCES
 from tsf_seq2seq.errors import run_script
+from tsf_seq2seq.phantom.protocols import FURTHER_SEQUENCES, SEQUENCES
+from tsf_seq2seq.phantom.subject import write_phantom_dataset
 
 
 def parse_arguments() -> argparse.Namespace:

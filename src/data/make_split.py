@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.cli.common import add_config_arguments
+from tsf_seq2seq.cli.arguments import add_config_arguments
 from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data.split import BRATS_PATIENT, write_split
 from tsf_seq2seq.errors import run_script

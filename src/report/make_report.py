@@ -5,7 +5,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from tsf_seq2seq.cli.common import (
+from tsf_seq2seq.cli.arguments import (
     add_config_arguments,
     add_device_argument,
     experiment,

@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 
 from tsf_seq2seq.errors import run_script
+from tsf_seq2seq.evaluation.scores import read_scores
+from tsf_seq2seq.evaluation.statistics import Comparison, compare, comparison_markdown
 from tsf_seq2seq.files import write_text
-from tsf_seq2seq.scores import read_scores
 from tsf_seq2seq.tables import write_rows
-from tsf_seq2seq.trust.statistics import Comparison, compare, comparison_markdown
 
 
 def main() -> None:

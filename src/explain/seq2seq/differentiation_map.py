@@ -3,15 +3,15 @@
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.cli.common import (
+from tsf_seq2seq.cli.arguments import (
     add_config_arguments,
     add_device_argument,
     experiment,
     load_seq2seq,
 )
-from tsf_seq2seq.data.store import find_subjects
-from tsf_seq2seq.differentiation import complete_subjects, write_differentiation
+from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError, run_script
+from tsf_seq2seq.explain.differentiation import complete_subjects, write_differentiation
 
 
 def main() -> None:

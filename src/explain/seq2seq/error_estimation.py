@@ -6,14 +6,14 @@ An interrupted run goes on where it stopped.
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.cli.common import add_tsf_arguments, experiment, load_tsf, positive_number
+from tsf_seq2seq.cli.arguments import add_tsf_arguments, experiment, load_tsf, positive_number
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError, run_script
-from tsf_seq2seq.identity import goes_on, identity_of
+from tsf_seq2seq.evaluation.fingerprint import goes_on, identity_of
+from tsf_seq2seq.explain.error_estimation import Measured, measure_errors
+from tsf_seq2seq.explain.error_summary import ROWS, read_measured, write_measured, write_summary
+from tsf_seq2seq.explain.tsem import parse_task
 from tsf_seq2seq.tasks import Task, all_tasks
-from tsf_seq2seq.trust.error_estimation import Measured, measure_errors
-from tsf_seq2seq.trust.error_summary import ROWS, read_measured, write_measured, write_summary
-from tsf_seq2seq.tsem import parse_task
 
 
 def main() -> None:

@@ -8,23 +8,23 @@ import argparse
 from pathlib import Path
 
 from tsf_seq2seq.errors import run_script
-from tsf_seq2seq.files import write_text
-from tsf_seq2seq.fusion_table import read_fusion_csv
-from tsf_seq2seq.scores import read_scores
-from tsf_seq2seq.tables import write_rows
-from tsf_seq2seq.trust.attention_gain import (
+from tsf_seq2seq.evaluation.scores import read_scores
+from tsf_seq2seq.explain.attention_gain import (
     AttentionGain,
     attention_gain_markdown,
     attention_gains,
 )
-from tsf_seq2seq.trust.faithfulness import (
+from tsf_seq2seq.explain.faithfulness import (
     Agreement,
     Faithfulness,
     agreements,
     faithfulness,
     faithfulness_markdown,
 )
-from tsf_seq2seq.trust.source_values import SourceValue, source_values
+from tsf_seq2seq.explain.fusion_weights import read_fusion_csv
+from tsf_seq2seq.explain.source_values import SourceValue, source_values
+from tsf_seq2seq.files import write_text
+from tsf_seq2seq.tables import write_rows
 
 
 def main() -> None:

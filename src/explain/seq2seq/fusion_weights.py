@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.cli.common import add_tsf_arguments, experiment, load_tsf
+from tsf_seq2seq.cli.arguments import add_tsf_arguments, experiment, load_tsf
 from tsf_seq2seq.errors import run_script
-from tsf_seq2seq.fusion_figures import plot_fusion_weights
-from tsf_seq2seq.fusion_table import (
+from tsf_seq2seq.explain.fusion_figure import plot_fusion_weights
+from tsf_seq2seq.explain.fusion_weights import (
     fusion_markdown,
     fusion_table,
     fusion_tasks,

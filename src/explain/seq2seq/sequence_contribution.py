@@ -6,10 +6,10 @@ Reads the metrics.csv of evaluate_brats_seq2seq_2d.py.
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.contribution import contribution_of, contribution_table, write_contribution
 from tsf_seq2seq.errors import run_script
-from tsf_seq2seq.explain_figures import plot_contribution
-from tsf_seq2seq.scores import read_scores
+from tsf_seq2seq.evaluation.scores import read_scores
+from tsf_seq2seq.explain.contribution import contribution_of, contribution_table, write_contribution
+from tsf_seq2seq.explain.seq2seq_figures import plot_contribution
 
 
 def main() -> None:

@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.cli.common import add_tsf_arguments, experiment, load_tsf
+from tsf_seq2seq.cli.arguments import add_tsf_arguments, experiment, load_tsf
 from tsf_seq2seq.config import Config
-from tsf_seq2seq.data.store import find_subjects
+from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError, run_script
-from tsf_seq2seq.scores import read_scores
-from tsf_seq2seq.tsem import (
+from tsf_seq2seq.evaluation.scores import read_scores
+from tsf_seq2seq.explain.tsem import (
     Case,
     findings_markdown,
     parse_task,

@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from tsf_seq2seq.backbones import find_weights
-from tsf_seq2seq.cli.common import (
+from tsf_seq2seq.checkpoints.backbones import find_weights
+from tsf_seq2seq.cli.arguments import (
     add_config_arguments,
     add_device_argument,
     add_tsf_arguments,
@@ -16,23 +16,14 @@ from tsf_seq2seq.cli.common import (
     positive_number,
 )
 from tsf_seq2seq.config import Config
-from tsf_seq2seq.data.store import find_subjects
-from tsf_seq2seq.data.subjects import Subject
+from tsf_seq2seq.data.loading import Subject
+from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.distributed import joined_processes
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.evaluation import Protocol, TasksOf, complete_tasks, evaluate
-from tsf_seq2seq.identity import identity_of
-from tsf_seq2seq.methods import (
-    BASELINES,
-    TSF_METHODS,
-    Methods,
-    Seq2SeqAverage,
-    fit_baselines,
-    seq2seq_method,
-    tsf_methods,
-)
-from tsf_seq2seq.metrics import LPIPS
-from tsf_seq2seq.scores import (
+from tsf_seq2seq.evaluation.fingerprint import identity_of
+from tsf_seq2seq.evaluation.metrics import LPIPS
+from tsf_seq2seq.evaluation.protocol import Protocol, TasksOf, complete_tasks, evaluate
+from tsf_seq2seq.evaluation.scores import (
     Score,
     Table,
     advantage_table,
@@ -42,8 +33,17 @@ from tsf_seq2seq.scores import (
     markdown_table,
     write_tables,
 )
-from tsf_seq2seq.stages import missing_target_tasks
+from tsf_seq2seq.synthesis.synthesizers import (
+    BASELINES,
+    TSF_METHODS,
+    Methods,
+    Seq2SeqAverage,
+    fit_baselines,
+    seq2seq_method,
+    tsf_methods,
+)
 from tsf_seq2seq.tasks import Task
+from tsf_seq2seq.training.objectives import missing_target_tasks
 
 AVERAGE = "seq2seq_average"
 

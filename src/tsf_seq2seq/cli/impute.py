@@ -6,14 +6,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tsf_seq2seq.checkpoint import Model, open_model
-from tsf_seq2seq.cli.common import add_device_argument, find_device, positive_number
+from tsf_seq2seq.checkpoints.checkpoint import Model, open_model
+from tsf_seq2seq.cli.arguments import add_device_argument, find_device, positive_number
 from tsf_seq2seq.config import BRATS_SEQUENCES
 from tsf_seq2seq.data.discovery import FoundSubject, Naming, discover, recognise, stem
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.imputation.batch import Request, impute_subjects
-from tsf_seq2seq.imputation.imputation import BATCH_SIZE
 from tsf_seq2seq.imputation.output import Output
+from tsf_seq2seq.imputation.subject import BATCH_SIZE
 
 DESCRIPTION = """Synthesize missing brain MRI sequences as NIfTI files on the subject's own grid.
 Sequences must be co-registered and skull-stripped. Research use only. Exit code 0: all done; 1:

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
-from tsf_seq2seq.architecture import Network, build_network
-from tsf_seq2seq.checkpoint import load_seq2seq_weights, load_tsf_weights
-from tsf_seq2seq.cli.common import add_config_arguments, add_device_argument, find_device
+from tsf_seq2seq.checkpoints.checkpoint import load_seq2seq_weights, load_tsf_weights
+from tsf_seq2seq.cli.arguments import add_config_arguments, add_device_argument, find_device
 from tsf_seq2seq.config import Config, FusionConfig, load_config
 from tsf_seq2seq.distributed import joined_processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
-from tsf_seq2seq.stages import SEQ2SEQ, TSF, freeze_encoder
-from tsf_seq2seq.training import train
+from tsf_seq2seq.models.build import Network, build_network
+from tsf_seq2seq.training.loop import train
+from tsf_seq2seq.training.objectives import SEQ2SEQ, TSF, freeze_encoder
 
 
 def train_seq2seq(description: str) -> None:

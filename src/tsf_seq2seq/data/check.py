@@ -15,17 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from tsf_seq2seq.config import DataConfig
+from tsf_seq2seq.data.loading import check_same_grid, load_segmentation, positive_maximum
 from tsf_seq2seq.data.names import NAME, subject_names
 from tsf_seq2seq.data.nifti import Geometry, is_orientation, read_image, read_volume
-from tsf_seq2seq.data.subjects import (
-    check_same_grid,
-    find_files,
-    find_segmentation,
-    load_segmentation,
-    missing_file,
-    positive_maximum,
-    read_split,
-)
+from tsf_seq2seq.data.split_file import read_split
+from tsf_seq2seq.data.subjects import find_files, find_segmentation, missing_file
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.tasks import mask_to_sequences
 

@@ -13,6 +13,7 @@ import blosc2
 import numpy as np
 
 from tsf_seq2seq.config import DataConfig
+from tsf_seq2seq.data.loading import Subject, read_sequences
 from tsf_seq2seq.data.nifti import Geometry
 from tsf_seq2seq.data.store import VolumeStore, box_slices
 from tsf_seq2seq.data.store_index import (
@@ -29,7 +30,7 @@ from tsf_seq2seq.data.store_index import (
     is_current,
     read_index,
 )
-from tsf_seq2seq.data.subjects import Subject, find_subject, read_sequences
+from tsf_seq2seq.data.subjects import find_subject
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_atomically, write_text
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tsf_seq2seq.config import Config
+from tsf_seq2seq.data.loading import Subject, SubjectCache, check_slices
 from tsf_seq2seq.data.slices import BACKGROUND, Images, pad_to, random_crop
 from tsf_seq2seq.data.store import StoredImages, open_store
-from tsf_seq2seq.data.subjects import Subject, SubjectCache, check_slices
 from tsf_seq2seq.distributed import ALONE, Processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.tasks import Task

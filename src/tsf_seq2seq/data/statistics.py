@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tsf_seq2seq.config import DataConfig
+from tsf_seq2seq.data.loading import Subject, read_sequences
 from tsf_seq2seq.data.nifti import Geometry
 from tsf_seq2seq.data.store import VolumeStore, open_store
-from tsf_seq2seq.data.subjects import Subject, read_sequences
 
 SAMPLE = 32  # subjects whose NIfTI files are read; a store's index knows all of them
 

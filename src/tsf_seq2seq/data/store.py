@@ -12,18 +12,15 @@ import blosc2
 import numpy as np
 
 from tsf_seq2seq.config import DataConfig
-from tsf_seq2seq.data import subjects
+from tsf_seq2seq.data.loading import Box, Subject, Volumes
 from tsf_seq2seq.data.slices import BACKGROUND, central, normalise
 from tsf_seq2seq.data.store_index import (
     SCRIPT,
     StoredSubject,
     check_sequences,
     file_defect,
-    file_states,
-    is_current,
     read_index,
 )
-from tsf_seq2seq.data.subjects import Box, Subject, Volumes, find_files, read_split
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.tasks import mask_to_sequences
 
@@ -174,27 +171,6 @@ def open_store(data: DataConfig) -> VolumeStore | None:
     store = VolumeStore(data.store, data.root)
     check_sequences(store.index.sequences, data, data.store)
     return store
-
-
-def find_subjects(data: DataConfig, split: Path) -> list[Subject]:
-    """Subjects of a split: of the store where data.store names one, else with their files.
-
-    Raises UserError where a sequence that the mask names is missing, and where the original files
-    of a stored subject are in reach but have changed.
-    """
-    store = open_store(data)
-    if store is None:
-        return subjects.find_subjects(data, split)
-    rows = read_split(split, len(data.sequences))
-    found = [store.subject(name, mask) for name, mask in rows]
-    for name, _ in rows:
-        states = file_states(data, find_files(data.root, name, data.sequences))
-        if states and not is_current(store.entry(name), states):
-            raise UserError(
-                f"subject {name}: its files in {data.root} have changed since the store "
-                f"{store.path} was made; {SCRIPT} brings it up to date"
-            )
-    return found
 
 
 def box_slices(low: np.ndarray, high: np.ndarray) -> tuple[slice, ...]:

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
-from tsf_seq2seq.checkpoint import Model
+from tsf_seq2seq.checkpoints.checkpoint import Model
 from tsf_seq2seq.data.discovery import FoundSubject
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.imputation.imputation import (
+from tsf_seq2seq.imputation.output import Output, Paths, is_done, write
+from tsf_seq2seq.imputation.subject import (
     BATCH_SIZE,
     Imputation,
     Progress,
     choose_sources,
     impute_targets,
 )
-from tsf_seq2seq.imputation.output import Output, Paths, is_done, write
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tsf_seq2seq import __version__
-from tsf_seq2seq.checkpoint import Model
+from tsf_seq2seq.checkpoints.checkpoint import Model
 from tsf_seq2seq.data.discovery import (
     BIDS_SUFFIXES,
     NAME,
@@ -20,7 +20,7 @@ from tsf_seq2seq.data.discovery import (
 from tsf_seq2seq.data.nifti import compressed
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_atomically, write_text
-from tsf_seq2seq.imputation.imputation import RESEARCH_USE, Imputation
+from tsf_seq2seq.imputation.subject import RESEARCH_USE, Imputation
 
 Layout = Literal["plain", "bids", "names"]
 SOFTWARE = "TSF-Seq2Seq"

@@ -9,9 +9,9 @@ import numpy as np
 from nibabel.processing import resample_from_to
 from nibabel.spatialimages import SpatialImage
 
+from tsf_seq2seq.data.loading import check_same_grid, positive_maximum
 from tsf_seq2seq.data.nifti import Geometry, read_image, voxels_and_grid
 from tsf_seq2seq.data.slices import normalise
-from tsf_seq2seq.data.subjects import check_same_grid, positive_maximum
 from tsf_seq2seq.errors import UserError
 
 Image = Path | str | SpatialImage

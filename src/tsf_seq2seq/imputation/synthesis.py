@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from tsf_seq2seq.architecture import Network
 from tsf_seq2seq.data.slices import stacks
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import TSFSeq2Seq
-from tsf_seq2seq.prediction import Features, decode_task, run_stacks
+from tsf_seq2seq.models.build import Network
+from tsf_seq2seq.synthesis.stacks import Features, decode_task, run_stacks
 from tsf_seq2seq.tasks import Task
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.slices import BACKGROUND
-from tsf_seq2seq.differentiation import lesion_mask, slice_to_show
+from tsf_seq2seq.explain.differentiation import lesion_mask, slice_to_show
+from tsf_seq2seq.explain.tsem import Case, Explained
 from tsf_seq2seq.report.images import (
     INTENSITY,
     Box,
@@ -20,7 +21,6 @@ from tsf_seq2seq.report.images import (
     write_grey,
     write_quantised,
 )
-from tsf_seq2seq.tsem import Case, Explained
 
 FOLDER = "cases"
 STRIP_SLICES = 24

@@ -8,8 +8,9 @@ import numpy as np
 from tqdm import tqdm
 
 from tsf_seq2seq.config import Config
-from tsf_seq2seq.data.subjects import Subject
-from tsf_seq2seq.methods import TSF_METHODS
+from tsf_seq2seq.data.loading import Subject
+from tsf_seq2seq.evaluation.scores import Score
+from tsf_seq2seq.explain.tsem import explain, scored_cases
 from tsf_seq2seq.models import TSFSeq2Seq
 from tsf_seq2seq.report.case_files import (
     ERROR,
@@ -19,8 +20,7 @@ from tsf_seq2seq.report.case_files import (
     write_subject,
 )
 from tsf_seq2seq.report.images import SHOWN_INTENSITY, Scale, overlay_colours, write_colours
-from tsf_seq2seq.scores import Score
-from tsf_seq2seq.tsem import explain, scored_cases
+from tsf_seq2seq.synthesis.synthesizers import TSF_METHODS
 
 RANKS = ((), ("only",), ("best", "worst"), ("best", "median", "worst"))
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from tsf_seq2seq.fusion_table import read_fusion_csv
+from tsf_seq2seq.explain.error_estimation import CalibrationRow, ErrorRow
+from tsf_seq2seq.explain.faithfulness import Agreement, Faithfulness
+from tsf_seq2seq.explain.fusion_weights import read_fusion_csv
+from tsf_seq2seq.explain.tsem import Finding
 from tsf_seq2seq.report import explanations
 from tsf_seq2seq.report.blocks import Block, Group, Section
 from tsf_seq2seq.report.inputs import Sources
 from tsf_seq2seq.tables import read_rows
-from tsf_seq2seq.trust.error_estimation import CalibrationRow, ErrorRow
-from tsf_seq2seq.trust.faithfulness import Agreement, Faithfulness
-from tsf_seq2seq.tsem import Finding
 
 EXPLAIN = "src/explain/seq2seq"
 

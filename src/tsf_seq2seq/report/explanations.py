@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from tsf_seq2seq.contribution import SIGNS
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.explain.contribution import SIGNS
+from tsf_seq2seq.explain.error_estimation import BRAIN, CalibrationRow, ErrorRow
+from tsf_seq2seq.explain.error_summary import over_subjects
+from tsf_seq2seq.explain.faithfulness import Agreement, Faithfulness
+from tsf_seq2seq.explain.tsem import Finding
 from tsf_seq2seq.report import charts
 from tsf_seq2seq.report.blocks import Chart, Table
 from tsf_seq2seq.report.quality import HEADING, STYLE
 from tsf_seq2seq.tables import interval, number
-from tsf_seq2seq.trust.error_estimation import BRAIN, CalibrationRow, ErrorRow
-from tsf_seq2seq.trust.error_summary import over_subjects
-from tsf_seq2seq.trust.faithfulness import Agreement, Faithfulness
-from tsf_seq2seq.tsem import Finding
 
 Weights = Mapping[tuple[str, str], Mapping[str, float]]  # (sources, target) → source → ω
 BAR_PIXELS = 24

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tsf_seq2seq.evaluation.scores import Score
 from tsf_seq2seq.files import write_atomically
-from tsf_seq2seq.scores import Score
 
 DATA = "data"  # folder of the report
 

@@ -12,8 +12,8 @@ import torch
 
 import tsf_seq2seq
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.evaluation.scores import Score
 from tsf_seq2seq.files import sha256
-from tsf_seq2seq.scores import Score
 
 
 def facts(

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from tsf_seq2seq.contribution import SIGNS
+from tsf_seq2seq.evaluation.scores import DECIMALS, HEADINGS, METRICS, Score, Summary, by_task
+from tsf_seq2seq.evaluation.statistics import Comparison, Estimate, bootstrap
+from tsf_seq2seq.explain.contribution import SIGNS
 from tsf_seq2seq.report import charts
 from tsf_seq2seq.report.blocks import Chart, Group, Table
-from tsf_seq2seq.scores import DECIMALS, HEADINGS, METRICS, Score, Summary, by_task
 from tsf_seq2seq.tables import interval, number, write_table
-from tsf_seq2seq.trust.statistics import Comparison, Estimate, bootstrap
 
 HEADING = dict(zip(METRICS, HEADINGS, strict=True))
 STYLE = {metric: f".{digits}f" for metric, digits in zip(METRICS, DECIMALS, strict=True)}

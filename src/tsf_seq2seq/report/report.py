@@ -7,6 +7,7 @@ from pathlib import Path
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.evaluation.scores import Score
 from tsf_seq2seq.models import TSFSeq2Seq
 from tsf_seq2seq.report import sections
 from tsf_seq2seq.report.blocks import Section
@@ -16,7 +17,6 @@ from tsf_seq2seq.report.inputs import DataFolder, Inputs, Sources
 from tsf_seq2seq.report.page import write_page
 from tsf_seq2seq.report.provenance import facts, other_weights, read_identity
 from tsf_seq2seq.report.quality import sequences_of
-from tsf_seq2seq.scores import Score
 
 MAKE_CASES = "name the stage 2 weights with -l, and an evaluation that scored method tsf"
 

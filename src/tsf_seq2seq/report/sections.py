@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from tsf_seq2seq.contribution import METHOD, contribution_of
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.evaluation.scores import Score, read_scores
+from tsf_seq2seq.evaluation.statistics import Comparison, compare, power_note
+from tsf_seq2seq.explain.contribution import METHOD, contribution_of
 from tsf_seq2seq.report import quality
 from tsf_seq2seq.report.blocks import (
     Block,
@@ -16,10 +18,8 @@ from tsf_seq2seq.report.explanation_sections import contributions, error_estimat
 from tsf_seq2seq.report.inputs import DataFolder, Inputs, Sources
 from tsf_seq2seq.report.training_curves import training_charts
 from tsf_seq2seq.report.tumour_table import RegionRow, tumour_blocks
-from tsf_seq2seq.scores import Score, read_scores
 from tsf_seq2seq.tables import read_rows, write_rows
-from tsf_seq2seq.training_log import read_log
-from tsf_seq2seq.trust.statistics import Comparison, compare, power_note
+from tsf_seq2seq.training.log import read_log
 
 EVALUATE = "src/evaluate/seq2seq/evaluate_brats_tsf_seq2seq_2d.py"
 

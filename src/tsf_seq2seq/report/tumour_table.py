@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tsf_seq2seq.evaluation.statistics import Estimate, bootstrap
 from tsf_seq2seq.report import charts
 from tsf_seq2seq.report.blocks import Chart, Table
 from tsf_seq2seq.tables import interval
-from tsf_seq2seq.trust.statistics import Estimate, bootstrap
 
 
 @dataclass(frozen=True)

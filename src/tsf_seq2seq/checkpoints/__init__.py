@@ -1,0 +1,1 @@
+"""Files of weights: ours, the authors', portable ones, ImageNet backbones."""

@@ -1,0 +1,202 @@
+"""Our checkpoint files: settings and weights, and in `last.pth` all that resuming needs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tsf_seq2seq.checkpoints import published
+from tsf_seq2seq.checkpoints.portable import is_portable, read_portable
+from tsf_seq2seq.checkpoints.state_dicts import check_tensors, load_state, read_file
+from tsf_seq2seq.config import BRATS_SEQUENCES, Config, config_from_mapping, to_mapping
+from tsf_seq2seq.data.statistics import TrainingStatistics
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files import sha256, write_atomically
+from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
+from tsf_seq2seq.models.build import Network, build_network
+from tsf_seq2seq.settings import parse
+
+FORMAT = "tsf-seq2seq checkpoint"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network, and what its checkpoint says of it.
+
+    `statistics`: None in checkpoints that carry none, such as imported weights; `sha256`: of the
+    checkpoint file, hexadecimal.
+    """
+
+    network: Network = field(repr=False)
+    config: Config = field(repr=False)
+    statistics: TrainingStatistics | None
+    path: Path
+    sha256: str
+
+    @property
+    def sequences(self) -> tuple[str, ...]:
+        """Names of the sequences that the network knows, in its order."""
+        return tuple(self.config.data.sequences)
+
+
+def save_checkpoint(
+    path: Path,
+    network: Network,
+    config: Config,
+    training: Mapping[str, Any] | None = None,
+    statistics: TrainingStatistics | None = None,
+) -> None:
+    """Write weights and settings, `training` state and data `statistics` where given.
+
+    All or nothing.
+    """
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": to_mapping(config),
+        "weights": network.state_dict(),
+    }
+    if training is not None:
+        content["training"] = dict(training)
+    if statistics is not None:
+        content["statistics"] = to_mapping(statistics)
+    write_atomically(path, lambda temporary: _save(content, temporary))
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    try:
+        torch.save(content, path)
+    except RuntimeError as error:  # so torch reports a full disk
+        raise OSError(str(error).splitlines()[0]) from error
+
+
+def load_model(path: Path | str, device: str | torch.device = "cpu") -> Network:
+    """The network of a checkpoint or portable model, in evaluation mode on `device`."""
+    network, _ = load_model_and_config(Path(path))
+    return network.to(device).eval()
+
+
+def load_model_and_config(path: Path) -> tuple[Network, Config]:
+    """The network of one of our checkpoints, and the experiment it comes from."""
+    return _rebuild(read_checkpoint(path), path)
+
+
+def open_model(path: Path | str, device: str | torch.device = "cpu") -> Model:
+    """The network of one of our checkpoints, in evaluation mode on `device`, with its origin."""
+    path = Path(path)
+    content = read_checkpoint(path)
+    network, config = _rebuild(content, path)
+    statistics = checkpoint_statistics(content, path)
+    return Model(network.to(device).eval(), config, statistics, path, sha256(path))
+
+
+def _rebuild(content: Mapping[str, Any], path: Path) -> tuple[Network, Config]:
+    config = checkpoint_config(content, path)
+    network = build_network(config)
+    load_state(network, content["weights"], path)
+    return network, config
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Content of one of our checkpoints, either file of a portable model included."""
+    return _checked(_read(path), path)
+
+
+def _read(path: Path) -> Any:
+    return read_portable(path) if is_portable(path) else read_file(path)
+
+
+def _checked(content: Any, path: Path) -> dict[str, Any]:
+    if not is_checkpoint(content):
+        raise UserError(
+            f"{path} is not a checkpoint of this software; for the authors' weights give their "
+            "settings too, or import them with src/convert/import_published.py"
+        )
+    if content.get("version") != VERSION:
+        raise UserError(
+            f"{path} has format version {content.get('version')}, but this software reads {VERSION}"
+        )
+    if not isinstance(content.get("config"), dict):
+        raise UserError(f"{path} is damaged: it holds no settings")
+    check_tensors(content.get("weights"), path)
+    return content
+
+
+def is_checkpoint(content: Any) -> bool:
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def checkpoint_config(content: Mapping[str, Any], path: Path) -> Config:
+    return config_from_mapping(content["config"], str(path))
+
+
+def checkpoint_statistics(content: Mapping[str, Any], path: Path) -> TrainingStatistics | None:
+    """Statistics of the training data, where a checkpoint carries them."""
+    if "statistics" not in content:
+        return None
+    return parse(TrainingStatistics, content["statistics"], str(path), "statistics.")
+
+
+def load_seq2seq_weights(network: Seq2Seq, path: Path, names: Sequence[str]) -> None:
+    """Stage 1 weights into `network`, from our checkpoint (either stage) or the authors' file.
+
+    `names`: the sequences, in order, as the network is to know them; a checkpoint that knows others
+    is a UserError, as is one of another architecture.
+    """
+    state = _state_of(path, names)
+    if published.is_published_seq2seq(state):
+        if list(names) != list(BRATS_SEQUENCES):
+            print(
+                f"{path} was trained on {', '.join(BRATS_SEQUENCES)}; here its sequences are, in "
+                f"that order, {', '.join(names)}"
+            )
+        state = published.seq2seq_names(state)
+    elif published.is_published_tsf(state):
+        raise UserError(f"{path} holds TSF weights alone, but stage 1 weights are needed here")
+    elif any(key.startswith("seq2seq.") for key in state):
+        state = {
+            key.removeprefix("seq2seq."): value
+            for key, value in state.items()
+            if key.startswith("seq2seq.")
+        }
+    load_state(network, state, path)
+
+
+def load_tsf_weights(
+    network: TSFSeq2Seq, path: Path, seq2seq: Path | None, names: Sequence[str]
+) -> None:
+    """Stage 2 weights into `network`: our checkpoint alone, or the authors' pair with `seq2seq`.
+
+    `names` as in `load_seq2seq_weights`.
+    """
+    state = _state_of(path, names)
+    if published.is_published_tsf(state):
+        if seq2seq is None:
+            raise UserError(f"{path} holds TSF weights alone: give its Seq2Seq weights with -m")
+        load_seq2seq_weights(network.seq2seq, seq2seq, names)
+        load_state(network, published.tsf_names(state), path, besides="seq2seq.")
+    else:  # it owns its Seq2Seq
+        load_state(network, state, path)
+
+
+def _state_of(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    content = _read(path)
+    if not is_checkpoint(content):
+        return check_tensors(content, path)
+    content = _checked(content, path)
+    check_sequences(path, checkpoint_config(content, path), names)
+    return content["weights"]
+
+
+def check_sequences(path: Path, config: Config, names: Sequence[str]) -> None:
+    """UserError unless the checkpoint of `config` knows the sequences `names`, in that order."""
+    known = list(config.data.sequences)
+    if known != list(names):
+        raise UserError(
+            f"{path} knows the sequences {', '.join(known)}, but the settings name "
+            f"{', '.join(names)} (data.sequences)"
+        )

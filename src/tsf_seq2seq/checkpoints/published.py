@@ -1,0 +1,143 @@
+"""The authors' published weights and YAML, brought to our names."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tsf_seq2seq.checkpoints.state_dicts import load_state, read_tensors
+from tsf_seq2seq.config import FusionConfig, Seq2SeqConfig, read_yaml
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.models.build import Network, build_seq2seq, build_tsf_seq2seq
+from tsf_seq2seq.settings import parse
+
+# Their key's pattern → ours, for what is special to each network ...
+_SEQ2SEQ_NAMES = (
+    (r"^encoder\.conv\.(\d+)\.0\.", r"encoder.convs.\1."),
+    (r"^encoder\.res\.(\d+)\.conv_block\.1\.", r"encoder.residual_blocks.\1.conv1."),
+    (r"^encoder\.res\.(\d+)\.conv_block\.[45]\.", r"encoder.residual_blocks.\1.conv2."),
+    (r"^enc_convlstm\.cell_list\.", "encoder_lstm.cells."),
+    (r"^dec_convlstm\.cell_list\.", "decoder_lstm.cells."),
+    (r"^decoder\.res\.", "decoder.residual_blocks."),
+    (r"^decoder\.convs\.", "decoder.upsampling."),
+    (r"^decoder\.conv_last\.", "decoder.output."),
+    (r"^style_fc\.0\.", "style."),
+)
+_TSF_NAMES = (
+    (r"^fc_p\.0\.", "fusion.linear."),
+    (r"^convs\.(\d+)\.", r"attention.layers.\1.conv."),
+    (r"^cas\.(\d+)\.fc1\.", r"attention.layers.\1.channel_attention.reduce."),
+    (r"^cas\.(\d+)\.fc3\.", r"attention.layers.\1.channel_attention.expand."),
+    (r"^sas\.(\d+)\.conv1\.", r"attention.layers.\1.spatial_attention.conv."),
+)
+# ... and for every HyperConv of both.
+_HYPERCONV_NAMES = (
+    (r"\.param$", ".kernels"),
+    (r"\.b$", ".biases"),
+    (r"\.fc\.(weight|bias)$", r".kernel_mixture.\1"),
+    (r"\.fc_bias\.(weight|bias)$", r".bias_mixture.\1"),
+)
+_SEQ2SEQ_SETTINGS = {
+    "c_s": "sequence_code",
+    "c_w": "kernels",
+    "c_in": "slices",
+    "c_enc": "encoder_channels",
+    "k_enc": "encoder_kernels",
+    "s_enc": "encoder_strides",
+    "nres_enc": "encoder_residual_blocks",
+    "c_lstm": "lstm_channels",
+    "c_dec": "decoder_channels",
+    "k_dec": "decoder_kernels",
+    "nres_dec": "decoder_residual_blocks",
+}
+_TSF_SETTINGS = {"c_w": "kernels", "c_enc": "attention_channels", "k_enc": "attention_kernels"}
+_NORMS = {None: "none", "None": "none", "InstanceNorm": "instance"}
+BRATS_SEQUENCE_COUNT = 4
+
+
+def load_published(
+    config_yaml: Path | str, seq2seq_pth: Path | str, tsf_pth: Path | str | None = None
+) -> Network:
+    """The authors' network: TSFSeq2Seq, or Seq2Seq where no TSF weights are given.
+
+    `config_yaml` is in the authors' keys; the number of sequences is
+    `TSF_seq2seq.c_s_source`, four without that section. Raises UserError for a file that is
+    missing, unsafe, or of another architecture, naming the first differing keys.
+    """
+    seq2seq, fusion, n_sequences = published_architecture(Path(config_yaml))
+    if tsf_pth is None:
+        network: Network = build_seq2seq(seq2seq, n_sequences)
+        load_state(network, seq2seq_names(read_tensors(Path(seq2seq_pth))), seq2seq_pth)
+        return network
+    if fusion is None:
+        raise UserError(f"{config_yaml}: section 'TSF_seq2seq' is missing, so {tsf_pth} can't load")
+    network = build_tsf_seq2seq(seq2seq, fusion, n_sequences)
+    load_state(network.seq2seq, seq2seq_names(read_tensors(Path(seq2seq_pth))), seq2seq_pth)
+    load_state(network, tsf_names(read_tensors(Path(tsf_pth))), tsf_pth, besides="seq2seq.")
+    return network
+
+
+def published_architecture(path: Path) -> tuple[Seq2SeqConfig, FusionConfig | None, int]:
+    """Settings of both networks and the number of sequences, from the authors' YAML."""
+    values = read_yaml(path)
+    section = _section(values, "seq2seq", path)
+    _expect(section, "ndims", 2, path)
+    seq2seq = parse(Seq2SeqConfig, _renamed(section, _SEQ2SEQ_SETTINGS, path), str(path))
+    if "TSF_seq2seq" not in values:
+        return seq2seq, None, BRATS_SEQUENCE_COUNT
+    section = _section(values, "TSF_seq2seq", path)
+    fusion = parse(FusionConfig, _renamed(section, _TSF_SETTINGS, path), str(path))
+    return seq2seq, fusion, int(section.get("c_s_source", BRATS_SEQUENCE_COUNT))
+
+
+def is_published_seq2seq(state: Mapping[str, Any]) -> bool:
+    return "style_fc.0.weight" in state
+
+
+def is_published_tsf(state: Mapping[str, Any]) -> bool:
+    return "fc_p.0.weight" in state
+
+
+def seq2seq_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State dict of the authors' Seq2Seq in our names."""
+    return _rename_keys(state, _SEQ2SEQ_NAMES)
+
+
+def tsf_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State dict of the authors' TSF in the names of our TSFSeq2Seq."""
+    return _rename_keys(state, _TSF_NAMES)
+
+
+def _rename_keys(
+    state: Mapping[str, Tensor], names: tuple[tuple[str, str], ...]
+) -> dict[str, Tensor]:
+    renamed = {}
+    for key, value in state.items():
+        for pattern, replacement in (*names, *_HYPERCONV_NAMES):
+            key = re.sub(pattern, replacement, key)
+        renamed[key] = value
+    return renamed
+
+
+def _section(values: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    section = values.get(name)
+    if not isinstance(section, dict):
+        raise UserError(f"{path}: section '{name}' of the authors' YAML is missing")
+    return section
+
+
+def _renamed(section: dict[str, Any], names: dict[str, str], path: Path) -> dict[str, Any]:
+    missing = [theirs for theirs in names if theirs not in section]
+    if missing:
+        raise UserError(f"{path}: key '{missing[0]}' of the authors' YAML is missing")
+    norm = section.get("norm")
+    if norm not in _NORMS:
+        raise UserError(f"{path}: norm must be InstanceNorm or None, not {norm!r}")
+    return {ours: section[theirs] for theirs, ours in names.items()} | {"norm": _NORMS[norm]}
+
+
+def _expect(section: dict[str, Any], key: str, value: Any, path: Path) -> None:
+    if section.get(key, value) != value:
+        raise UserError(f"{path}: {key} must be {value}, not {section[key]!r}")

@@ -1,0 +1,1 @@
+"""The paper's protocol, metrics, scores and what their differences are worth."""

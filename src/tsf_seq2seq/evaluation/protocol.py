@@ -1,0 +1,177 @@
+"""The paper's evaluation: central stacks and crop, centre slices, metrics per volume."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from tsf_seq2seq.config import Config
+from tsf_seq2seq.data.loading import Subject
+from tsf_seq2seq.data.nifti import write_volume
+from tsf_seq2seq.distributed import ALONE, Processes
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.evaluation.fingerprint import goes_on
+from tsf_seq2seq.evaluation.metrics import LPIPS, psnr, ssim
+from tsf_seq2seq.evaluation.scores import Score, read_scores, write_scores
+from tsf_seq2seq.figures import Example, plot_examples
+from tsf_seq2seq.synthesis.synthesizers import Methods, Outputs
+from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window
+from tsf_seq2seq.tasks import Task, all_tasks
+
+TasksOf = Callable[[Subject], list[Task]]
+EXAMPLES = 6  # subjects in examples.png
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is evaluated on each subject, and what is left in the folder.
+
+    `identity` says what makes scores comparable (weights, methods, data); a folder whose scores
+    come from another identity is refused. The first method's volumes are saved as predictions.
+    """
+
+    tasks_of: TasksOf
+    methods: Sequence[Methods]
+    lpips: LPIPS | None
+    identity: Mapping[str, Any]
+    save_predictions: bool = True
+    max_stacks: int | None = None
+
+
+def evaluate(
+    config: Config,
+    subjects: Sequence[Subject],
+    protocol: Protocol,
+    output: Path,
+    processes: Processes = ALONE,
+) -> list[Score]:
+    """Score every method on every task of every subject; goes on where it was interrupted.
+
+    `output` receives metrics.csv (brought up to date after each subject), examples.png, the
+    protocol's identity, and predictions as predict/<name>_<target>_from_<sources>.nii.gz. Several
+    processes take one subject each at a time; each writes its predictions, the main one the rest.
+    """
+    metrics = output / "metrics.csv"
+    known = goes_on(metrics, output / "evaluation.json", protocol.identity)
+    scores = read_scores(metrics) if known else []
+    done = {score.name for score in scores}
+    waiting = [s for s in subjects if s.name not in done and protocol.tasks_of(s)]
+    if not scores and not waiting:
+        raise UserError(f"{config.data.test}: no subject gives a task to evaluate")
+    numbered = list(enumerate(waiting))
+    examples: list[Example] = []
+    hidden = not processes.main
+    with tqdm(total=len(waiting), unit="subject", desc="evaluating", disable=hidden) as bar:
+        for start in range(0, len(waiting), processes.size):
+            own = [
+                _evaluate_subject(config, subject, protocol, output, number)
+                for number, subject in processes.share(numbered[start : start + processes.size])
+            ]
+            results = processes.gather_shares(own)
+            scores += [score for of_subject, _ in results for score in of_subject]
+            examples += [example for _, example in results if example is not None]
+            if processes.main:
+                write_scores(metrics, scores)
+            bar.update(len(results))
+    if examples and processes.main:
+        plot_examples(examples, output / "examples.png")
+    return scores
+
+
+def _evaluate_subject(
+    config: Config, subject: Subject, protocol: Protocol, output: Path, number: int
+) -> tuple[list[Score], Example | None]:
+    """A subject's scores, and of the run's first few an example; predictions are saved."""
+    names, tasks = list(config.data.sequences), protocol.tasks_of(subject)
+    needed = sorted({index for task in tasks for index in (*task.sources, task.target)})
+    loaded = load_window(config, subject, needed, protocol.max_stacks)
+    outputs: Outputs = {}
+    for methods in protocol.methods:
+        outputs |= methods.predict(loaded.images, tasks)
+    scores = _scores(subject.name, outputs, loaded.centres, names, protocol.lpips)
+    first = protocol.methods[0].names[0]
+    if protocol.save_predictions:
+        for task in tasks:
+            _save_prediction(output, loaded, outputs[first, task], task, names)
+    if number >= EXAMPLES:
+        return scores, None
+    shown = tasks[7 * number % len(tasks)]  # not always the first
+    return scores, _example(subject, shown, loaded.centres, outputs[first, shown], names)
+
+
+def complete_tasks(subject: Subject, n_sequences: int) -> list[Task]:
+    """Every source set → missing target that the subject's sequences on disk allow."""
+    on_disk = set(subject.on_disk)
+    return [task for task in all_tasks(n_sequences) if on_disk >= {*task.sources, task.target}]
+
+
+def _scores(
+    name: str,
+    outputs: Outputs,
+    targets: np.ndarray,
+    names: Sequence[str],
+    lpips: LPIPS | None,
+) -> list[Score]:
+    """Score each output against its target; an output that serves several tasks is looked at once.
+
+    Target by target, so that LPIPS computes a target's features once.
+    """
+    scores = {}
+    for index, target in enumerate(targets):
+        values: dict[int, tuple[float, float, float, float]] = {}
+        for (method, task), output in outputs.items():
+            if task.target != index:
+                continue
+            if id(output) not in values:
+                values[id(output)] = _metrics(target, output, lpips)
+            scores[method, task] = Score(name, *task.label(names), method, *values[id(output)])
+    return [scores[key] for key in outputs]
+
+
+def _metrics(
+    target: np.ndarray, output: np.ndarray, lpips: LPIPS | None
+) -> tuple[float, float, float, float]:
+    """PSNR, SSIM, LPIPS summed over slices, and its mean."""
+    distances = np.array([math.nan]) if lpips is None else lpips.per_slice(target, output)
+    return (
+        psnr(target, output),
+        ssim(target, output),
+        float(distances.sum()),
+        float(distances.mean()),
+    )
+
+
+def _save_prediction(
+    folder: Path,
+    loaded: SubjectWindow,
+    output: np.ndarray,
+    task: Task,
+    names: Sequence[str],
+) -> None:
+    sources, target = task.label(names)
+    name = loaded.volumes.subject.name.replace("/", "_")
+    path = folder / "predict" / f"{name}_{target}_from_{sources}.nii.gz"
+    write_volume(path, loaded.on_whole_grid(output), loaded.volumes.geometry)
+
+
+def _example(
+    subject: Subject, task: Task, targets: np.ndarray, output: np.ndarray, names: Sequence[str]
+) -> Example:
+    """The middle slice of a task: sources, target, synthesis, absolute error.
+
+    Slices are copied: as views they would keep the whole volumes in memory.
+    """
+    middle = targets.shape[1] // 2
+    slices, synthesis = targets[:, middle].copy(), output[middle].copy()
+    panels: dict[str, np.ndarray | None] = {
+        sequence: slices[i] if i in task.sources else None for i, sequence in enumerate(names)
+    }
+    panels["target"] = slices[task.target]
+    panels["synthesis"] = synthesis
+    panels["error"] = np.abs(synthesis - slices[task.target])
+    name = subject.name.replace("/", "/\n")
+    return Example(f"{name}\n→ {names[task.target]}", panels)

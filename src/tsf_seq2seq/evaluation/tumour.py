@@ -1,0 +1,189 @@
+"""How good saved predictions are in tumour and healthy tissue, and from slice to slice."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import inf, log10, nan
+from pathlib import Path
+
+import numpy as np
+from skimage.metrics import structural_similarity
+from tqdm import tqdm
+
+from tsf_seq2seq.config import Config
+from tsf_seq2seq.data.loading import Subject
+from tsf_seq2seq.data.nifti import read_volume
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.evaluation.brasyn import brasyn_ssim
+from tsf_seq2seq.evaluation.metrics import DATA_RANGE, SSIM_WINDOW
+from tsf_seq2seq.evaluation.regions import brain_mask, tumour_regions
+from tsf_seq2seq.evaluation.scores import Score, read_scores
+from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window, window_labels
+from tsf_seq2seq.tables import markdown, number
+
+
+@dataclass(frozen=True)
+class RegionScore:
+    """A synthesized volume in one region of the evaluated window: a row of tumour.csv.
+
+    psnr in dB, ssim (mean of scikit-image's map) and mae of normalised intensities (range 2);
+    brasyn_ssim for `whole_tumour` (the tumour's mask) and `healthy` (all but the tumour, background
+    included), else nan; mean absolute differences between neighbouring slices, of the synthesis
+    and of the target, over the voxels whose neighbour is in the region, too.
+    """
+
+    name: str
+    sources: str
+    target: str
+    method: str
+    region: str
+    voxels: int
+    psnr: float
+    ssim: float
+    mae: float
+    brasyn_ssim: float
+    slice_difference: float
+    slice_difference_target: float
+
+
+def region_psnr(target: np.ndarray, synthesis: np.ndarray, mask: np.ndarray) -> float:
+    """PSNR = 10·log10(2² / mean (target − synthesis)²) in dB over a mask; inf when equal."""
+    error = float(np.square(target[mask] - synthesis[mask], dtype=np.float64).mean())
+    return 10 * log10(DATA_RANGE**2 / error) if error > 0 else inf
+
+
+def ssim_map(target: np.ndarray, synthesis: np.ndarray) -> np.ndarray:
+    """SSIM of each voxel (Z, Y, X), scikit-image's defaults in 3-d; nan under 7 voxels an axis."""
+    if min(target.shape) < SSIM_WINDOW:
+        return np.full(target.shape, nan)
+    full: np.ndarray = structural_similarity(target, synthesis, data_range=DATA_RANGE, full=True)[1]
+    return full
+
+
+def slice_difference(volume: np.ndarray, mask: np.ndarray) -> float:
+    """mean |x[z + 1] − x[z]| over the pairs of neighbours that are both in the mask; nan if none.
+
+    A synthesis slice by slice that flickers has more of it than its target, a blurred one less.
+    """
+    pairs = mask[1:] & mask[:-1]
+    return float(np.abs(np.diff(volume, axis=0))[pairs].mean()) if pairs.any() else nan
+
+
+def predictions_of(folder: Path) -> tuple[list[Score], int | None]:
+    """The scores of an evaluation's saved predictions, and its limit of slices.
+
+    Raises UserError where the folder holds no evaluation, or one without predictions.
+    """
+    path = folder / "evaluation.json"
+    try:
+        identity = json.loads(path.read_text(encoding="utf-8"))
+        first, slices = identity["methods"][0], identity["max_slices"]
+    except (OSError, ValueError, LookupError, TypeError):
+        raise UserError(f"{folder} is no folder of an evaluation: {path} can't be read") from None
+    scores = [score for score in read_scores(folder / "metrics.csv") if score.method == first]
+    saved = [score for score in scores if prediction_path(folder, score).exists()]
+    if not saved:
+        raise UserError(f"{folder} has no predictions: evaluate without --no-predictions")
+    return saved, slices
+
+
+def prediction_path(folder: Path, score: Score) -> Path:
+    """Where an evaluation saves a prediction."""
+    name = score.name.replace("/", "_")
+    return folder / "predict" / f"{name}_{score.target}_from_{score.sources}.nii.gz"
+
+
+def score_regions(config: Config, subjects: Iterable[Subject], folder: Path) -> list[RegionScore]:
+    """Every saved prediction of the `subjects` in an evaluation's folder, region by region.
+
+    Raises UserError where there are none, or one isn't on its subject's grid.
+    """
+    saved, max_slices = predictions_of(folder)
+    names = list(config.data.sequences)
+    rows: list[RegionScore] = []
+    for subject in tqdm(list(subjects), unit="subject", desc="scoring"):
+        own = [score for score in saved if score.name == subject.name]
+        if not own:
+            continue
+        loaded = load_window(config, subject, max_stacks=max_slices)
+        labels = window_labels(config, loaded)
+        regions = tumour_regions(brain_mask(loaded.centres), labels)
+        for score in own:
+            target = loaded.centres[names.index(score.target)]
+            synthesis = _read_prediction(prediction_path(folder, score), loaded)
+            rows += _score(score, target, synthesis, regions, loaded)
+    if not rows:
+        raise UserError(f"{folder} has no predictions of the subjects in {config.data.test}")
+    return rows
+
+
+def regions_markdown(rows: Sequence[RegionScore]) -> str:
+    """Mean ± standard deviation over volumes, per number of inputs and region."""
+    cells = [["inputs", "region", "volumes", "PSNR (dB)", "SSIM", "MAE", "BraSyn's SSIM"]]
+    cells[0].append("slice to slice (target's)")
+    groups: dict[tuple[int, str], list[RegionScore]] = {}
+    for row in rows:
+        groups.setdefault((row.sources.count("+") + 1, row.region), []).append(row)
+    for (inputs, region), own in sorted(groups.items(), key=lambda item: item[0][0]):
+        flicker, wanted = (
+            number(float(np.mean(values)), ".4f")
+            for values in (
+                [row.slice_difference for row in own],
+                [row.slice_difference_target for row in own],
+            )
+        )
+        cells.append(
+            [
+                *(str(inputs), region, str(len(own))),
+                _mean_and_deviation([row.psnr for row in own], ".2f"),
+                _mean_and_deviation([row.ssim for row in own], ".3f"),
+                _mean_and_deviation([row.mae for row in own], ".4f"),
+                _mean_and_deviation([row.brasyn_ssim for row in own], ".4f"),
+                f"{flicker} ({wanted})",
+            ]
+        )
+    return markdown(cells)
+
+
+def _score(
+    score: Score,
+    target: np.ndarray,
+    synthesis: np.ndarray,
+    regions: dict[str, np.ndarray],
+    loaded: SubjectWindow,
+) -> list[RegionScore]:
+    """One prediction in every region."""
+    similarity = ssim_map(target, synthesis)
+    challenge: dict[str, float] = {}
+    if "whole_tumour" in regions:
+        # Both with background outside the evaluated window: nothing was synthesized there.
+        real, made = (loaded.on_whole_grid(volume) for volume in (target, synthesis))
+        tumour = loaded.on_whole_grid(regions["whole_tumour"], outside=0) > 0
+        challenge["whole_tumour"] = brasyn_ssim(real, made, tumour)
+        challenge["healthy"] = brasyn_ssim(real, made, ~tumour)
+    return [
+        RegionScore(
+            *(score.name, score.sources, score.target, score.method, region, int(mask.sum())),
+            region_psnr(target, synthesis, mask),
+            float(similarity[mask].mean()),
+            float(np.abs(target - synthesis)[mask].mean()),
+            challenge.get(region, nan),
+            slice_difference(synthesis, mask),
+            slice_difference(target, mask),
+        )
+        for region, mask in regions.items()
+    ]
+
+
+def _read_prediction(path: Path, loaded: SubjectWindow) -> np.ndarray:
+    """A saved prediction's centre slices (Z − C + 1, Y, X)."""
+    voxels, geometry = read_volume(path)
+    wanted = loaded.volumes.geometry
+    if geometry.shape != wanted.shape:
+        raise UserError(f"{path} has shape {geometry.shape}, but its subject {wanted.shape}")
+    return loaded.of_whole_grid(geometry.to_network(voxels)).astype(np.float32)
+
+
+def _mean_and_deviation(values: Sequence[float], style: str) -> str:
+    finite = [value for value in values if np.isfinite(value)]
+    return f"{np.mean(finite):{style}} ± {np.std(finite):{style}}" if finite else "–"

@@ -1,0 +1,1 @@
+"""The explanations, and how far they hold."""

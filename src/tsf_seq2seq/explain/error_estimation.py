@@ -1,0 +1,228 @@
+"""TSEM as an estimate of the error, voxel by voxel, beside rival estimates that need no target."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from math import nan
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from tsf_seq2seq.config import Config
+from tsf_seq2seq.data.loading import Subject
+from tsf_seq2seq.evaluation.metrics import psnr
+from tsf_seq2seq.evaluation.regions import brain_mask, error_regions
+from tsf_seq2seq.explain.ranking import (
+    CLASSES,
+    Ranking,
+    area_between,
+    calibration,
+    classes,
+    joint_counts,
+    sparsification_curve,
+    spearman,
+)
+from tsf_seq2seq.explain.tsem import enhanced_maps
+from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.synthesis.windows import load_window, window_labels
+from tsf_seq2seq.tasks import Task
+
+ESTIMATORS = ("tsem", "gradient", "disagreement")
+ORACLE = "oracle"
+BRAIN = "brain"
+
+
+@dataclass(frozen=True)
+class ErrorRow:
+    """One estimator on one synthesized volume and region: a row of error_estimation.csv.
+
+    psnr in dB, of the evaluated window; means of the estimate and of the absolute error
+    (normalised intensities, range 2); Spearman's correlation of the two; AUSE (`area_between`),
+    that of the random order, and their ratio: 0 for a perfect order, 1 for a random one.
+    """
+
+    name: str
+    sources: str
+    target: str
+    estimator: str
+    region: str
+    voxels: int
+    psnr: float
+    mean_estimate: float
+    mean_error: float
+    spearman: float
+    ause: float
+    ause_random: float
+    ause_relative: float
+
+
+@dataclass(frozen=True)
+class CalibrationRow:
+    """A tenth of a volume's brain voxels, by rising estimate: a row of calibration.csv."""
+
+    name: str
+    sources: str
+    target: str
+    estimator: str
+    part: int
+    voxels: int
+    mean_estimate: float
+    mean_error: float
+
+
+class Curve(NamedTuple):
+    """A volume's sparsification curve in the brain, by an estimator or the oracle: mean errors."""
+
+    name: str
+    sources: str
+    target: str
+    order: str
+    errors: np.ndarray
+
+
+@dataclass
+class Measured:
+    """What was measured, volume by volume.
+
+    `counts`: (sources, target, estimator) → joint counts of all subjects' brain voxels.
+    """
+
+    rows: list[ErrorRow] = field(default_factory=list)
+    parts: list[CalibrationRow] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+    counts: dict[tuple[str, str, str], np.ndarray] = field(default_factory=dict)
+
+
+def measure_errors(
+    network: TSFSeq2Seq,
+    config: Config,
+    subjects: Sequence[Subject],
+    tasks: Sequence[Task],
+    batch_size: int,
+    earlier: Measured | None = None,
+) -> Iterator[Measured]:
+    """Measure every estimator on every task that a subject's sequences on disk allow.
+
+    Yields what is measured so far, `earlier` subjects included, after each subject. Only one
+    subject's maps of one target are in memory at a time.
+    """
+    measured = earlier or Measured()
+    names = list(config.data.sequences)
+    done = {row.name for row in measured.rows}
+    waiting = [subject for subject in subjects if subject.name not in done]
+    for subject in tqdm(waiting, unit="subject", desc="measuring"):
+        own = [task for task in tasks if set(subject.on_disk) >= {*task.sources, task.target}]
+        if not own:
+            continue
+        loaded = load_window(config, subject)
+        brain = brain_mask(loaded.centres)
+        regions = error_regions(brain, window_labels(config, loaded))
+        inside = {name: mask[brain] for name, mask in regions.items()}
+        for volume in synthesized(network, loaded.images, own, config.seq2seq.slices, batch_size):
+            wanted = loaded.centres[volume.task.target]
+            key = subject.name, *volume.task.label(names)
+            error = np.abs(volume.synthesis - wanted)[brain]
+            estimates = {name: own[brain] for name, own in volume.estimates.items()}
+            _measure(measured, key, psnr(wanted, volume.synthesis), estimates, error, inside)
+        yield measured
+
+
+class Synthesized(NamedTuple):
+    """A task's synthesis and the estimates of its error, (Z, Y, X) each."""
+
+    task: Task
+    synthesis: np.ndarray
+    estimates: Mapping[str, np.ndarray]
+
+
+def synthesized(
+    network: TSFSeq2Seq, window: np.ndarray, tasks: Sequence[Task], slices: int, batch_size: int
+) -> Iterator[Synthesized]:
+    """Synthesis and estimates of each task, from a window (S, Z, Y, X), target by target.
+
+    `tsem`; `gradient`: the synthesis' gradient magnitude, per voxel; `disagreement`: the standard
+    deviation between the outputs of all sets of the task's sources, for two sources and more.
+    """
+    for target in dict.fromkeys(task.target for task in tasks):
+        wanted = [task for task in tasks if task.target == target]
+        sets = sorted({own for task in wanted for own in source_sets(task)})
+        maps = enhanced_maps(network, window, sets, slices, batch_size)
+        for task in wanted:
+            synthesis, tsem = maps[task]
+            estimates = {"tsem": tsem, "gradient": gradient_magnitude(synthesis)}
+            if len(task.sources) > 1:
+                estimates["disagreement"] = np.std([maps[s][0] for s in source_sets(task)], axis=0)
+            yield Synthesized(task, synthesis, estimates)
+
+
+def source_sets(task: Task) -> list[Task]:
+    """The task from every set of its sources: 2^n − 1 tasks, itself the last."""
+    return [
+        Task(sources, task.target)
+        for size in range(1, len(task.sources) + 1)
+        for sources in combinations(task.sources, size)
+    ]
+
+
+def gradient_magnitude(volume: np.ndarray) -> np.ndarray:
+    """|∇x| of (Z, Y, X) by central differences, in intensity per voxel.
+
+    Axes of one voxel have no gradient.
+    """
+    axes = tuple(axis for axis, size in enumerate(volume.shape) if size > 1)
+    parts = np.gradient(volume, axis=axes)
+    magnitude: np.ndarray = np.sqrt(
+        np.sum(np.square(np.reshape(parts, (-1, *volume.shape))), axis=0)
+    )
+    return magnitude
+
+
+def _measure(
+    measured: Measured,
+    key: tuple[str, str, str],
+    quality: float,
+    estimates: Mapping[str, np.ndarray],
+    error: np.ndarray,
+    inside: Mapping[str, np.ndarray],
+) -> None:
+    """Add one volume: estimates and error (N,) of the brain's voxels, `inside` regions of them."""
+    for region, mask in inside.items():
+        own = error[mask]
+        truth = Ranking.of(own)
+        oracle = sparsification_curve(truth, own)
+        random = area_between(np.full_like(oracle, oracle[0]), oracle)
+        for name, estimate in estimates.items():
+            ranking = Ranking.of(estimate[mask])
+            curve = sparsification_curve(ranking, own)
+            ause = area_between(curve, oracle)
+            measured.rows.append(
+                ErrorRow(
+                    *(*key, name, region, len(own), quality),
+                    float(estimate[mask].mean()),
+                    float(own.mean()),
+                    spearman(ranking, truth),
+                    *(ause, random, ause / random if random > 0 else nan),
+                )
+            )
+            if region == BRAIN:
+                measured.curves.append(Curve(*key, name, curve))
+                tenths = enumerate(calibration(ranking, estimate, own), start=1)
+                measured.parts += [CalibrationRow(*key, name, n, *tenth) for n, tenth in tenths]
+        if region == BRAIN:
+            measured.curves.append(Curve(*key, ORACLE, oracle))
+    _count(measured, key[1:], estimates, error)
+
+
+def _count(
+    measured: Measured,
+    task: tuple[str, str],
+    estimates: Mapping[str, np.ndarray],
+    error: np.ndarray,
+) -> None:
+    """Add a subject's brain voxels to the joint counts of a task."""
+    error_classes = classes(error)
+    for name, estimate in estimates.items():
+        empty = np.zeros((CLASSES, CLASSES), int)
+        counts = measured.counts.setdefault((*task, name), empty)
+        counts += joint_counts(classes(estimate), error_classes)

@@ -1,0 +1,221 @@
+"""Task-specific enhanced maps (TSEM): where the attention residual f_A changes the output."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan, nan
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import spearmanr
+from tqdm import tqdm
+
+from tsf_seq2seq.config import Config
+from tsf_seq2seq.data.loading import Subject
+from tsf_seq2seq.data.nifti import write_volume
+from tsf_seq2seq.data.slices import BACKGROUND
+from tsf_seq2seq.data.statistics import evenly_spaced
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.evaluation.metrics import psnr
+from tsf_seq2seq.evaluation.scores import Score
+from tsf_seq2seq.explain.differentiation import shown_slice
+from tsf_seq2seq.explain.tsem_figure import Picture, plot_tsem
+from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.synthesis.synthesizers import TSF_METHODS, tsf_methods
+from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window
+from tsf_seq2seq.tables import markdown, write_rows
+from tsf_seq2seq.tasks import Task
+from tsf_seq2seq.training.objectives import missing_target_tasks
+
+
+class Case(NamedTuple):
+    """A subject, and a task that its sequences on disk allow."""
+
+    subject: Subject
+    task: Task
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One case in numbers: a row of tsem.csv.
+
+    psnr in dB, of the evaluated window; the rest over the brain: means of TSEM and of the absolute
+    error (normalised intensities, range 2), and Spearman's rank correlation of the two, nan where
+    one of them is constant.
+    """
+
+    name: str
+    sources: str
+    target: str
+    psnr: float
+    mean_tsem: float
+    mean_error: float
+    spearman: float
+
+
+def enhanced_maps(
+    network: TSFSeq2Seq, window: np.ndarray, tasks: Sequence[Task], slices: int, batch_size: int
+) -> dict[Task, tuple[np.ndarray, np.ndarray]]:
+    """Synthesis with f_A, and TSEM = |output with f_A − output without f_A| (paper, Sec. 2.3).
+
+    Window (S, Z, Y, X) in [-1, 1] → per task both (Z − C + 1, Y, X): the centre slices of its
+    stacks of C = `slices`.
+    """
+    outputs = tsf_methods(network, TSF_METHODS, slices, batch_size).predict(window, tasks)
+    maps = {}
+    for task in tasks:
+        refined, plain = (outputs[method, task] for method in TSF_METHODS)
+        maps[task] = (refined, np.abs(refined - plain))
+    return maps
+
+
+def parse_task(text: str, names: Sequence[str]) -> Task:
+    """The task that "t1+t2:flair" stands for: sources joined by +, a colon, the target."""
+    sources, _, target = text.partition(":")
+    named = [*sources.split("+"), target]
+    unknown = [name for name in named if name not in names]
+    if unknown or len(set(named[:-1])) < len(named) - 1:
+        raise UserError(
+            f"task '{text}' must be sources and target, such as t1+t2:flair, each source once, of "
+            f"the sequences {', '.join(names)}"
+        )
+    return Task(tuple(sorted(names.index(name) for name in named[:-1])), names.index(target))
+
+
+def possible_cases(subjects: Iterable[Subject], tasks: Sequence[Task] = ()) -> list[Case]:
+    """Every subject with each of the `tasks` that its sequences on disk allow.
+
+    Without `tasks`: its available sequences, by its mask, → each missing one that is on disk.
+    """
+    return [
+        Case(subject, task)
+        for subject in subjects
+        for task in tasks or missing_target_tasks(subject)
+        if set(subject.on_disk) >= {*task.sources, task.target}
+    ]
+
+
+def scored_cases(
+    scores: Iterable[Score],
+    subjects: Iterable[Subject],
+    tasks: Sequence[Task],
+    names: Sequence[str],
+    count: int,
+) -> list[Case]:
+    """`count` cases among those that an evaluation scored for method tsf, evenly from the highest
+    PSNR to the lowest: three are the best, the median (of two, the better) and the worst.
+
+    Only of the `subjects`, and of the `tasks` where some are given.
+    """
+    known = {subject.name: subject for subject in subjects}
+    found: list[tuple[float, Case]] = []
+    for score in scores:
+        if score.method == TSF_METHODS[0] and score.name in known and not isnan(score.psnr):
+            task = parse_task(f"{score.sources}:{score.target}", names)
+            if not tasks or task in tasks:
+                found.append((score.psnr, Case(known[score.name], task)))
+    ordered = [case for _, case in sorted(found, key=lambda pair: -pair[0])]
+    return [ordered[index] for index in evenly_spaced(len(ordered), count)]
+
+
+def write_tsem(
+    network: TSFSeq2Seq,
+    config: Config,
+    cases: Sequence[Case],
+    batch_size: int,
+    output: Path,
+    shown: int,
+) -> list[Finding]:
+    """Write each case's map, `<name>_<target>_from_<sources>_tsem.nii.gz`, tsem.csv (after each
+    subject) and, of the first `shown` cases, tsem.pdf and .png.
+
+    The maps lie on the subject's grid, in normalised intensities (range 2), 0 outside the evaluated
+    window. A subject's sources are encoded once for all its cases.
+    """
+    names = list(config.data.sequences)
+    order = [(case.subject.name, case.task) for case in cases]
+    findings: dict[tuple[str, Task], Finding] = {}
+    pictures: dict[tuple[str, Task], Picture] = {}
+    subjects = {case.subject.name: case.subject for case in cases}
+    for name, subject in tqdm(subjects.items(), unit="subject", desc="mapping"):
+        tasks = list(dict.fromkeys(task for owner, task in order if owner == name))
+        explained = explain(network, config, subject, tasks, batch_size)
+        for task in tasks:
+            findings[name, task] = finding = _finding(explained, task, names)
+            _save_map(output, explained, task, finding)
+            if (name, task) in order[:shown]:
+                pictures[name, task] = _picture(config, explained, task, finding)
+        write_rows(
+            output / "tsem.csv", Finding, [findings[key] for key in order if key in findings]
+        )
+    plot_tsem([pictures[key] for key in order[:shown]], output / "tsem")
+    return [findings[key] for key in order]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A subject's evaluated window, and per task synthesis and TSEM, (Z − C + 1, Y, X) each."""
+
+    loaded: SubjectWindow
+    maps: Mapping[Task, tuple[np.ndarray, np.ndarray]]
+
+
+def explain(
+    network: TSFSeq2Seq, config: Config, subject: Subject, tasks: Sequence[Task], batch_size: int
+) -> Explained:
+    """Load a subject and compute its maps."""
+    needed = sorted({index for task in tasks for index in (*task.sources, task.target)})
+    loaded = load_window(config, subject, needed)
+    maps = enhanced_maps(network, loaded.images, tasks, config.seq2seq.slices, batch_size)
+    return Explained(loaded, maps)
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's rank correlation of two arrays; nan where one of them is constant."""
+    if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return nan
+    return float(spearmanr(a, b).statistic)
+
+
+def findings_markdown(findings: Iterable[Finding]) -> str:
+    """One row a case."""
+    rows = [["subject", "sources", "target", "PSNR (dB)", "TSEM", "error", "Spearman"]]
+    for found in findings:
+        numbers = [f"{found.psnr:.2f}", f"{found.mean_tsem:.4f}", f"{found.mean_error:.4f}"]
+        rho = "–" if isnan(found.spearman) else f"{found.spearman:.3f}"
+        rows.append([found.name, found.sources, found.target, *numbers, rho])
+    return markdown(rows)
+
+
+def _finding(explained: Explained, task: Task, names: Sequence[str]) -> Finding:
+    """A case in numbers; the brain is where any source is above background."""
+    synthesis, tsem = explained.maps[task]
+    wanted = explained.loaded.centres[task.target]
+    error = np.abs(synthesis - wanted)
+    brain = (explained.loaded.centres[list(task.sources)] > BACKGROUND).any(axis=0)
+    return Finding(
+        explained.loaded.volumes.subject.name,
+        *task.label(names),
+        psnr(wanted, synthesis),
+        float(tsem[brain].mean()),
+        float(error[brain].mean()),
+        rank_correlation(tsem[brain], error[brain]),
+    )
+
+
+def _save_map(folder: Path, explained: Explained, task: Task, finding: Finding) -> None:
+    name = finding.name.replace("/", "_")
+    path = folder / f"{name}_{finding.target}_from_{finding.sources}_tsem.nii.gz"
+    whole = explained.loaded.on_whole_grid(explained.maps[task][1], outside=0)
+    write_volume(path, whole, explained.loaded.volumes.geometry)
+
+
+def _picture(config: Config, explained: Explained, task: Task, finding: Finding) -> Picture:
+    """The slice with the largest lesion, else the middle one."""
+    z, outline = shown_slice(config, explained.loaded)
+    synthesis, tsem = explained.maps[task]
+    wanted = explained.loaded.centres[task.target]
+    name = finding.name.replace("/", "/\n")
+    sources = finding.sources.replace("+", " + ")
+    label = "\n".join([name, sources, f"→ {finding.target}", f"{finding.psnr:.1f} dB"])
+    return Picture(label, wanted[z], synthesis[z], tsem[z], outline)

@@ -1,0 +1,1 @@
+"""Networks for other software: one task, folded, as ONNX."""

@@ -1,0 +1,237 @@
+"""One task of a network as a single ONNX file."""
+
+import contextlib
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tsf_seq2seq import __version__
+from tsf_seq2seq.data.slices import BACKGROUND
+from tsf_seq2seq.data.statistics import TrainingStatistics
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.export.task_network import TaskNetwork
+from tsf_seq2seq.files import write_atomically
+from tsf_seq2seq.models.build import Network
+from tsf_seq2seq.synthesis.stacks import decode_task, encode_source
+from tsf_seq2seq.tasks import Task
+
+TOLERANCE = 1e-4  # of what onnxruntime may differ from PyTorch, in intensities of range 2
+LARGEST_FILE = 2**31 - 2**20  # bytes; protobuf holds 2 GiB
+INTENSITY_RULE = (
+    "x = clip(v, 0, m) / m * 2 - 1, m = 2 * 99th percentile of all voxels of the volume"
+)
+
+
+def find_task(sources: Sequence[str], target: str, names: Sequence[str]) -> Task:
+    """The task that sequence names stand for, its sources in the order given.
+
+    A target among the sources is a reconstruction, which networks are trained for too. Raises
+    UserError for an unknown sequence, a source named twice, or none.
+    """
+    for name in (*sources, target):
+        if name not in names:
+            raise UserError(f"sequence '{name}' is unknown; the model knows {', '.join(names)}")
+    if len(set(sources)) < len(sources) or not sources:
+        raise UserError(f"sources must be named once each, not {','.join(sources) or 'none'}")
+    return Task(tuple(names.index(name) for name in sources), names.index(target))
+
+
+def export_onnx(
+    path: Path,
+    network: Network,
+    task: Task,
+    names: Sequence[str],
+    with_tsem: bool = False,
+    statistics: TrainingStatistics | None = None,
+) -> float | None:
+    """Write `task` of a network on the CPU that knows the sequences `names`, all or nothing.
+
+    Input `images` (B, n, C, H, W), float32 in [-1, 1], the sources in the task's order; output
+    `image` (B, C, H, W), and with TSEM `tsem` (B, H, W). B, H and W are free, H and W multiples of
+    the network's reduction. The file's metadata hold what a user must know, the training data's
+    `statistics` included where there are any. Returns the largest difference between onnxruntime
+    and PyTorch, None without onnxruntime; above 1e-4 it is a UserError, and no file is left.
+    """
+    if not (_installed("onnx") and _installed("onnxscript")):
+        raise UserError("ONNX export needs the packages onnx and onnxscript (requirements.txt)")
+    try:
+        folded = TaskNetwork(network, task, with_tsem)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    size = sum(tensor.nbytes for tensor in folded.state_dict().values())
+    if size > LARGEST_FILE:
+        raise UserError(f"{path} would need {size / 1e9:.1f} GB, but an ONNX file holds 2 GB")
+    program = _to_program(folded)
+    program.model.metadata_props.update(_metadata(folded, names))
+    if statistics is not None:
+        program.model.metadata_props.update(_usual(names[task.target], statistics))
+    difference = None
+
+    def save_checked(temporary: Path) -> None:
+        nonlocal difference
+        with _quiet():
+            program.save(temporary, external_data=False)
+        if not _installed("onnxruntime"):
+            return
+        difference = largest_difference(temporary, network, folded)
+        if not difference <= TOLERANCE:
+            raise UserError(
+                f"{path} was not kept: onnxruntime's outputs differ from PyTorch's by "
+                f"{difference:.1e}, more than {TOLERANCE:.0e}"
+            )
+
+    write_atomically(path, save_checked)
+    return difference
+
+
+def largest_difference(path: Path, network: Network, folded: TaskNetwork) -> float:
+    """Largest absolute difference between onnxruntime's outputs and those of `network` itself.
+
+    Over two batches of random images, one of a usual size and both of others than the example's.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    differences = []
+    usual = 192 // folded.smallest_size + 1
+    for batch, rows, columns in ((1, usual, usual - 1), (3, 1, 4)):
+        images = _random_images(folded, batch, rows, columns)
+        actual = session.run(None, {"images": images.numpy()})
+        wanted = task_outputs(network, images, folded.task, folded.with_tsem)
+        differences += [np.abs(a - w.numpy()).max() for a, w in zip(actual, wanted, strict=True)]
+    return float(np.max(differences))  # nan where there is one
+
+
+@torch.no_grad()
+def task_outputs(
+    network: Network, images: Tensor, task: Task, with_tsem: bool = False
+) -> tuple[Tensor, ...]:
+    """What `network`, with nothing folded, makes of images (B, n, C, H, W) of the sources."""
+    size = images.shape[-2:]
+    features = {
+        source: encode_source(network, images[:, i]) for i, source in enumerate(task.sources)
+    }
+    image = decode_task(network, features, task, size)  # (B, C, H, W)
+    if not with_tsem:
+        return (image,)
+    plain = decode_task(network, features, task, size, attention=False)
+    return image, (image - plain)[:, image.shape[1] // 2].abs()  # (B, H, W)
+
+
+def _random_images(network: TaskNetwork, batch: int, rows: int, columns: int) -> Tensor:
+    """Images (B, n, C, H, W): uniform in [-1, 1] beside a half of background.
+
+    `rows` and `columns`: H and W in multiples of the smallest size.
+    """
+    size = network.smallest_size
+    shape = (batch, len(network.task.sources), network.slices, rows * size, columns * size)
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images[..., : shape[-1] // 2] = BACKGROUND
+    return images
+
+
+def _to_program(network: TaskNetwork) -> Any:
+    """torch's ONNX program with free batch and image size, bare of traces of this machine."""
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+    r, smallest = network.reduction, network.smallest_size // network.reduction
+    height, width = (
+        torch.export.Dim(f"feature_{axis}", min=smallest) for axis in ("height", "width")
+    )
+    axes = {
+        0: torch.export.Dim("batch", min=1),
+        3: r * height if r > 1 else height,
+        4: r * width if r > 1 else width,
+    }
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            (_random_images(network, 2, 2, 3),),
+            dynamo=True,
+            verbose=False,
+            external_data=False,
+            input_names=["images"],
+            output_names=["image", "tsem"] if network.with_tsem else ["image"],
+            dynamic_shapes={"images": axes},
+            custom_translation_table={torch.ops.aten.instance_norm.default: _instance_norm},
+        )
+    assert program is not None
+    ClearMetadataAndDocStringPass()(program.model)
+    return program
+
+
+def _instance_norm(x: Any, *_: Any, eps: float = 1e-5, **__: Any) -> Any:
+    """(x − mean) / √(variance + eps) over (H, W), in ONNX operators.
+
+    Means are taken over W, then H: onnxruntime's sums over a whole image, in InstanceNormalization
+    too, lose so much to rounding on an even background that outputs would be off by 2e-4.
+    """
+    from onnxscript import opset18
+
+    op: Any = opset18  # its types refuse lists of axes
+
+    def mean(values: Any) -> Any:
+        return op.ReduceMean(op.ReduceMean(values, [3]), [2])
+
+    centred = op.Sub(x, mean(x))
+    variance = mean(op.Mul(centred, centred))
+    return op.Div(centred, op.Sqrt(op.Add(variance, eps)))
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _metadata(network: TaskNetwork, names: Sequence[str]) -> dict[str, str]:
+    """What a user of the file must know, as text."""
+    return {
+        "sequences": ",".join(names),
+        "sources": ",".join(names[i] for i in network.task.sources),
+        "target": names[network.task.target],
+        "slices": str(network.slices),
+        "size_multiple": str(network.reduction),
+        "intensity": INTENSITY_RULE,
+        "orientation": "axes z, y, x of a volume in LPS voxel order; slices neighbour along z",
+        "software": f"tsf-seq2seq {__version__}",
+        "license": "MIT for the software; the data's terms may bind the weights",
+        "use": "research use only, not for clinical decisions",
+    }
+
+
+def _usual(target: str, statistics: TrainingStatistics) -> dict[str, str]:
+    """What the training data were like: the target's scale and the voxel size, as text."""
+    facts = {"voxel_size": "{:g},{:g} (y, x in mm)".format(*statistics.spacing)}
+    if target in statistics.maxima:
+        facts["target_maximum"] = (
+            f"{statistics.maxima[target]:g} (median m of {target} in the training data: "
+            "intensity = (x + 1) / 2 * m)"
+        )
+    return facts
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's prints, warnings and log lines from the user."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    nowhere = io.StringIO()
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

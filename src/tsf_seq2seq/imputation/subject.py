@@ -1,0 +1,256 @@
+"""Imputation of a subject's missing sequences: from images to images on the same grid."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from tsf_seq2seq.checkpoints.checkpoint import Model, open_model
+from tsf_seq2seq.data.nifti import image_like
+from tsf_seq2seq.data.slices import BACKGROUND
+from tsf_seq2seq.data.statistics import in_plane_spacing
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.imputation.field_of_view import (
+    FieldOfView,
+    field_of_view,
+    spacing_text,
+    training_plane,
+)
+from tsf_seq2seq.imputation.sources import Image, Sources, bounding_box, load_sources
+from tsf_seq2seq.imputation.synthesis import Slices, synthesize_slices
+from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.models.build import Network
+from tsf_seq2seq.tasks import Task
+
+RESEARCH_USE = "synthetic image, research use"
+BATCH_SIZE = 4  # stacks that pass the network together
+Progress = Callable[[int, int], object]  # slices done, of how many
+
+
+@dataclass(frozen=True)
+class Imputation:
+    """A synthesized sequence, and how it came about.
+
+    `image`: on the first source's grid, float32, 0 in the background; `tsem`: |output with f_A −
+    output without f_A| on the network's scale, whose range is 2; `mean_tsem`: its mean in the
+    brain; `fusion_weights`: source → ω. These three are None for a stage 1 model.
+    `intensity_maximum`: what the network's 1 became, by the rule that `intensity_scale` tells.
+    """
+
+    target: str
+    sources: dict[str, str]  # sequence → file
+    image: nib.Nifti1Image
+    tsem: nib.Nifti1Image | None
+    mean_tsem: float | None
+    fusion_weights: dict[str, float] | None
+    intensity_maximum: float
+    intensity_scale: str
+    resampling: tuple[str, ...]
+    warnings: tuple[str, ...]
+    model: Model
+    precision: str
+
+
+def impute(
+    images: Mapping[str, Image],
+    model: Model | Path | str,
+    target: str,
+    sources: Sequence[str] | None = None,
+    *,
+    device: str | torch.device | None = None,
+    precision: str = "fp32",
+    resample: bool = False,
+    batch_size: int = BATCH_SIZE,
+) -> Imputation:
+    """Synthesize sequence `target` of a subject from its co-registered, skull-stripped images.
+
+    `images`: sequence → NIfTI file or nibabel image; `model`: a checkpoint of ours, or what
+    `open_model` made of it; `sources`: which of the images to use (default: all but the target),
+    the first of which gives the grid; `precision`: fp32 or bf16; `resample`: bring sources on other
+    grids to the first one's. Raises UserError, one sentence, for whatever can't be used.
+    """
+    found = impute_targets(
+        *(images, model, [target], sources),
+        device=device,
+        precision=precision,
+        resample=resample,
+        batch_size=batch_size,
+    )
+    return found[target]
+
+
+def impute_targets(
+    images: Mapping[str, Image],
+    model: Model | Path | str,
+    targets: Sequence[str],
+    sources: Sequence[str] | None = None,
+    *,
+    device: str | torch.device | None = None,
+    precision: str = "fp32",
+    resample: bool = False,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
+) -> dict[str, Imputation]:
+    """Several targets as `impute` gives each, from the same sources, which are encoded once.
+
+    By default these are all images but those of the targets.
+    """
+    if precision not in ("fp32", "bf16"):
+        raise UserError(f"precision must be fp32 or bf16, not {precision}")
+    if not isinstance(model, Model):
+        model = open_model(model, device or "cpu")
+    elif device is not None:
+        model.network.to(device)
+    chosen, notes = choose_sources(model, list(images), targets, sources)
+    loaded = load_sources({name: images[name] for name in chosen}, resample)
+    slices, resampling = _synthesize(model, loaded, targets, precision, batch_size, progress)
+    notes += loaded.warnings
+    return {
+        target: _imputation(model, loaded, target, slices[target], resampling, notes, precision)
+        for target in targets
+    }
+
+
+def choose_sources(
+    model: Model, given: Sequence[str], targets: Sequence[str], sources: Sequence[str] | None
+) -> tuple[list[str], tuple[str, ...]]:
+    """The sources of a task, the first of which gives the grid, and what is to be said of them.
+
+    A stage 1 model takes one. Raises UserError for names that the model doesn't know, sources
+    without an image, and where there is none.
+    """
+    for role, names in (("target", targets), ("source", given), ("source", sources or ())):
+        if unknown := [name for name in names if name not in model.sequences]:
+            raise UserError(
+                f"{role} {unknown[0]} is unknown to {model.path}, which knows "
+                f"{', '.join(model.sequences)}"
+            )
+    if absent := [name for name in sources or () if name not in given]:
+        raise UserError(f"source {absent[0]} has no image; there are {', '.join(given) or 'none'}")
+    in_order = [name for name in model.sequences if name in given and name not in targets]
+    chosen = in_order if sources is None else list(dict.fromkeys(sources))
+    if not chosen:
+        raise UserError(f"there is no source to make {', '.join(targets)} from")
+    if isinstance(model.network, TSFSeq2Seq) or len(chosen) == 1:
+        return chosen, ()
+    if sources is not None:
+        raise UserError(
+            f"{model.path} is a stage 1 checkpoint, which takes one source, not {len(chosen)} "
+            f"({', '.join(chosen)})"
+        )
+    note = f"a stage 1 checkpoint takes one source: {chosen[0]} was used, of {', '.join(chosen)}"
+    return chosen[:1], (note,)
+
+
+def _synthesize(
+    model: Model,
+    sources: Sources,
+    targets: Sequence[str],
+    precision: str,
+    batch_size: int,
+    progress: Progress | None,
+) -> tuple[dict[str, Slices], tuple[str, ...]]:
+    """Each target's whole grid in [-1, 1], and the resampling that was done for it."""
+    names, height = list(model.sequences), model.config.seq2seq.slices
+    view, resampling = _view(model, sources)
+
+    # --- the brain's slices, and their neighbours: at the volume's ends, the end slice again
+    (low, high), *_ = bounding_box(sources.brain)
+    places = np.arange(low - height // 2, high + height // 2).clip(0, len(sources.brain) - 1)
+    window = np.full((len(names), len(places), *view.size), BACKGROUND, dtype=np.float32)
+    for name, image in sources.images.items():
+        window[names.index(name)] = view.to_network(image[places])
+
+    # --- the network
+    indices = tuple(sorted(names.index(name) for name in sources.images))
+    tasks = {target: Task(indices, names.index(target)) for target in targets}
+    outputs = synthesize_slices(
+        model.network, window, list(tasks.values()), height, batch_size, precision, progress
+    )
+
+    # --- back to the whole grid
+    def whole(output: np.ndarray, outside: float) -> np.ndarray:
+        volume = np.full(sources.brain.shape, outside, dtype=np.float32)
+        volume[low:high] = view.to_grid(output, outside)
+        volume[~sources.brain] = outside
+        return volume
+
+    slices = {}
+    for target, task in tasks.items():
+        image, tsem = outputs[task]
+        slices[target] = Slices(whole(image, BACKGROUND), None if tsem is None else whole(tsem, 0))
+    return slices, resampling
+
+
+def _view(model: Model, sources: Sources) -> tuple[FieldOfView, tuple[str, ...]]:
+    """What the network sees of the sources' axial slices, and all resampling on the way."""
+    wanted = model.statistics.spacing if model.statistics else None
+    scaled, (_, height, width) = training_plane(sources.geometry, wanted), sources.brain.shape
+    resampling = sources.resampled
+    if wanted is not None and scaled != (height, width):
+        own, usual = spacing_text(in_plane_spacing(sources.geometry)), spacing_text(wanted)
+        resampling += (f"axial slices from {own} to the training data's {usual} and back",)
+    _, *brain = bounding_box(sources.brain)
+    multiple = reduction(model.network)
+    view = field_of_view(brain, (height, width), scaled, model.config.data.crop, multiple)
+    return view, resampling
+
+
+def _imputation(
+    model: Model,
+    sources: Sources,
+    target: str,
+    slices: Slices,
+    resampling: tuple[str, ...],
+    warnings: tuple[str, ...],
+    precision: str,
+) -> Imputation:
+    maximum, scale = intensity_scale(model, target, sources)
+    volume = (slices.image + 1) / 2 * np.float32(maximum)
+    image = image_like(sources.template, volume, sources.geometry, f"{target}, {RESEARCH_USE}")
+    tsem = mean = None
+    if slices.tsem is not None:
+        title = f"TSEM of {target}, {RESEARCH_USE}"
+        tsem = image_like(sources.template, slices.tsem, sources.geometry, title)
+        mean = float(slices.tsem[sources.brain].mean())
+    return Imputation(
+        target=target,
+        sources=sources.origins,
+        image=image,
+        tsem=tsem,
+        mean_tsem=mean,
+        fusion_weights=fusion_weights(model, list(sources.images), target),
+        intensity_maximum=maximum,
+        intensity_scale=scale,
+        resampling=resampling,
+        warnings=warnings,
+        model=model,
+        precision=precision,
+    )
+
+
+def fusion_weights(model: Model, sources: Sequence[str], target: str) -> dict[str, float] | None:
+    """Source → ω, which sum to one; None for a stage 1 model."""
+    if not isinstance(model.network, TSFSeq2Seq):
+        return None
+    names = list(model.sequences)
+    with torch.inference_mode():
+        available = [name in sources for name in names]
+        weights = model.network.fusion_weights(available, names.index(target)).tolist()
+    return {name: weights[names.index(name)] for name in sources}
+
+
+def intensity_scale(model: Model, target: str, sources: Sources) -> tuple[float, str]:
+    """The intensity that the network's 1 becomes, and where it is from."""
+    if model.statistics is not None and target in model.statistics.maxima:
+        return model.statistics.maxima[target], f"median of {target} in the training data"
+    median = float(np.median(list(sources.maxima.values())))
+    return median, f"median of the sources' own: the checkpoint has no statistics of {target}"
+
+
+def reduction(network: Network) -> int:
+    """By what the network divides a window's sides."""
+    return (network.seq2seq if isinstance(network, TSFSeq2Seq) else network).reduction

@@ -1,0 +1,1 @@
+"""Simulated subjects on the MNI152 anatomy."""

@@ -1,0 +1,205 @@
+"""The phantom data set: real anatomy (MNI152) with simulated contrasts, in BraTS 2021 layout."""
+
+import gzip
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.phantom.anatomy import Anatomy, simulate_anatomy
+from tsf_seq2seq.phantom.fields import Array, Grid, make_grid
+from tsf_seq2seq.phantom.protocols import (
+    FURTHER_SEQUENCES,
+    SEQUENCES,
+    draw_further_protocol,
+    draw_protocols,
+)
+from tsf_seq2seq.phantom.signal import Patient, add_noise, draw_patient, simulate_sequence
+
+SHAPES = {1.0: (240, 240, 155), 2.0: (120, 120, 78)}  # voxels, by spacing in mm
+GZIP_LEVEL = 4
+
+
+@dataclass(frozen=True)
+class PhantomSubject:
+    """One simulated patient; all arrays are (x, y, z) in LPS voxel order."""
+
+    volumes: dict[str, NDArray[np.int16]]  # sequence -> grey levels, 0 outside the brain, else ≥ 1
+    noise_free: dict[str, NDArray[np.int16]]  # the same before noise was added
+    segmentation: NDArray[np.int16]  # 0, 1 necrotic core, 2 oedema, 4 enhancing tumour
+    affine: NDArray[np.float64]  # voxel index -> mm (RAS+), 4 × 4
+
+
+def simulate_subject(
+    seed: int, index: int, spacing: float = 1.0, sequences: Sequence[str] = SEQUENCES
+) -> PhantomSubject:
+    """Simulate one subject; the same seed, index and spacing always give the same arrays.
+
+    Args:
+        seed: of the data set, ≥ 0.
+        index: of the subject, ≥ 0; no subject depends on another.
+        spacing: voxel size, 1 mm (240 × 240 × 155) or 2 mm (120 × 120 × 78). Anatomy and
+            protocol don't depend on it.
+        sequences: of SEQUENCES and FURTHER_SEQUENCES; none depends on which others are made.
+
+    Raises:
+        UserError: if seed or index is negative, the spacing is neither 1 nor 2, or a sequence
+            isn't known or stands twice.
+    """
+    _check_request(seed, index, spacing, sequences)
+    grid = make_grid(SHAPES[spacing], spacing)
+    rng = np.random.default_rng([seed, index])
+    anatomy = simulate_anatomy(rng, grid)
+    protocols = draw_protocols(rng)
+    patient = draw_patient(rng, grid, anatomy)
+    clean = {
+        name: simulate_sequence(rng, grid, anatomy, patient, protocol)
+        for name, protocol in protocols.items()
+    }
+    noisy = {
+        name: add_noise(rng, volume, anatomy.mask, protocols[name])
+        for name, volume in clean.items()
+    }
+    for number, name in enumerate(FURTHER_SEQUENCES):
+        if name in sequences:
+            own = np.random.default_rng([seed, index, number])
+            clean[name], noisy[name] = _further_sequence(own, name, grid, anatomy, patient)
+    return PhantomSubject(
+        volumes={name: _grey_levels(noisy[name], anatomy, grid) for name in sequences},
+        noise_free={name: _grey_levels(clean[name], anatomy, grid) for name in sequences},
+        segmentation=_uncrop(anatomy.segmentation.astype(np.int16), grid),
+        affine=brats_affine(spacing),
+    )
+
+
+def _further_sequence(
+    rng: np.random.Generator, name: str, grid: Grid, anatomy: Anatomy, patient: Patient
+) -> tuple[Array, Array]:
+    """One of the FURTHER_SEQUENCES, without and with noise."""
+    protocol = draw_further_protocol(rng, name)
+    clean = simulate_sequence(rng, grid, anatomy, patient, protocol)
+    return clean, add_noise(rng, clean, anatomy.mask, protocol)
+
+
+def brats_affine(spacing: float) -> NDArray[np.float64]:
+    """BraTS 2021's affine at 1 mm; larger voxels start at the same corner of the volume."""
+    affine = np.diag([-spacing, -spacing, spacing, 1.0])
+    corner = (spacing - 1) / 2
+    affine[:3, 3] = (-corner, 239 - corner, corner)
+    return affine
+
+
+def write_phantom_dataset(
+    root: Path,
+    subjects: int,
+    seed: int = 0,
+    spacing: float = 1.0,
+    noise_free: bool = False,
+    processes: int = 1,
+    first: int = 0,
+    sequences: Sequence[str] = SEQUENCES,
+) -> list[str]:
+    """Simulate subjects and write them as `<root>/<name>/<name>_<sequence>.nii.gz`.
+
+    Args:
+        root: folder to write into; made if absent, must be empty otherwise.
+        subjects: how many, ≥ 1.
+        seed: of the data set; the same seed gives the same bytes.
+        spacing: voxel size in mm, 1 or 2.
+        noise_free: also write `<name>_<sequence>_noisefree.nii.gz`.
+        processes: how many subjects to simulate at once, ≥ 1.
+        first: index of the first subject.
+        sequences: as `simulate_subject` takes them.
+
+    Returns:
+        The subjects' names, `Phantom_00000` and so on.
+
+    Raises:
+        UserError: if the folder isn't empty or an argument is out of range.
+    """
+    root = Path(root)
+    _check_request(seed, first, spacing, sequences)
+    _check_at_least_one("subjects", subjects)
+    _check_at_least_one("processes", processes)
+    _make_empty_folder(root)
+    write = partial(_write_subject, root, seed, spacing, noise_free, sequences)
+    indices = range(first, first + subjects)
+    done = _in_processes(write, indices, processes) if processes > 1 else map(write, indices)
+    return list(tqdm(done, total=subjects, desc="simulating", unit="subject"))
+
+
+def _in_processes(write: "partial[str]", indices: range, processes: int) -> Iterator[str]:
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(write, indices)
+
+
+def _write_subject(
+    root: Path, seed: int, spacing: float, noise_free: bool, sequences: Sequence[str], index: int
+) -> str:
+    subject = simulate_subject(seed, index, spacing, sequences)
+    name = f"Phantom_{index:05d}"
+    folder = root / name
+    folder.mkdir()
+    images = {**subject.volumes, "seg": subject.segmentation}
+    if noise_free:
+        images |= {f"{key}_noisefree": volume for key, volume in subject.noise_free.items()}
+    for suffix, volume in images.items():
+        _write_image(folder / f"{name}_{suffix}.nii.gz", volume, subject.affine)
+    return name
+
+
+def _write_image(path: Path, volume: NDArray[np.int16], affine: NDArray[np.float64]) -> None:
+    """Write a NIfTI file under a temporary name, then rename it: it is there whole or not."""
+    image = nib.nifti1.Nifti1Image(volume, affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    image.header.set_xyzt_units("mm", "sec")
+    temporary = path.with_name(f".{path.name}.part")
+    # No time stamp, so that the same seed gives the same bytes.
+    temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=GZIP_LEVEL, mtime=0))
+    os.replace(temporary, path)
+
+
+def _grey_levels(volume: Array, anatomy: Anatomy, grid: Grid) -> NDArray[np.int16]:
+    """Round to int16; brain voxels are at least 1, so that 0 means background."""
+    levels = np.rint(volume).clip(1, np.iinfo(np.int16).max) * anatomy.mask
+    return _uncrop(levels.astype(np.int16), grid)
+
+
+def _uncrop(volume: NDArray[np.int16], grid: Grid) -> NDArray[np.int16]:
+    whole = np.zeros(grid.shape, np.int16)
+    whole[grid.crop] = volume
+    return whole
+
+
+def _check_request(seed: int, index: int, spacing: float, sequences: Sequence[str]) -> None:
+    if seed < 0 or index < 0:
+        raise UserError(f"seed and subject index must be 0 or more, got {seed} and {index}.")
+    if spacing not in SHAPES:
+        raise UserError(f"spacing must be 1 or 2 mm, got {spacing}.")
+    known = (*SEQUENCES, *FURTHER_SEQUENCES)
+    unknown = [name for name in sequences if name not in known]
+    if unknown or not sequences or len(set(sequences)) < len(sequences):
+        raise UserError(
+            f"sequences must be some of {', '.join(known)}, each once, got {' '.join(sequences)}."
+        )
+
+
+def _check_at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise UserError(f"{name} must be 1 or more, got {value}.")
+
+
+def _make_empty_folder(root: Path) -> None:
+    if root.is_file() or (root.is_dir() and any(root.iterdir())):
+        raise UserError(f"{root} exists and isn't an empty folder; name a new one.")
+    root.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,1 @@
+"""Training: the loop, what each network optimizes, validation, state and log."""
