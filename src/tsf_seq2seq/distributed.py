@@ -61,6 +61,10 @@ class Processes:
             dist.all_reduce(total)  # on the CPU: doesn't wait for the GPU
         return total.tolist()
 
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process; called by all processes."""
+        return self.sum([float(flag)]) != [0.0]
+
 
 ALONE = Processes()
 

@@ -11,7 +11,7 @@ from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.evaluation.scores import Score
 from tsf_seq2seq.explain.tsem import explain, scored_cases
-from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.report.case_files import (
     ERROR,
     CaseFiles,
@@ -20,7 +20,6 @@ from tsf_seq2seq.report.case_files import (
     write_subject,
 )
 from tsf_seq2seq.report.images import SHOWN_INTENSITY, Scale, overlay_colours, write_colours
-from tsf_seq2seq.synthesis.synthesizers import TSF_METHODS
 
 RANKS = ((), ("only",), ("best", "worst"), ("best", "median", "worst"))
 
@@ -31,7 +30,7 @@ def rank_cases(
     """Best, median and worst case by PSNR of every target."""
     ranked = []
     for target in names:
-        own = [s for s in scores if (s.target, s.method) == (target, TSF_METHODS[0])]
+        own = [s for s in scores if (s.target, s.method) == (target, "tsf")]
         values = {(s.name, s.sources): s.psnr for s in own}
         cases = scored_cases(own, subjects, (), names, 3)
         for rank, case in zip(RANKS[len(cases)], cases, strict=True):
@@ -41,7 +40,7 @@ def rank_cases(
 
 
 def write_cases(
-    network: TSFSeq2Seq,
+    network: SynthesisNetwork,
     config: Config,
     ranked: Sequence[RankedCase],
     batch_size: int,

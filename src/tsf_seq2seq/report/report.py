@@ -8,7 +8,7 @@ from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import Score
-from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.report import sections
 from tsf_seq2seq.report.blocks import Section
 from tsf_seq2seq.report.case_sections import case_sections, missing_cases
@@ -25,7 +25,7 @@ MAKE_CASES = "name the stage 2 weights with -l, and an evaluation that scored me
 class Experiment:
     """What synthesizes the cases: the network, its settings and the file of its weights."""
 
-    network: TSFSeq2Seq
+    network: SynthesisNetwork
     config: Config
     weights: Path
     batch_size: int
