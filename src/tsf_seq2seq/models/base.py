@@ -1,6 +1,7 @@
 """What every network is: images of some sequences in, the image of one other sequence out."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
@@ -59,7 +60,7 @@ class SynthesisNetwork(nn.Module):
 
     def sources_of(self, available: Availability) -> list[int]:
         """Indices of the available sequences, ascending; ValueError for a wrong number or none."""
-        flags = torch.as_tensor(available, dtype=torch.bool).tolist()
+        flags = available.tolist() if isinstance(available, Tensor) else list(available)
         if len(flags) != self.n_sequences:
             raise ValueError(f"availability of {self.n_sequences} sequences needed, not {flags}")
         if not any(flags):
@@ -83,6 +84,14 @@ class SynthesisNetwork(nn.Module):
         """Reflect right and bottom edges of (N, C, H, W) so that `size_multiple` divides H, W."""
         bottom, right = (-x.shape[-2] % self.size_multiple, -x.shape[-1] % self.size_multiple)
         return F.pad(x, (0, right, 0, bottom), mode="reflect") if bottom or right else x
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within it, random weights come from `seed`; random numbers outside stay untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def tasks_by_target(tasks: Iterable[Task]) -> dict[int, list[Task]]:

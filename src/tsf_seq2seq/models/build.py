@@ -2,10 +2,8 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.models.base import SynthesisNetwork
+from tsf_seq2seq.models.base import SynthesisNetwork, seeded
 from tsf_seq2seq.models.seq2seq import Seq2SeqConfig
 from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2SeqConfig
 from tsf_seq2seq.models.unet import UNetConfig
@@ -40,9 +38,8 @@ def build_network(config: "Config") -> SynthesisNetwork:
 
     Random numbers elsewhere stay untouched. Settings that don't fit together are a UserError.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        try:
+    try:
+        with seeded(config.train.seed):
             return config.network.build(len(config.data.sequences), config.data.stack)
-        except ValueError as error:
-            raise UserError(f"network {config.network.name}: {error}") from error
+    except ValueError as error:
+        raise UserError(f"network {config.network.name}: {error}") from error

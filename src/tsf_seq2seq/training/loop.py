@@ -21,7 +21,7 @@ from tsf_seq2seq.data.statistics import measure_statistics
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.distributed import ALONE, Processes, loss_of_processes_reported
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.models.base import SynthesisNetwork
+from tsf_seq2seq.models.base import SynthesisNetwork, seeded
 from tsf_seq2seq.models.build import NETWORKS
 from tsf_seq2seq.training.acceleration import accelerate
 from tsf_seq2seq.training.log import NoLog, TrainingLog
@@ -65,7 +65,8 @@ class Trainer:
         self.network = network.to(device)
         perceptual = _perceptual_loss(config, device)
         objective_of = NETWORKS[config.network.name].objective
-        self.objective = objective_of(network, config.loss, perceptual)
+        with seeded(config.train.seed):  # an objective may bring modules of its own
+            self.objective = objective_of(network, config.loss, perceptual)
         self.training, validation = _find_data(config, self.objective)
         self.validator = Validator(validation, self.objective, config, processes)
         accelerate(network, perceptual, config.train, device)
