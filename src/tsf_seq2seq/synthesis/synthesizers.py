@@ -1,4 +1,4 @@
-"""What synthesizes: trained networks, their ablation, and yardsticks."""
+"""What synthesizes: trained networks, their ablation, and baselines."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
@@ -12,13 +12,17 @@ from tsf_seq2seq.data.slices import centre_slices, stacks
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
-from tsf_seq2seq.synthesis.baselines import LinearRegression, MeanImage
+from tsf_seq2seq.synthesis.baselines import MeanImage, PolynomialRegression
 from tsf_seq2seq.synthesis.stacks import Features, decode_task, run_stacks
 from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tasks import Task
 
 TSF_METHODS = ("tsf", "tsf_without_attention")
-BASELINES = ("linear_regression", "mean_image")
+BASELINES: dict[str, Callable[[int], PolynomialRegression | MeanImage]] = {
+    "linear_regression": lambda n_sequences: PolynomialRegression(n_sequences, degree=1),
+    "quadratic_regression": lambda n_sequences: PolynomialRegression(n_sequences, degree=2),
+    "mean_image": lambda n_sequences: MeanImage(),
+}
 Outputs = dict[tuple[str, Task], np.ndarray]
 
 
@@ -111,9 +115,9 @@ class Seq2SeqAverage:
 
 
 class BaselineMethod:
-    """A yardstick without network, on the centre slices of the stacks."""
+    """A baseline without network, on the centre slices of the stacks."""
 
-    def __init__(self, name: str, model: LinearRegression | MeanImage, slices: int) -> None:
+    def __init__(self, name: str, model: PolynomialRegression | MeanImage, slices: int) -> None:
         self.names, self.model, self.slices = (name,), model, slices
 
     def predict(self, window: np.ndarray, tasks: Sequence[Task]) -> Outputs:
@@ -122,16 +126,12 @@ class BaselineMethod:
 
 
 def fit_baselines(config: Config, names: Sequence[str], tasks: Iterable[Task]) -> list[Methods]:
-    """The yardsticks among `names`, fitted on the training subjects' sequences on disk.
+    """The baselines among `names`, fitted on the training subjects' sequences on disk.
 
     Raises UserError where no training subject has the sequences of one of the `tasks`.
     """
     sequences, height = list(config.data.sequences), config.seq2seq.slices
-    models: dict[str, LinearRegression | MeanImage] = {}
-    if "linear_regression" in names:
-        models["linear_regression"] = LinearRegression(len(sequences))
-    if "mean_image" in names:
-        models["mean_image"] = MeanImage()
+    models = {name: make(len(sequences)) for name, make in BASELINES.items() if name in names}
     if not models:
         return []
     for subject in tqdm(find_subjects(config.data, config.data.train), desc="fitting baselines"):
