@@ -22,7 +22,7 @@ NIIVUE_SHA256 := 47b896b77ec4a5be3ef1949c33ad393b6f45629921f326c279000bcf51bdb4a
 
 .PHONY: demo few-scans test bench lint weights viewer clean-demo
 
-$(VENV)/installed: requirements.txt
+$(VENV)/installed: pyproject.toml requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -r requirements.txt
 	touch $@

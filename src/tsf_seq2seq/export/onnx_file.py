@@ -60,7 +60,7 @@ def export_onnx(
     and PyTorch, None without onnxruntime; above 1e-4 it is a UserError, and no file is left.
     """
     if not (_installed("onnx") and _installed("onnxscript")):
-        raise UserError("ONNX export needs the packages onnx and onnxscript (requirements.txt)")
+        raise UserError("ONNX export needs the packages onnx and onnxscript (the extra [onnx])")
     try:
         folded = TaskNetwork(network, task, with_tsem)
     except ValueError as error:

@@ -50,6 +50,7 @@ class Imputation:
     intensity_scale: str
     resampling: tuple[str, ...]
     warnings: tuple[str, ...]
+    skull_stripped: bool  # as far as can be told
     model: Model
     precision: str
 
@@ -107,7 +108,7 @@ def impute_targets(
     chosen, notes = choose_sources(model, list(images), targets, sources)
     loaded = load_sources({name: images[name] for name in chosen}, resample)
     slices, resampling = _synthesize(model, loaded, targets, precision, batch_size, progress)
-    notes += loaded.warnings
+    notes += loaded.not_stripped
     return {
         target: _imputation(model, loaded, target, slices[target], resampling, notes, precision)
         for target in targets
@@ -263,6 +264,7 @@ def _imputation(
         intensity_scale=scale,
         resampling=resampling,
         warnings=warnings,
+        skull_stripped=not sources.not_stripped,
         model=model,
         precision=precision,
     )

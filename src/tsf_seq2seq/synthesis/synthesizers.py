@@ -1,6 +1,6 @@
 """What synthesizes: networks, their ablations, and baselines without a network."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,12 +11,16 @@ from tsf_seq2seq.data.slices import centre_slices, stacks
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models.base import FULL, SynthesisNetwork
-from tsf_seq2seq.synthesis.baselines import LinearRegression, MeanImage
+from tsf_seq2seq.synthesis.baselines import MeanImage, PolynomialRegression
 from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tasks import Task
 
-BASELINES = ("linear_regression", "mean_image")
+BASELINES: dict[str, Callable[[int], PolynomialRegression | MeanImage]] = {
+    "linear_regression": lambda n_sequences: PolynomialRegression(n_sequences, degree=1),
+    "quadratic_regression": lambda n_sequences: PolynomialRegression(n_sequences, degree=2),
+    "mean_image": lambda n_sequences: MeanImage(),
+}
 Outputs = dict[tuple[str, Task], np.ndarray]
 
 
@@ -25,10 +29,6 @@ class Synthesizer(Protocol):
 
     @property
     def names(self) -> Sequence[str]: ...
-
-    def accepts(self, task: Task) -> bool:
-        """Whether one of the methods can do the task."""
-        ...
 
     def predict(self, window: np.ndarray, tasks: Sequence[Task]) -> Outputs:
         """Window (S, Z, Y, X) → (method, task): centre slices (Z − C + 1, Y, X).
@@ -51,9 +51,6 @@ class NetworkSynthesizer:
     @property
     def names(self) -> Sequence[str]:
         return list(self.methods.values())
-
-    def accepts(self, task: Task) -> bool:
-        return any(self.network.accepts(task, variant) for variant in self.methods)
 
     def predict(self, window: np.ndarray, tasks: Sequence[Task]) -> Outputs:
         of_variant = {v: self._accepted(v, tasks) for v in self.methods}
@@ -82,11 +79,8 @@ def variant_for(network: SynthesisNetwork, tasks: Iterable[Task]) -> str:
 class BaselineSynthesizer:
     """A baseline without network, on the centre slices of the stacks."""
 
-    def __init__(self, name: str, model: LinearRegression | MeanImage, slices: int) -> None:
+    def __init__(self, name: str, model: PolynomialRegression | MeanImage, slices: int) -> None:
         self.names, self.model, self.slices = (name,), model, slices
-
-    def accepts(self, task: Task) -> bool:
-        return True
 
     def predict(self, window: np.ndarray, tasks: Sequence[Task]) -> Outputs:
         centres = centre_slices(window, self.slices)
@@ -99,11 +93,7 @@ def fit_baselines(config: Config, names: Sequence[str], tasks: Iterable[Task]) -
     Raises UserError where no training subject has the sequences of one of the `tasks`.
     """
     sequences, height = list(config.data.sequences), config.data.stack
-    models: dict[str, LinearRegression | MeanImage] = {}
-    if "linear_regression" in names:
-        models["linear_regression"] = LinearRegression(len(sequences))
-    if "mean_image" in names:
-        models["mean_image"] = MeanImage()
+    models = {name: make(len(sequences)) for name, make in BASELINES.items() if name in names}
     if not models:
         return []
     for subject in tqdm(find_subjects(config.data, config.data.train), desc="fitting baselines"):
@@ -116,6 +106,6 @@ def fit_baselines(config: Config, names: Sequence[str], tasks: Iterable[Task]) -
                 sources, target = task.label(sequences)
                 raise UserError(
                     f"{config.data.train}: no subject has the sequences to fit {name} for "
-                    f"{sources} → {target}; leave it out of --methods"
+                    f"{sources} → {target}; leave it out"
                 )
     return [BaselineSynthesizer(name, model, height) for name, model in models.items()]
