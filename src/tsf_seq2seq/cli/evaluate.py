@@ -93,7 +93,7 @@ def evaluate_networks(description: str) -> None:
     for name, model in zip(names, models, strict=True):
         variants = [variant_for(model.network, tasks)]
         if arguments.ablations:
-            variants += [v for v in model.network.variants if v not in variants]
+            variants += [v for v in model.network.variants if v not in (FULL, *variants)]
         synthesizers.append(NetworkSynthesizer(name, model.network, variants, arguments.batch_size))
     synthesizers += fit_baselines(config, arguments.baselines, tasks)
     report = _report_of_missing(arguments, synthesizers[0].names[0])
