@@ -5,13 +5,8 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from tsf_seq2seq.cli.arguments import (
-    add_config_arguments,
-    add_device_argument,
-    experiment,
-    load_tsf,
-    positive_number,
-)
+from tsf_seq2seq.cli.arguments import add_config_arguments, add_device_argument, positive_number
+from tsf_seq2seq.cli.loading import experiment, load_tsf
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.report.inputs import Inputs
 from tsf_seq2seq.report.report import Experiment, write_report

@@ -3,12 +3,8 @@
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.cli.arguments import (
-    add_config_arguments,
-    add_device_argument,
-    experiment,
-    load_seq2seq,
-)
+from tsf_seq2seq.cli.arguments import add_config_arguments, add_device_argument
+from tsf_seq2seq.cli.loading import experiment, load_seq2seq
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.explain.differentiation import complete_subjects, write_differentiation

@@ -6,7 +6,8 @@ An interrupted run goes on where it stopped.
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.cli.arguments import add_tsf_arguments, experiment, load_tsf, positive_number
+from tsf_seq2seq.cli.arguments import add_tsf_arguments, positive_number
+from tsf_seq2seq.cli.loading import experiment, load_tsf
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.evaluation.fingerprint import goes_on, identity_of

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.cli.arguments import add_tsf_arguments, experiment, load_tsf
+from tsf_seq2seq.cli.arguments import add_tsf_arguments
+from tsf_seq2seq.cli.loading import experiment, load_tsf
 from tsf_seq2seq.errors import run_script
 from tsf_seq2seq.explain.fusion_figure import plot_fusion_weights
 from tsf_seq2seq.explain.fusion_weights import (

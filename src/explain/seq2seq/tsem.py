@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.cli.arguments import add_tsf_arguments, experiment, load_tsf
+from tsf_seq2seq.cli.arguments import add_tsf_arguments
+from tsf_seq2seq.cli.loading import experiment, load_tsf
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError, run_script

@@ -9,12 +9,9 @@ from tsf_seq2seq.cli.arguments import (
     add_config_arguments,
     add_device_argument,
     add_tsf_arguments,
-    experiment,
-    find_device,
-    load_seq2seq,
-    load_tsf,
     positive_number,
 )
+from tsf_seq2seq.cli.loading import experiment, find_device, load_seq2seq, load_tsf
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.subjects import find_subjects

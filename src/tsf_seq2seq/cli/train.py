@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from tsf_seq2seq.checkpoints.checkpoint import load_seq2seq_weights, load_tsf_weights
-from tsf_seq2seq.cli.arguments import add_config_arguments, add_device_argument, find_device
+from tsf_seq2seq.cli.arguments import add_config_arguments, add_device_argument
+from tsf_seq2seq.cli.loading import find_device
 from tsf_seq2seq.config import Config, FusionConfig, load_config
 from tsf_seq2seq.distributed import joined_processes
 from tsf_seq2seq.errors import UserError
