@@ -26,7 +26,7 @@ from tsf_seq2seq.cli import (
 )
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import Config, load_config
-from tsf_seq2seq.data.prepare import prepare
+from tsf_seq2seq.data.prepare import fill_store
 from tsf_seq2seq.data.sampling import CropStream
 from tsf_seq2seq.data.slices import normalise
 from tsf_seq2seq.data.subjects import find_subjects
@@ -214,7 +214,7 @@ def test_training_takes_what_is_there(incomplete, batch_size):
 def test_a_store_gives_the_same_crops(incomplete, tmp_path):
     config = load_config(incomplete)
     names = dict.fromkeys((name for name in HELD if name.startswith("train")), 0)
-    outcomes = dict(prepare(config.data, names, tmp_path / "store"))
+    outcomes = dict(fill_store(config.data, names, tmp_path / "store"))
     assert outcomes == dict.fromkeys(names, "stored")
     stored = load_config(incomplete, [f"data.store={tmp_path / 'store'}"])
     for (one, _), (other, _) in islice(zip(stream(config), stream(stored), strict=True), 20):

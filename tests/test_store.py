@@ -18,7 +18,7 @@ from tsf_seq2seq.data import loading
 from tsf_seq2seq.data import prepare as prepare_module
 from tsf_seq2seq.data.check import subjects_of_folders
 from tsf_seq2seq.data.loading import load_subject
-from tsf_seq2seq.data.prepare import KEPT, STORED, narrow, positive_box, prepare
+from tsf_seq2seq.data.prepare import KEPT, STORED, fill_store, narrow, positive_box
 from tsf_seq2seq.data.sampling import CropStream, Position
 from tsf_seq2seq.data.slices import pad_to, random_crop
 from tsf_seq2seq.data.store import StoredImages, VolumeStore
@@ -53,7 +53,7 @@ def run(script):
 
 def fill(data: DataConfig, path: Path, masks: dict[str, int] | None = None) -> VolumeStore:
     """A store of the subjects, all of which must be good."""
-    outcomes = dict(prepare(data, masks or {NAME: 0}, path))
+    outcomes = dict(fill_store(data, masks or {NAME: 0}, path))
     assert set(outcomes.values()) <= {KEPT, STORED}, outcomes
     return VolumeStore(path, data.root)
 
@@ -346,7 +346,7 @@ def test_script(run, tiny_config, data, path):
 def test_processes_make_the_same_store(data, path, tmp_path):
     fill(data, path, ALL)
     other = tmp_path / "other"
-    assert dict(prepare(data, ALL, other, processes=2)) == dict.fromkeys(ALL, STORED)
+    assert dict(fill_store(data, ALL, other, processes=2)) == dict.fromkeys(ALL, STORED)
     first, second = (json.loads((place / "index.json").read_text()) for place in (path, other))
     assert first == second
 
@@ -359,7 +359,7 @@ def test_verify_finds_a_flipped_byte(run, data, path):
     (line,) = [line for line in outcome.out.splitlines() if line.startswith("Tiny_")]
     assert line.startswith(f"Tiny_00002: {path / 'Tiny_00002.b2nd'} is damaged: its checksum is")
     assert outcome.out.endswith(f"{path}: 3 kept, 0 stored, 1 with defects\n")
-    assert dict(prepare(data, ALL, path)) == {**dict.fromkeys(ALL, KEPT), "Tiny_00002": STORED}
+    assert dict(fill_store(data, ALL, path)) == {**dict.fromkeys(ALL, KEPT), "Tiny_00002": STORED}
     assert run("-o", path, "--verify").code == 0
 
 
@@ -379,7 +379,7 @@ def test_changed_subjects_are_stored_anew(data, path, change):
         os.utime(file, (1e9, 1e9))
     elif change == "lost sequence":
         file.unlink()
-    outcomes = dict(prepare(data, dict.fromkeys(ALL, 0), path))
+    outcomes = dict(fill_store(data, dict.fromkeys(ALL, 0), path))
     assert outcomes == {**dict.fromkeys(ALL, KEPT), "Tiny_00001": STORED}
     wanted = load_subject(find_subject(data, "Tiny_00001", 0), 12, 4).images
     images = load_subject(VolumeStore(path).subject("Tiny_00001"), 12, 4).images
@@ -396,10 +396,10 @@ def test_an_interrupted_preparation_goes_on(data, path, monkeypatch):
 
     monkeypatch.setattr(prepare_module, "store_subject", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        list(prepare(data, ALL, path))
+        list(fill_store(data, ALL, path))
     assert VolumeStore(path).names == ["Tiny_00000", "Tiny_00001"]
     monkeypatch.setattr(prepare_module, "store_subject", store_subject)
-    assert list(prepare(data, ALL, path)) == [
+    assert list(fill_store(data, ALL, path)) == [
         *(("Tiny_00000", KEPT), ("Tiny_00001", KEPT)),
         *(("Tiny_00002", STORED), ("Tiny_00003", STORED)),
     ]

@@ -14,7 +14,7 @@ from tsf_seq2seq.cli import evaluate_seq2seq, evaluate_tsf_seq2seq
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data import store as store_module
-from tsf_seq2seq.data.prepare import STORED, prepare
+from tsf_seq2seq.data.prepare import STORED, fill_store
 from tsf_seq2seq.data.store import StoredVolume, VolumeStore
 from tsf_seq2seq.synthesis.windows import load_window
 
@@ -39,7 +39,7 @@ def path(tiny_dataset, tmp_path) -> Path:
     labels[10:14, 8:12, 4] = 4
     save_nifti(sequence_file(tiny_dataset, 3, "seg"), labels, LAS)
     path = tmp_path / "store"
-    outcomes = dict(prepare(DataConfig(root=tiny_dataset), dict.fromkeys(NAMES, 15), path))
+    outcomes = dict(fill_store(DataConfig(root=tiny_dataset), dict.fromkeys(NAMES, 15), path))
     assert outcomes == dict.fromkeys(NAMES, STORED)
     return path
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from tsf_seq2seq.cli.arguments import add_config_arguments
 from tsf_seq2seq.cli.loading import data_config
 from tsf_seq2seq.data.check import subjects_of_folders, subjects_of_splits
-from tsf_seq2seq.data.prepare import KEPT, STORED, prepare, verify
+from tsf_seq2seq.data.prepare import KEPT, STORED, fill_store, verify
 from tsf_seq2seq.data.store import VolumeStore
 from tsf_seq2seq.errors import UserError, run_script
 
@@ -60,7 +60,7 @@ def main() -> None:
         splits = [csv for csv in (data.train, data.valid, data.test) if csv.exists()]
         by_split = splits and not arguments.folders
         masks = subjects_of_splits(data, splits) if by_split else subjects_of_folders(data)
-        outcomes = prepare(data, masks, path, arguments.processes)
+        outcomes = fill_store(data, masks, path, arguments.processes)
         counts = count(outcomes, len(masks), "preparing")
     print(f"{path}: " + ", ".join(f"{number} {outcome}" for outcome, number in counts.items()))
     if counts["with defects"]:

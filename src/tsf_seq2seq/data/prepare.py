@@ -18,12 +18,12 @@ from tsf_seq2seq.data.nifti import Geometry
 from tsf_seq2seq.data.store import VolumeStore, box_slices
 from tsf_seq2seq.data.store_index import (
     INDEX,
-    VERSION,
+    INDEX_VERSION,
     Index,
     StoredGrid,
     StoredSequence,
     StoredSubject,
-    check_sequences,
+    check_stored_sequences,
     crc32,
     file_defect,
     file_states,
@@ -39,7 +39,7 @@ Job = tuple[str, int, StoredSubject | None]  # a subject to store: name, mask, i
 Result = TypeVar("Result")
 
 
-def prepare(
+def fill_store(
     data: DataConfig, masks: Mapping[str, int], path: Path, processes: int = 1
 ) -> Iterator[tuple[str, str]]:
     """Bring the store at `path` up to date with the subjects of `masks` (name → mask, 0 for any).
@@ -48,8 +48,8 @@ def prepare(
     and index are whole at any time, so that a later call goes on where one was stopped.
     """
     exists = (path / INDEX).exists()
-    index = read_index(path) if exists else Index(VERSION, tuple(data.sequences), {})
-    check_sequences(index.sequences, data, path)
+    index = read_index(path) if exists else Index(INDEX_VERSION, tuple(data.sequences), {})
+    check_stored_sequences(index.sequences, data, path)
     values = asdict(index)
     jobs = [(name, mask, index.subjects.get(name)) for name, mask in masks.items()]
     for name, outcome in _as_completed(partial(_update, data, path), jobs, processes):
