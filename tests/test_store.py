@@ -2,7 +2,7 @@
 
 import json
 import os
-import runpy
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -10,8 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import LPS_AFFINE, REPOSITORY, SEQUENCES, blob, save_nifti, sequence_file
+from conftest import LPS_AFFINE, SEQUENCES, blob, save_nifti, sequence_file
 
+from tsf_seq2seq.cli.data import prepare_store
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data import loading
@@ -29,7 +30,6 @@ from tsf_seq2seq.tasks import sample_fusion_task
 from tsf_seq2seq.training import loop as training
 from tsf_seq2seq.training.objectives import TSF
 
-SCRIPT = REPOSITORY / "src" / "data" / "prepare_brats.py"
 NAME = "Tiny_00000"
 ALL = {f"Tiny_0000{i}": 15 for i in range(4)}
 
@@ -46,9 +46,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(script):
-    return lambda *arguments: script(
-        lambda _: runpy.run_path(str(SCRIPT), run_name="__main__"), *arguments
-    )
+    return partial(script, prepare_store)
 
 
 def fill(data: DataConfig, path: Path, masks: dict[str, int] | None = None) -> VolumeStore:
@@ -418,7 +416,9 @@ def test_defects_are_listed_and_the_rest_is_stored(run, tiny_config, data, path)
 def test_script_refuses(run, data, path, tmp_path):
     assert run().error == "-o or data.store must name the folder of the store"
     assert "is no store" in run("-o", tmp_path / "none", "--verify").error
-    assert "must be at least 1" in run("-o", path, "--processes", 0).error
+    none = run("-o", path, "--processes", 0)
+    message = "argument --processes: invalid whole number from 1 value: '0'"
+    assert (none.code, none.err[-1].endswith(message)) == (2, True)
     fill(data, path)
     config = tmp_path / "other.yaml"
     config.write_text(
