@@ -77,7 +77,7 @@ ARGUMENTS = {
     "seq2seq": _path(
         "-m", "--seq2seq", metavar="PTH", help="Seq2Seq (stage 1) weights that go with -l's"
     ),
-    "output": _path("-o", "--output", metavar="FOLDER", help="folder for the results"),
+    "output": _path("-o", "--output", metavar="PATH", help="folder for the results"),
     "root": _path("-r", "--root", metavar="FOLDER", help="data set folder (else data.root)"),
     "split": _argument(
         "--split",

@@ -11,10 +11,7 @@ def make_phantom_dataset(description: str | None) -> None:
         description, ["output"], ["seed", "processes"], output="new or empty folder"
     )
     parser.add_argument(
-        *("-n", "--number"),
-        type=positive_number,
-        default=24,
-        help="of subjects (default: %(default)s)",
+        "-n", "--number", type=positive_number, default=24, help="of subjects (default: 24)"
     )
     parser.add_argument(
         "--spacing", type=int, choices=(1, 2), default=1, help="voxel size in mm (default: 1)"
