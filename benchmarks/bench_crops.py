@@ -21,7 +21,7 @@ from tqdm import tqdm
 from tsf_seq2seq.config import DataConfig
 from tsf_seq2seq.data.check import subjects_of_folders
 from tsf_seq2seq.data.loading import Subject, load_subject
-from tsf_seq2seq.data.prepare import KEPT, STORED, prepare
+from tsf_seq2seq.data.prepare import KEPT, STORED, fill_store
 from tsf_seq2seq.data.slices import Images, pad_to, random_crop
 from tsf_seq2seq.data.store import StoredImages, VolumeStore
 from tsf_seq2seq.data.subjects import find_subject
@@ -69,7 +69,7 @@ def make_synthetic(
 
 def make_store(data: DataConfig, masks: dict[str, int], path: Path) -> None:
     """Make a store of all subjects of `masks`; UserError where one can't be stored."""
-    for name, outcome in tqdm(prepare(data, masks, path), total=len(masks), desc="preparing"):
+    for name, outcome in tqdm(fill_store(data, masks, path), total=len(masks), desc="preparing"):
         if outcome not in (KEPT, STORED):
             raise UserError(f"{name}: {outcome}")
 

@@ -1,7 +1,7 @@
 """check_dataset.py: every kind of defect is found and named, and good data pass."""
 
 import json
-import runpy
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -9,18 +9,16 @@ import numpy as np
 import pytest
 from conftest import LPS_AFFINE, REPOSITORY, SEQUENCES, blob, save_nifti, sequence_file
 
+from tsf_seq2seq.cli.data import check_dataset
 from tsf_seq2seq.config import DataConfig
 from tsf_seq2seq.data.check import check_subject, summarise
 
-SCRIPT = REPOSITORY / "src" / "data" / "check_dataset.py"
 REAL = REPOSITORY.parent / "shared" / "data"
 
 
 @pytest.fixture
 def run(script):
-    return lambda *arguments: script(
-        lambda _: runpy.run_path(str(SCRIPT), run_name="__main__"), *arguments
-    )
+    return partial(script, check_dataset)
 
 
 class BadData:
@@ -188,7 +186,9 @@ def test_what_the_user_must_mend(run, tiny_dataset, tmp_path):
     assert run("-r", tmp_path / "none").error == f"data.root {tmp_path / 'none'} is not a folder"
     missing = run("-r", tiny_dataset, "--split", tmp_path / "no.csv")
     assert missing.error == f"split CSV {tmp_path / 'no.csv'} does not exist"
-    assert run("-r", tiny_dataset, "--processes", 0).error.startswith("--processes must be")
+    none = run("-r", tiny_dataset, "--processes", 0)
+    message = "argument --processes: invalid whole number from 1 value: '0'"
+    assert (none.code, none.err[-1].endswith(message)) == (2, True)
     (tmp_path / "empty").mkdir()
     wanted = f"{tmp_path / 'empty'} holds no subjects: no file such as {{name}}/{{name}}_t1.nii.gz"
     assert run("-r", tmp_path / "empty").error == wanted

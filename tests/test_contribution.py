@@ -3,15 +3,16 @@
 import csv
 import json
 import re
-import runpy
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REFERENCE, REPOSITORY, SEQUENCES
+from conftest import REFERENCE, SEQUENCES
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from tsf_seq2seq.cli.explain import explain_contribution
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import Score, write_scores
 from tsf_seq2seq.explain.contribution import (
@@ -23,7 +24,6 @@ from tsf_seq2seq.explain.contribution import (
 from tsf_seq2seq.explain.seq2seq_figures import contribution_figure
 
 METRICS = REFERENCE / "metrics"
-SCRIPT = REPOSITORY / "src" / "explain" / "seq2seq" / "sequence_contribution.py"
 NAN = float("nan")
 
 
@@ -135,9 +135,7 @@ def test_what_is_refused():
 
 @pytest.fixture
 def run(script):
-    return lambda *arguments: script(
-        lambda _: runpy.run_path(str(SCRIPT), run_name="__main__"), *arguments
-    )
+    return partial(script, explain_contribution)
 
 
 def test_script(run, tmp_path):

@@ -1,15 +1,16 @@
 """Imaging-differentiation maps: the reference's outputs, the script, label maps."""
 
 import dataclasses
-import runpy
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import LPS_AFFINE, REPOSITORY, SEQUENCES, blob, save_nifti, sequence_file
+from conftest import LPS_AFFINE, SEQUENCES, blob, save_nifti, sequence_file
 
 from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
+from tsf_seq2seq.cli.explain import map_differentiation
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import Config, DataConfig, load_config
 from tsf_seq2seq.data.loading import Subject, load_segmentation, load_subject
@@ -23,7 +24,6 @@ from tsf_seq2seq.explain.differentiation import (
 )
 from tsf_seq2seq.models import Seq2Seq
 
-SCRIPT = REPOSITORY / "src" / "explain" / "seq2seq" / "differentiation_map.py"
 SHAPE = (24, 20, 12)
 GRID = Geometry(SHAPE, LPS_AFFINE)
 
@@ -72,9 +72,7 @@ def stage_1(config, tmp_path) -> Path:
 
 @pytest.fixture
 def run(script):
-    return lambda *arguments: script(
-        lambda _: runpy.run_path(str(SCRIPT), run_name="__main__"), *arguments
-    )
+    return partial(script, map_differentiation)
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -130,7 +128,9 @@ def test_a_label_map_on_another_grid(run, stage_1, tiny_dataset, tmp_path):
 @pytest.mark.parametrize("number", ["0", "-3"])
 def test_numbers_below_one(run, stage_1, tmp_path, number):
     outcome = run("-m", stage_1, "-o", tmp_path / "out", "--max-subjects", number)
-    assert outcome.error == "--batch-size and --max-subjects must be at least 1"
+    assert outcome.code == 2
+    message = f"argument --max-subjects: invalid whole number from 1 value: '{number}'"
+    assert outcome.err[-1].endswith(message)
 
 
 # --- label maps

@@ -2,17 +2,18 @@
 
 import csv
 import json
-import runpy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, SEQUENCES, save_nifti, sequence_file
+from conftest import SEQUENCES, save_nifti, sequence_file
 from scipy.stats import rankdata, spearmanr
 
 from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
 from tsf_seq2seq.cli.train import new_network
+from tsf_seq2seq.cli.trust import check_error_estimates
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.evaluation.metrics import psnr
@@ -40,8 +41,6 @@ from tsf_seq2seq.explain.tsem import enhanced_maps
 from tsf_seq2seq.models import TSFSeq2Seq
 from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tasks import Task
-
-SCRIPT = REPOSITORY / "src" / "explain" / "seq2seq" / "error_estimation.py"
 
 
 def ause(estimate: np.ndarray, error: np.ndarray) -> float:
@@ -212,9 +211,7 @@ def test_a_subjects_tasks_are_averaged_first():
 
 @pytest.fixture
 def run(script):
-    return lambda *arguments: script(
-        lambda _: runpy.run_path(str(SCRIPT), run_name="__main__"), *arguments
-    )
+    return partial(script, check_error_estimates)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

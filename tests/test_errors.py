@@ -27,7 +27,7 @@ from tsf_seq2seq.cli import (
     train_seq2seq,
     train_tsf_seq2seq,
 )
-from tsf_seq2seq.cli.arguments import find_device
+from tsf_seq2seq.cli.loading import find_device
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.errors import UserError, run_script

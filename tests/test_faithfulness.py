@@ -1,15 +1,15 @@
 """Shapley values of a made-up table by hand, ω beside them, what f_A brings, the script."""
 
 import csv
-import runpy
+from functools import partial
 from itertools import combinations
 from math import nan
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 
+from tsf_seq2seq.cli.trust import check_faithfulness
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import Score, write_scores
 from tsf_seq2seq.explain.attention_gain import attention_gains
@@ -19,7 +19,6 @@ from tsf_seq2seq.explain.shapley import coalitions, leave_one_out, shapley_value
 from tsf_seq2seq.explain.source_values import source_values
 from tsf_seq2seq.tasks import Task
 
-SCRIPT = REPOSITORY / "src" / "explain" / "seq2seq" / "faithfulness.py"
 NAMES = ("t1", "t2", "flair")
 
 
@@ -188,9 +187,7 @@ def write_inputs(folder: Path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def run(script):
-    return lambda *arguments: script(
-        lambda _: runpy.run_path(str(SCRIPT), run_name="__main__"), *arguments
-    )
+    return partial(script, check_faithfulness)
 
 
 def test_script(run, tmp_path):

@@ -1,16 +1,16 @@
 """Fusion weights of all tasks: table, CSV and the bars of Fig. 3, against the network's own."""
 
 import csv
-import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, SEQUENCES
+from conftest import SEQUENCES
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 
 from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
+from tsf_seq2seq.cli.explain import explain_fusion_weights
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.explain.fusion_figure import fusion_figure
@@ -22,8 +22,6 @@ from tsf_seq2seq.explain.fusion_weights import (
 )
 from tsf_seq2seq.models import TSFSeq2Seq
 from tsf_seq2seq.tasks import Task, all_tasks, mask_to_sequences
-
-SCRIPT = REPOSITORY / "src" / "explain" / "seq2seq" / "fusion_weights.py"
 
 
 def bars_of(axes: Axes) -> np.ndarray:
@@ -139,4 +137,4 @@ def test_script(script, tiny_config, tmp_path):
 
 
 def run(script, *arguments: str | Path):
-    return script(lambda _: runpy.run_path(str(SCRIPT), run_name="__main__"), *arguments)
+    return script(explain_fusion_weights, *arguments)

@@ -1,6 +1,5 @@
 """One task as ONNX: onnxruntime gives the network's numbers, on any batch and image size."""
 
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from conftest import REPOSITORY
 
 from tsf_seq2seq import __version__
 from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
+from tsf_seq2seq.cli.convert import export_model
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.statistics import TrainingStatistics
@@ -156,17 +156,10 @@ def checkpoints(tiny_config, tmp_path) -> dict[int, Path]:
     return paths
 
 
-@pytest.fixture
-def export():
-    """The `main` of the export script."""
-    main = runpy.run_path(str(REPOSITORY / "src" / "convert" / "export.py"))["main"]
-    return lambda _: main()
-
-
-def test_script(checkpoints, script, export, tmp_path):
+def test_script(checkpoints, script, tmp_path):
     path = tmp_path / "new" / "t1.onnx"
     task = ["--sources", "flair,t2", "--target", "t1"]
-    outcome = script(export, "-l", checkpoints[2], *task, "-o", path)
+    outcome = script(export_model, "-l", checkpoints[2], *task, "-o", path)
     assert (outcome.code, outcome.err) == (0, [])
     first, second = outcome.out.splitlines()
     assert first == f"{path} synthesizes t1 from flair,t2"
@@ -214,10 +207,10 @@ def test_script(checkpoints, script, export, tmp_path):
         (1, ["t1", "t2", "--with-tsem"], "a stage 1 model (Seq2Seq) takes one source, and has no"),
     ],
 )
-def test_impossible_tasks(checkpoints, script, export, tmp_path, stage, task, sentence):
+def test_impossible_tasks(checkpoints, script, tmp_path, stage, task, sentence):
     sources, target, *further = task
     arguments = ["--sources", sources, "--target", target, *further]
-    outcome = script(export, "-l", checkpoints[stage], *arguments, "-o", tmp_path / "x.onnx")
+    outcome = script(export_model, "-l", checkpoints[stage], *arguments, "-o", tmp_path / "x.onnx")
     assert outcome.error.startswith(sentence)
     assert not (tmp_path / "x.onnx").exists()
 
@@ -240,19 +233,19 @@ def test_files_that_grow_too_large(tiny, tmp_path, monkeypatch):
         export_onnx(tmp_path / "x.onnx", tiny, Task((0,), 1), NAMES)
 
 
-def test_a_file_that_differs_is_not_kept(checkpoints, script, export, tmp_path, monkeypatch):
+def test_a_file_that_differs_is_not_kept(checkpoints, script, tmp_path, monkeypatch):
     def brighter(*arguments):
         return tuple(output + 0.01 for output in task_outputs(*arguments))
 
     monkeypatch.setattr(onnx_export, "task_outputs", brighter)
     task = ["--sources", "t1", "--target", "t2"]
-    outcome = script(export, "-l", checkpoints[2], *task, "-o", tmp_path / "x.onnx")
+    outcome = script(export_model, "-l", checkpoints[2], *task, "-o", tmp_path / "x.onnx")
     sentence = "x.onnx was not kept: onnxruntime's outputs differ from PyTorch's by 1.0e-02, more"
     assert sentence in outcome.error
     assert not list(tmp_path.glob("*x*"))
 
 
-def test_without_onnxruntime_it_is_said(checkpoints, script, export, tmp_path, monkeypatch):
+def test_without_onnxruntime_it_is_said(checkpoints, script, tmp_path, monkeypatch):
     class Program:
         model = SimpleNamespace(metadata_props={})
 
@@ -262,7 +255,7 @@ def test_without_onnxruntime_it_is_said(checkpoints, script, export, tmp_path, m
     monkeypatch.setattr(onnx_export, "_installed", lambda package: package != "onnxruntime")
     monkeypatch.setattr(onnx_export, "_to_program", lambda _: Program())
     task = ["--sources", "t1", "--target", "t2"]
-    outcome = script(export, "-l", checkpoints[2], *task, "-o", tmp_path / "x.onnx")
+    outcome = script(export_model, "-l", checkpoints[2], *task, "-o", tmp_path / "x.onnx")
     assert outcome.out.splitlines()[1] == "onnxruntime is not installed: the file was not checked"
     assert (tmp_path / "x.onnx").read_text() == "a model"
 

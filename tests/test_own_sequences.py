@@ -2,10 +2,8 @@
 
 import csv
 import json
-import runpy
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY, TINY_YAML, Outcome, blob, save_nifti
+from conftest import TINY_YAML, blob, save_nifti
 
 from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
 from tsf_seq2seq.cli import (
@@ -24,9 +22,15 @@ from tsf_seq2seq.cli import (
     train_seq2seq,
     train_tsf_seq2seq,
 )
+from tsf_seq2seq.cli.explain import (
+    explain_contribution,
+    explain_fusion_weights,
+    map_differentiation,
+    map_tsem,
+)
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import Config, load_config
-from tsf_seq2seq.data.prepare import prepare
+from tsf_seq2seq.data.prepare import fill_store
 from tsf_seq2seq.data.sampling import CropStream
 from tsf_seq2seq.data.slices import normalise
 from tsf_seq2seq.data.subjects import find_subjects
@@ -48,14 +52,6 @@ def write_config(path: Path, root: Path, sequences: dict[str, str], **data: obje
     values["data"] |= {"sequences": sequences, "segmentation": [], **data}
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     return path
-
-
-def explain(script: Callable[..., Outcome], name: str, *arguments: object) -> Outcome:
-    """Run a script of src/explain."""
-    path = REPOSITORY / "src" / "explain" / "seq2seq" / f"{name}.py"
-    outcome = script(lambda _: runpy.run_path(str(path), run_name="__main__"), *arguments)
-    assert outcome.code == 0, outcome.err
-    return outcome
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -122,7 +118,8 @@ def test_from_training_to_explanations(names, pairs, phantoms, tmp_path, script)
     assert {(row["inputs"], row["pairs"]) for row in table} == set(pairs.items())
 
     # --- explanations
-    explain(script, "fusion_weights", "-l", second / "best.pth", "-o", folder)
+    outcome = script(explain_fusion_weights, "-l", second / "best.pth", "-o", folder)
+    assert outcome.code == 0, outcome.err
     rows = rows_of(folder / "fusion_weights.csv")
     assert len(rows) == sum(pairs.values())
     assert list(rows[0]) == ["sources", "target", *names]
@@ -133,15 +130,18 @@ def test_from_training_to_explanations(names, pairs, phantoms, tmp_path, script)
     single = tmp_path / "single"
     outcome = script(evaluate_seq2seq, "-m", first / "best.pth", *options, single)
     assert outcome.code == 0, outcome.err
-    explain(script, "sequence_contribution", single)
+    outcome = script(explain_contribution, single)
+    assert outcome.code == 0, outcome.err
     content = json.loads((single / "contribution.json").read_text())
     assert tuple(content["sequences"]) == names
     assert np.array(content["subjects"]).tolist() == np.ones((len(names),) * 2).tolist()
-    explain(script, "differentiation_map", "-m", first / "best.pth", "-o", tmp_path / "maps")
+    outcome = script(map_differentiation, "-m", first / "best.pth", "-o", tmp_path / "maps")
+    assert outcome.code == 0, outcome.err
     maps = {path.name for path in (tmp_path / "maps").glob("*.nii.gz")}
     assert maps == {f"p2_visit1_{name}_differentiation.nii.gz" for name in names}
     task = f"{'+'.join(names[1:])}:{names[0]}"
-    explain(script, "tsem", "-l", second / "best.pth", "--task", task, "-o", tmp_path / "tsem")
+    outcome = script(map_tsem, "-l", second / "best.pth", "--task", task, "-o", tmp_path / "tsem")
+    assert outcome.code == 0, outcome.err
     (finding,) = rows_of(tmp_path / "tsem" / "tsem.csv")
     assert f"{finding['sources']}:{finding['target']}" == task
 
@@ -214,7 +214,7 @@ def test_training_takes_what_is_there(incomplete, batch_size):
 def test_a_store_gives_the_same_crops(incomplete, tmp_path):
     config = load_config(incomplete)
     names = dict.fromkeys((name for name in HELD if name.startswith("train")), 0)
-    outcomes = dict(prepare(config.data, names, tmp_path / "store"))
+    outcomes = dict(fill_store(config.data, names, tmp_path / "store"))
     assert outcomes == dict.fromkeys(names, "stored")
     stored = load_config(incomplete, [f"data.store={tmp_path / 'store'}"])
     for (one, _), (other, _) in islice(zip(stream(config), stream(stored), strict=True), 20):

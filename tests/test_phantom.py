@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from tsf_seq2seq.cli.phantom import make_phantom_dataset
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.phantom.anatomy import Anatomy, simulate_anatomy
 from tsf_seq2seq.phantom.equations import (
@@ -315,8 +316,6 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"subjects": 0}, "subjects must be 1 or more, got 0"),
-        ({"subjects": 1, "processes": 0}, "processes must be 1 or more, got 0"),
         ({"subjects": 1, "spacing": 3}, "spacing must be 1 or 2 mm, got 3"),
         ({"subjects": 1, "sequences": ("t1", "t7")}, r"sequences must be some of t1, .* got t1 t7"),
         ({"subjects": 1, "sequences": ("t1", "t1")}, r"each once, got t1 t1"),
@@ -326,4 +325,15 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
 def test_bad_arguments_are_named(tmp_path: Path, arguments: dict[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
         write_phantom_dataset(tmp_path / "new", **arguments)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "number", "lowest"), [("--number", 0, 1), ("--processes", 0, 1), ("--seed", -1, 0)]
+)
+def test_bad_numbers_are_named(script, tmp_path: Path, option: str, number: int, lowest: int):
+    outcome = script(make_phantom_dataset, "-o", tmp_path / "new", option, number)
+    assert outcome.code == 2
+    message = f"{option}: invalid whole number from {lowest} value: '{number}'"
+    assert outcome.err[-1].endswith(message)
     assert not (tmp_path / "new").exists()

@@ -2,12 +2,10 @@
 
 import hashlib
 import json
-import runpy
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -19,6 +17,7 @@ from tsf_seq2seq.checkpoints.checkpoint import (
 )
 from tsf_seq2seq.checkpoints.portable import read_portable, save_portable
 from tsf_seq2seq.cli import evaluate_tsf_seq2seq, train_tsf_seq2seq
+from tsf_seq2seq.cli.convert import export_model
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.errors import UserError
@@ -289,15 +288,8 @@ def test_full_disk_keeps_the_old_model(checkpoint, model, monkeypatch):
     assert list(model.parent.iterdir()) == [model]
 
 
-@pytest.fixture
-def export():
-    """The `main` of the export script."""
-    main = runpy.run_path(str(REPOSITORY / "src" / "convert" / "export.py"))["main"]
-    return lambda _: main()
-
-
-def test_script(checkpoint, script, export, tmp_path):
-    outcome = script(export, "-l", checkpoint, "-o", tmp_path / "out" / "tsf.v2.safetensors")
+def test_script(checkpoint, script, tmp_path):
+    outcome = script(export_model, "-l", checkpoint, "-o", tmp_path / "out" / "tsf.v2.safetensors")
     assert outcome.code == 0
     assert outcome.err == []
     assert "tsf.v2.safetensors holds the model" in outcome.out
@@ -315,5 +307,5 @@ def test_script(checkpoint, script, export, tmp_path):
         (["-o", "x.onnx", "--sources", "t1"], "give it with --sources and --target"),
     ],
 )
-def test_arguments_that_do_not_fit(checkpoint, script, export, arguments, part):
-    assert part in script(export, "-l", checkpoint, *arguments).error
+def test_arguments_that_do_not_fit(checkpoint, script, arguments, part):
+    assert part in script(export_model, "-l", checkpoint, *arguments).error

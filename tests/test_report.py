@@ -2,14 +2,14 @@
 
 import csv
 import json
-import runpy
 from pathlib import Path
 from statistics import mean
 
 import pytest
-from conftest import REPOSITORY, SEQUENCES
+from conftest import SEQUENCES
 from report_page import METHODS, Page, evaluation, made_up_scores, tiny_experiment, training_run
 
+from tsf_seq2seq.cli.report import make_report
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import Score
@@ -24,7 +24,6 @@ from tsf_seq2seq.report.report import write_report
 from tsf_seq2seq.report.training_curves import POINTS, curve
 from tsf_seq2seq.tables import write_rows
 
-SCRIPT = REPOSITORY / "src" / "report" / "make_report.py"
 SUBJECTS = [f"Tiny_{number:05d}" for number in range(7)]
 SUMMARY = "Mean over subjects [95 % confidence interval]"
 MATRIX = "Tasks: rows are source sets, columns targets"
@@ -307,17 +306,10 @@ def test_subjects_that_are_gone_leave_out_the_cases(tmp_path, tiny_config):
 def test_script(script, tmp_path):
     evaluation(tmp_path / "e", made_up_scores(SUBJECTS[:2]))
     arguments = ("--evaluation", tmp_path / "e", "-o", tmp_path / "report")
-    outcome = run(script, *arguments)
+    outcome = script(make_report, *arguments)
     assert outcome.code == 0, outcome.err
     assert f"report: {tmp_path / 'report' / 'index.html'}" in outcome.out
     assert "python make_report --evaluation" in (tmp_path / "report" / "index.html").read_text()
-    assert "is not a folder" in run(script, *arguments, "--tsem", tmp_path / "no").error
-    assert "does not exist" in run(script, *arguments, "--viewer", tmp_path / "no.js").error
-    assert "nothing to report" in run(script, "-o", tmp_path / "report").error
-
-
-def run(script, *arguments: object):
-    def make_report(_: str) -> None:
-        runpy.run_path(str(SCRIPT))["main"]()
-
-    return script(make_report, *arguments)
+    assert "is not a folder" in script(make_report, *arguments, "--tsem", tmp_path / "no").error
+    assert "does not exist" in script(make_report, *arguments, "--viewer", tmp_path / "no.js").error
+    assert "nothing to report" in script(make_report, "-o", tmp_path / "report").error

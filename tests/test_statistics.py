@@ -1,13 +1,12 @@
 """Intervals, effect sizes, Holm's correction and paired tests, by hand; the script."""
 
 import csv
-import runpy
 from math import inf, nan
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 
+from tsf_seq2seq.cli.trust import compare_methods
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import Score, write_scores
 from tsf_seq2seq.evaluation.statistics import (
@@ -20,8 +19,6 @@ from tsf_seq2seq.evaluation.statistics import (
     subject_differences,
     wilcoxon_p,
 )
-
-SCRIPT = REPOSITORY / "src" / "evaluate" / "seq2seq" / "compare_methods.py"
 
 
 def score(name: str, sources: str, method: str, psnr: float, lpips: float = nan) -> Score:
@@ -126,7 +123,7 @@ def test_nothing_to_compare():
 
 def test_script(script, tmp_path):
     write_scores(tmp_path / "metrics.csv", scores_of(6))
-    outcome = script(lambda _: runpy.run_path(str(SCRIPT), run_name="__main__"), tmp_path)
+    outcome = script(compare_methods, tmp_path)
     assert outcome.code == 0, outcome.err
     with open(tmp_path / "comparisons.csv", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -2,7 +2,7 @@
 
 import json
 import os
-import runpy
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -10,15 +10,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import LPS_AFFINE, REPOSITORY, SEQUENCES, blob, save_nifti, sequence_file
+from conftest import LPS_AFFINE, SEQUENCES, blob, save_nifti, sequence_file
 
+from tsf_seq2seq.cli.data import prepare_store
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data import loading
 from tsf_seq2seq.data import prepare as prepare_module
 from tsf_seq2seq.data.check import subjects_of_folders
 from tsf_seq2seq.data.loading import load_subject
-from tsf_seq2seq.data.prepare import KEPT, STORED, narrow, positive_box, prepare
+from tsf_seq2seq.data.prepare import KEPT, STORED, fill_store, narrow, positive_box
 from tsf_seq2seq.data.sampling import CropStream, Position
 from tsf_seq2seq.data.slices import pad_to, random_crop
 from tsf_seq2seq.data.store import StoredImages, VolumeStore
@@ -29,7 +30,6 @@ from tsf_seq2seq.tasks import sample_fusion_task
 from tsf_seq2seq.training import loop as training
 from tsf_seq2seq.training.objectives import TSF
 
-SCRIPT = REPOSITORY / "src" / "data" / "prepare_brats.py"
 NAME = "Tiny_00000"
 ALL = {f"Tiny_0000{i}": 15 for i in range(4)}
 
@@ -46,14 +46,12 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(script):
-    return lambda *arguments: script(
-        lambda _: runpy.run_path(str(SCRIPT), run_name="__main__"), *arguments
-    )
+    return partial(script, prepare_store)
 
 
 def fill(data: DataConfig, path: Path, masks: dict[str, int] | None = None) -> VolumeStore:
     """A store of the subjects, all of which must be good."""
-    outcomes = dict(prepare(data, masks or {NAME: 0}, path))
+    outcomes = dict(fill_store(data, masks or {NAME: 0}, path))
     assert set(outcomes.values()) <= {KEPT, STORED}, outcomes
     return VolumeStore(path, data.root)
 
@@ -346,7 +344,7 @@ def test_script(run, tiny_config, data, path):
 def test_processes_make_the_same_store(data, path, tmp_path):
     fill(data, path, ALL)
     other = tmp_path / "other"
-    assert dict(prepare(data, ALL, other, processes=2)) == dict.fromkeys(ALL, STORED)
+    assert dict(fill_store(data, ALL, other, processes=2)) == dict.fromkeys(ALL, STORED)
     first, second = (json.loads((place / "index.json").read_text()) for place in (path, other))
     assert first == second
 
@@ -359,7 +357,7 @@ def test_verify_finds_a_flipped_byte(run, data, path):
     (line,) = [line for line in outcome.out.splitlines() if line.startswith("Tiny_")]
     assert line.startswith(f"Tiny_00002: {path / 'Tiny_00002.b2nd'} is damaged: its checksum is")
     assert outcome.out.endswith(f"{path}: 3 kept, 0 stored, 1 with defects\n")
-    assert dict(prepare(data, ALL, path)) == {**dict.fromkeys(ALL, KEPT), "Tiny_00002": STORED}
+    assert dict(fill_store(data, ALL, path)) == {**dict.fromkeys(ALL, KEPT), "Tiny_00002": STORED}
     assert run("-o", path, "--verify").code == 0
 
 
@@ -379,7 +377,7 @@ def test_changed_subjects_are_stored_anew(data, path, change):
         os.utime(file, (1e9, 1e9))
     elif change == "lost sequence":
         file.unlink()
-    outcomes = dict(prepare(data, dict.fromkeys(ALL, 0), path))
+    outcomes = dict(fill_store(data, dict.fromkeys(ALL, 0), path))
     assert outcomes == {**dict.fromkeys(ALL, KEPT), "Tiny_00001": STORED}
     wanted = load_subject(find_subject(data, "Tiny_00001", 0), 12, 4).images
     images = load_subject(VolumeStore(path).subject("Tiny_00001"), 12, 4).images
@@ -396,10 +394,10 @@ def test_an_interrupted_preparation_goes_on(data, path, monkeypatch):
 
     monkeypatch.setattr(prepare_module, "store_subject", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        list(prepare(data, ALL, path))
+        list(fill_store(data, ALL, path))
     assert VolumeStore(path).names == ["Tiny_00000", "Tiny_00001"]
     monkeypatch.setattr(prepare_module, "store_subject", store_subject)
-    assert list(prepare(data, ALL, path)) == [
+    assert list(fill_store(data, ALL, path)) == [
         *(("Tiny_00000", KEPT), ("Tiny_00001", KEPT)),
         *(("Tiny_00002", STORED), ("Tiny_00003", STORED)),
     ]
@@ -418,7 +416,9 @@ def test_defects_are_listed_and_the_rest_is_stored(run, tiny_config, data, path)
 def test_script_refuses(run, data, path, tmp_path):
     assert run().error == "-o or data.store must name the folder of the store"
     assert "is no store" in run("-o", tmp_path / "none", "--verify").error
-    assert "must be at least 1" in run("-o", path, "--processes", 0).error
+    none = run("-o", path, "--processes", 0)
+    message = "argument --processes: invalid whole number from 1 value: '0'"
+    assert (none.code, none.err[-1].endswith(message)) == (2, True)
     fill(data, path)
     config = tmp_path / "other.yaml"
     config.write_text(

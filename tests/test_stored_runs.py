@@ -1,20 +1,19 @@
 """Evaluation and explanations leave the same files, byte by byte, with a store as without."""
 
-import runpy
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, SEQUENCES, TINY_SHAPE, blob, save_nifti, sequence_file
+from conftest import SEQUENCES, TINY_SHAPE, blob, save_nifti, sequence_file
 
 from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.cli import evaluate_seq2seq, evaluate_tsf_seq2seq
+from tsf_seq2seq.cli.explain import map_differentiation, map_tsem
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data import store as store_module
-from tsf_seq2seq.data.prepare import STORED, prepare
+from tsf_seq2seq.data.prepare import STORED, fill_store
 from tsf_seq2seq.data.store import StoredVolume, VolumeStore
 from tsf_seq2seq.synthesis.windows import load_window
 
@@ -39,7 +38,7 @@ def path(tiny_dataset, tmp_path) -> Path:
     labels[10:14, 8:12, 4] = 4
     save_nifti(sequence_file(tiny_dataset, 3, "seg"), labels, LAS)
     path = tmp_path / "store"
-    outcomes = dict(prepare(DataConfig(root=tiny_dataset), dict.fromkeys(NAMES, 15), path))
+    outcomes = dict(fill_store(DataConfig(root=tiny_dataset), dict.fromkeys(NAMES, 15), path))
     assert outcomes == dict.fromkeys(NAMES, STORED)
     return path
 
@@ -48,11 +47,6 @@ def remove_originals(root: Path, segmentations: bool) -> None:
     for file in root.glob("*/*.nii.gz"):
         if segmentations or not file.name.endswith("_seg.nii.gz"):
             file.unlink()
-
-
-def explain(name: str) -> Callable[[str], object]:
-    script = REPOSITORY / "src" / "explain" / "seq2seq" / f"{name}.py"
-    return lambda _: runpy.run_path(str(script), run_name="__main__")
 
 
 def left_in(folder: Path) -> dict[str, bytes]:
@@ -101,25 +95,25 @@ def test_an_evaluation_of_files_goes_on_from_a_store(script, weights, path, tiny
 
 @pytest.mark.parametrize("segmentations", ["kept", "removed"])
 @pytest.mark.parametrize(
-    ("name", "options"),
-    [("tsem", ()), ("tsem", ("--task", "flair:t1ce")), ("differentiation_map", ())],
+    ("main", "options"),
+    [(map_tsem, ()), (map_tsem, ("--task", "flair:t1ce")), (map_differentiation, ())],
 )
-def test_explanations(script, weights, path, tiny_dataset, tmp_path, name, options, segmentations):
+def test_explanations(script, weights, path, tiny_dataset, tmp_path, main, options, segmentations):
     if segmentations == "removed":
         sequence_file(tiny_dataset, 3, "seg").unlink()
-    arguments = [explain(name), "-l", weights, *options]
+    arguments = [main, "-l", weights, *options]
     assert script(*arguments, "-o", tmp_path / "files").code == 0
     remove_originals(tiny_dataset, segmentations=False)
     outcome = script(*arguments, "-o", tmp_path / "stored", "--set", f"data.store={path}")
     assert outcome.code == 0, outcome.err
     wanted = left_in(tmp_path / "files")
     maps = sum(file.endswith(".nii.gz") for file in wanted)
-    assert maps == (4 if name == "differentiation_map" else len(options) // 2 or 2)
+    assert maps == (4 if main is map_differentiation else len(options) // 2 or 2)
     assert left_in(tmp_path / "stored") == wanted
 
 
 def test_label_maps_are_looked_for_beside_a_store(script, weights, path, tiny_dataset, tmp_path):
-    arguments = [explain("tsem"), "-l", weights, "--set", f"data.store={path}"]
+    arguments = [map_tsem, "-l", weights, "--set", f"data.store={path}"]
     figures = []
     for folder in ("with", "without"):
         assert script(*arguments, "-o", tmp_path / folder).code == 0
@@ -155,9 +149,7 @@ def test_the_index_is_read_once(script, weights, path, tiny_dataset, tmp_path, m
     assert paths == [path]
 
 
-@pytest.mark.parametrize(
-    "main", [evaluate_seq2seq, explain("tsem"), explain("differentiation_map")]
-)
+@pytest.mark.parametrize("main", [evaluate_seq2seq, map_tsem, map_differentiation])
 def test_a_subject_that_is_not_stored(script, weights, path, tiny_dataset, tmp_path, main):
     (tiny_dataset / "test.csv").write_text("Tiny_00003,10\nTiny_00009,10\n")
     arguments = ["-l", weights, "-o", tmp_path / "out", "--set", f"data.store={path}"]

@@ -18,7 +18,7 @@ from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data import statistics
 from tsf_seq2seq.data.nifti import Geometry
-from tsf_seq2seq.data.prepare import prepare
+from tsf_seq2seq.data.prepare import fill_store
 from tsf_seq2seq.data.statistics import TrainingStatistics, in_plane_spacing, measure_statistics
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
@@ -61,7 +61,7 @@ def test_files_are_sampled_evenly(data, capsys, monkeypatch):
 def test_store_knows_all_without_reading(data, tmp_path, capsys, monkeypatch):
     wanted = measure_statistics(data, find_subjects(data, data.train))
     store = tmp_path / "store"
-    assert len(list(prepare(data, {f"Tiny_0000{s}": 0 for s in range(5)}, store))) == 5
+    assert len(list(fill_store(data, {f"Tiny_0000{s}": 0 for s in range(5)}, store))) == 5
     data = DataConfig(root=data.root, train=data.train, store=store)
     monkeypatch.setattr(statistics, "SAMPLE", 1)
     capsys.readouterr()

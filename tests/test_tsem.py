@@ -1,16 +1,17 @@
 """TSEM: against the reference and the network's own, on disk, in numbers, and choice of cases."""
 
 import csv
-import runpy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import LPS_AFFINE, REPOSITORY, SEQUENCES, blob, save_nifti, sequence_file
+from conftest import LPS_AFFINE, SEQUENCES, blob, save_nifti, sequence_file
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
+from tsf_seq2seq.cli.explain import map_tsem
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.loading import Subject, load_subject
@@ -33,7 +34,6 @@ from tsf_seq2seq.explain.tsem_figure import Picture, tsem_figure
 from tsf_seq2seq.models import TSFSeq2Seq
 from tsf_seq2seq.tasks import Task, mask_to_sequences
 
-SCRIPT = REPOSITORY / "src" / "explain" / "seq2seq" / "tsem.py"
 SHAPE = (24, 20, 12)
 INNER = (slice(1, 11), slice(2, 18), slice(4, 20))  # centre slices of the crop, in (z, y, x)
 FILES = {i: Path(f"{name}.nii") for i, name in enumerate(SEQUENCES)}
@@ -202,9 +202,7 @@ def stage_2(tiny_config, tmp_path) -> Path:
 
 @pytest.fixture
 def run(script):
-    return lambda *arguments: script(
-        lambda _: runpy.run_path(str(SCRIPT), run_name="__main__"), *arguments
-    )
+    return partial(script, map_tsem)
 
 
 def rows_of(output: Path) -> list[dict[str, str]]:
@@ -282,8 +280,6 @@ def test_script_with_tasks_and_metrics(run, stage_2, tmp_path):
     ("arguments", "message"),
     [
         (["--subjects", "Nobody"], "names no subject Nobody"),
-        (["--max-subjects", "0"], "--max-subjects must be at least 1, not 0"),
-        (["--batch-size", "-1"], "--batch-size must be at least 1, not -1"),
         (["--task", "t1:pd"], "task 't1:pd' must be sources and target"),
         (["--metrics", "nothing.csv"], "nothing.csv does not exist"),
     ],
@@ -291,6 +287,16 @@ def test_script_with_tasks_and_metrics(run, stage_2, tmp_path):
 def test_mistakes(run, stage_2, tmp_path, arguments, message):
     assert message in run("-l", stage_2, "-o", tmp_path / "out", *arguments).error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "number"), [("max-subjects", 0), ("batch-size", -1), ("cases", 0)]
+)
+def test_numbers_below_one(run, stage_2, tmp_path, option, number):
+    outcome = run("-l", stage_2, "-o", tmp_path / "out", f"--{option}", number)
+    assert outcome.code == 2
+    message = f"argument --{option}: invalid whole number from 1 value: '{number}'"
+    assert outcome.err[-1].endswith(message)
 
 
 def test_no_case(run, stage_2, tiny_dataset, tmp_path):

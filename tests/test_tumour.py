@@ -2,18 +2,19 @@
 
 import csv
 import json
-import runpy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import LPS_AFFINE, REPOSITORY, SEQUENCES, blob, save_nifti, sequence_file
+from conftest import LPS_AFFINE, SEQUENCES, blob, save_nifti, sequence_file
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.cli import evaluate_tsf_seq2seq
 from tsf_seq2seq.cli.train import new_network
+from tsf_seq2seq.cli.trust import evaluate_tumour
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.nifti import read_volume
 from tsf_seq2seq.data.subjects import find_subjects
@@ -22,8 +23,6 @@ from tsf_seq2seq.evaluation.metrics import ssim
 from tsf_seq2seq.evaluation.regions import tumour_regions
 from tsf_seq2seq.evaluation.tumour import region_psnr, slice_difference, ssim_map
 from tsf_seq2seq.synthesis.windows import load_window
-
-SCRIPT = REPOSITORY / "src" / "evaluate" / "seq2seq" / "evaluate_tumour.py"
 
 
 def torchmetrics_ssim(a: np.ndarray, b: np.ndarray) -> float:
@@ -123,9 +122,7 @@ def test_ssim_of_a_small_mask_is_that_of_the_whole_volume():
 
 @pytest.fixture
 def run(script):
-    return lambda *arguments: script(
-        lambda _: runpy.run_path(str(SCRIPT), run_name="__main__"), *arguments
-    )
+    return partial(script, evaluate_tumour)
 
 
 @pytest.fixture

@@ -1,15 +1,21 @@
-"""The command line: what the scripts under src/ and tsf-impute run."""
+"""The command line: what the scripts under src/ and tsf-impute run, a module for each kind."""
 
-from tsf_seq2seq.cli.evaluate import evaluate_networks, evaluate_seq2seq, evaluate_tsf_seq2seq
-from tsf_seq2seq.cli.impute import impute_sequences
-from tsf_seq2seq.cli.train import train_network, train_seq2seq, train_tsf_seq2seq
+import importlib
+from typing import Any
 
-__all__ = [
-    "evaluate_networks",
-    "evaluate_seq2seq",
-    "evaluate_tsf_seq2seq",
-    "impute_sequences",
-    "train_network",
-    "train_seq2seq",
-    "train_tsf_seq2seq",
-]
+_PLACES = {
+    "evaluate_networks": "evaluate",
+    "evaluate_seq2seq": "evaluate",
+    "evaluate_tsf_seq2seq": "evaluate",
+    "impute_sequences": "impute",
+    "train_network": "train",
+    "train_seq2seq": "train",
+    "train_tsf_seq2seq": "train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A function of one of the modules; scripts that need no PyTorch don't wait for it."""
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"tsf_seq2seq.cli.{_PLACES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

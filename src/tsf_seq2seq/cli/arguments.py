@@ -1,50 +1,129 @@
-"""Arguments that scripts share, each declared once."""
+"""The arguments that scripts share, each declared once: a flag means the same wherever it stands.
+
+-l are the weights that a script looks at, -m the Seq2Seq (stage 1) weights that go with them.
+"""
 
 import argparse
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+Argument = tuple[tuple[str, ...], dict[str, Any]]  # flags, and options of argparse
 
 
-def add_device_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def metrics_file(path: str | Path) -> Path:
+    """metrics.csv, given by itself or by the folder that holds it; an argparse type."""
+    return _file_in(Path(path), "metrics.csv")
+
+
+def fusion_weights_file(path: str | Path) -> Path:
+    """fusion_weights.csv, given by itself or by the folder that holds it; an argparse type."""
+    return _file_in(Path(path), "fusion_weights.csv")
+
+
+def _file_in(path: Path, name: str) -> Path:
+    return path / name if path.is_dir() else path
+
+
+def _whole_number_from(lowest: int) -> Callable[[str], int]:
+    """An argparse type, whose name argparse's message gives."""
+
+    def parse(text: str) -> int:
+        if int(text) < lowest:
+            raise ValueError
+        return int(text)
+
+    parse.__name__ = f"whole number from {lowest}"
+    return parse
+
+
+positive_number = _whole_number_from(1)
+
+
+def _argument(*flags: str, **options: Any) -> Argument:
+    return flags, options
+
+
+def _path(*flags: str, metavar: str, help: str) -> Argument:
+    return _argument(*flags, type=Path, metavar=metavar, help=help)
+
+
+def _number(flag: str, help: str, default: int | None = None) -> Argument:
+    return _argument(flag, type=positive_number, metavar="N", default=default, help=help)
+
+
+ARGUMENTS = {
+    "metrics": _argument(
+        "metrics", type=metrics_file, help="metrics.csv of an evaluation, or folder"
+    ),
+    "device": _argument(
         "-d", "--device", default="cpu", help="cpu, cuda:0 or mps; each process of torchrun its own"
-    )
-
-
-def add_config_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
-    parser.add_argument(
-        "-c", "--config", type=Path, required=required, metavar="YAML", help="experiment settings"
-    )
-    parser.add_argument(
+    ),
+    "config": _path(
+        "-c", "--config", metavar="YAML", help="experiment settings; our checkpoints carry theirs"
+    ),
+    "set": _argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         help="override a setting, such as train.lr=2e-4; may be repeated",
-    )
-
-
-def add_tsf_arguments(parser: argparse.ArgumentParser) -> None:
-    """-d, -c, --set, -l and -m of a script that uses a stage 2 network."""
-    add_device_argument(parser)
-    add_config_arguments(parser, required=False)
-    parser.add_argument(
-        "-l", "--load", type=Path, required=True, metavar="PTH", help="stage 2 weights"
-    )
-    parser.add_argument(
-        "-m",
-        "--seq2seq",
+    ),
+    "load": _path("-l", "--load", metavar="PTH", help="weights to look at"),
+    "load_seq2seq": _path(
+        *("-l", "--load", "-m"), metavar="PTH", help="Seq2Seq (stage 1) weights to look at"
+    ),
+    "seq2seq": _path(
+        "-m", "--seq2seq", metavar="PTH", help="Seq2Seq (stage 1) weights that go with -l's"
+    ),
+    "output": _path("-o", "--output", metavar="PATH", help="folder for the results"),
+    "root": _path("-r", "--root", metavar="FOLDER", help="data set folder (else data.root)"),
+    "split": _argument(
+        "--split",
         type=Path,
-        metavar="PTH",
-        help="Seq2Seq weights: those that belong to the authors' TSF weights, or stage 1's",
-    )
+        nargs="+",
+        metavar="CSV",
+        help="the subjects of these (else of data.train, valid and test, where those exist)",
+    ),
+    "folders": _argument("--folders", action="store_true", help="all subjects of the root instead"),
+    "subjects": _argument("--subjects", nargs="+", metavar="NAME", help="only these test subjects"),
+    "max_subjects": _number("--max-subjects", "only the first N subjects"),
+    "max_slices": _number("--max-slices", "only the central N slices"),
+    "batch_size": _number("--batch-size", "stacks of slices at once (default: %(default)s)", 8),
+    "processes": _number("--processes", "subjects at once (default: %(default)s)", 1),
+    "seed": _argument(
+        "--seed",
+        type=_whole_number_from(0),
+        default=0,
+        metavar="N",
+        help="the same seed gives the same files (default: %(default)s)",
+    ),
+}
+SETTINGS = ("config", "set")
+OF_NETWORK = ("device", *SETTINGS, "seq2seq")  # what goes with the weights of a stage 2 network
 
 
-def positive_number(text: str) -> int:
-    """An argparse type: a whole number from 1."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+def script_parser(
+    description: str | None, required: Iterable[str], optional: Iterable[str] = (), **meanings: str
+) -> argparse.ArgumentParser:
+    """A script's parser with arguments of ARGUMENTS; `meanings`: what it says of them instead."""
+    parser = argparse.ArgumentParser(description=description)
+    add_arguments(parser, required, True, meanings)
+    add_arguments(parser, optional, False, meanings)
+    return parser
 
 
-positive_number.__name__ = "whole number from 1"  # argparse's message names it
+def add_arguments(
+    parser: argparse.ArgumentParser,
+    names: Iterable[str],
+    required: bool = False,
+    meanings: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Add arguments of ARGUMENTS to a parser; `meanings`: help in place of the usual one."""
+    for name in names:
+        flags, options = ARGUMENTS[name]
+        options = options | {"help": meanings.get(name, options["help"])}
+        if required and flags[0].startswith("-"):  # argparse wants it of options only
+            options["required"] = True
+        parser.add_argument(*flags, **options)

@@ -6,12 +6,7 @@ from pathlib import Path
 
 from tsf_seq2seq.checkpoints.backbones import find_weights
 from tsf_seq2seq.checkpoints.checkpoint import check_sequences, open_model
-from tsf_seq2seq.cli.arguments import (
-    add_config_arguments,
-    add_device_argument,
-    add_tsf_arguments,
-    positive_number,
-)
+from tsf_seq2seq.cli.arguments import OF_NETWORK, SETTINGS, script_parser
 from tsf_seq2seq.cli.loading import experiment, find_device, load_network, load_stage1
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
@@ -56,9 +51,7 @@ PAPER_METHODS = {
 
 def evaluate_networks(description: str) -> None:
     """The evaluation script of every network: checkpoints beside each other, and baselines."""
-    parser = argparse.ArgumentParser(description=description)
-    add_device_argument(parser)
-    add_config_arguments(parser, required=False)
+    parser = _evaluation_parser(description, [], ["device", *SETTINGS])
     parser.add_argument(
         *("-l", "--load"), nargs="+", type=Path, required=True, metavar="PTH", help="checkpoints"
     )
@@ -71,7 +64,6 @@ def evaluate_networks(description: str) -> None:
     parser.add_argument(
         "--baselines", nargs="+", default=[], choices=BASELINES, help="without a network"
     )
-    _add_evaluation_arguments(parser)
     arguments = parser.parse_args()
     models = [open_model(path, find_device(arguments.device)) for path in arguments.load]
     names = _names(arguments)
@@ -102,13 +94,7 @@ def evaluate_networks(description: str) -> None:
 
 def evaluate_seq2seq(description: str) -> None:
     """The stage 1 evaluation script: every source alone to every sequence on disk."""
-    parser = argparse.ArgumentParser(description=description)
-    add_device_argument(parser)
-    add_config_arguments(parser, required=False)
-    parser.add_argument(
-        "-l", "-m", "--load", type=Path, required=True, metavar="PTH", help="stage 1 weights"
-    )
-    _add_evaluation_arguments(parser)
+    parser = _evaluation_parser(description, ["load_seq2seq"], ["device", *SETTINGS])
     arguments = parser.parse_args()
     config = experiment(arguments)
     network = load_stage1(arguments.load, config, arguments.device)
@@ -131,9 +117,7 @@ def evaluate_seq2seq(description: str) -> None:
 
 def evaluate_tsf_seq2seq(description: str) -> None:
     """The stage 2 evaluation script: the paper's protocol (Table 1), or all tasks."""
-    parser = argparse.ArgumentParser(description=description)
-    add_tsf_arguments(parser)
-    _add_evaluation_arguments(parser)
+    parser = _evaluation_parser(description, ["load"], OF_NETWORK)
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -228,20 +212,17 @@ def _paper_methods(
     return sorted(synthesizers, key=lambda one: names.index(one.names[0])), files
 
 
-def _add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
+def _evaluation_parser(
+    description: str, required: Sequence[str], optional: Sequence[str]
+) -> argparse.ArgumentParser:
+    limits = ("max_subjects", "max_slices", "batch_size")
+    parser = script_parser(description, [*required, "output"], [*optional, *limits])
     parser.add_argument(
         "--all-tasks", action="store_true", help="all that a subject's files allow, not its mask"
     )
-    parser.add_argument(
-        "--max-subjects", type=positive_number, metavar="N", help="only the first N"
-    )
-    parser.add_argument(
-        "--max-slices", type=positive_number, metavar="N", help="only the central N"
-    )
-    parser.add_argument("--batch-size", type=positive_number, default=8, help="stacks at once")
     parser.add_argument("--no-predictions", action="store_true", help="write no NIfTI files")
     parser.add_argument("--lpips-weights", type=Path, metavar="PTH", help="AlexNet for LPIPS")
+    return parser
 
 
 def _run(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tsf_seq2seq.checkpoints.checkpoint import Model, open_model
-from tsf_seq2seq.cli.arguments import add_device_argument, positive_number
+from tsf_seq2seq.cli.arguments import add_arguments
 from tsf_seq2seq.cli.loading import find_device
 from tsf_seq2seq.config import BRATS_SEQUENCES
 from tsf_seq2seq.data.discovery import FoundSubject, Naming, discover, recognise, stem
@@ -19,6 +19,7 @@ from tsf_seq2seq.imputation.subject import BATCH_SIZE
 DESCRIPTION = """Synthesize missing brain MRI sequences as NIfTI files on the subject's own grid.
 Sequences must be co-registered and skull-stripped. Research use only. Exit code 0: all done; 1:
 some subjects could not be imputed; 2: nothing could be done."""
+MEANINGS = {"load": "a checkpoint of ours"}
 LAYOUTS = (
     ("--bids", "bids", "BIDS derivatives"),
     ("--keep-names", "names", "each target under the name that the data set would have given it"),
@@ -34,7 +35,7 @@ def main() -> None:
 def impute_sequences(description: str) -> None:
     """Parse arguments, with one option per sequence of the checkpoint; find subjects; impute."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    _add_model_arguments(first, required=False)
+    add_arguments(first, ["load", "device"])
     known, _ = first.parse_known_args()
     model = open_model(known.load, find_device(known.device)) if known.load else None
     parser = _parser(description, model.sequences if model else tuple(BRATS_SEQUENCES))
@@ -63,8 +64,9 @@ def _parser(description: str, sequences: Sequence[str]) -> argparse.ArgumentPars
     parser.add_argument(
         "folders", nargs="*", type=Path, metavar="SUBJECT_FOLDER", help="of a subject or a data set"
     )
-    _add_model_arguments(parser, required=True)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
+    add_arguments(parser, ["load", "output"], required=True, meanings=MEANINGS)
+    add_arguments(parser, ["device", "batch_size"])
+    parser.set_defaults(batch_size=BATCH_SIZE)
     parser.add_argument(
         "--target", nargs="+", default=[], metavar="SEQUENCE", help="default: all that are missing"
     )
@@ -74,9 +76,6 @@ def _parser(description: str, sequences: Sequence[str]) -> argparse.ArgumentPars
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument(
         "--resample", action="store_true", help="bring sources on other grids to the first one's"
-    )
-    parser.add_argument(
-        "--batch-size", type=positive_number, default=BATCH_SIZE, metavar="N", help="stacks at once"
     )
     layout = parser.add_mutually_exclusive_group()
     layout.set_defaults(layout="plain")
@@ -88,13 +87,6 @@ def _parser(description: str, sequences: Sequence[str]) -> argparse.ArgumentPars
     for name in sequences:
         files.add_argument(_option(name), type=Path, dest=f"file:{name}", metavar="NIFTI")
     return parser
-
-
-def _add_model_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
-    parser.add_argument(
-        "-l", "--load", type=Path, required=required, metavar="PTH", help="a checkpoint of ours"
-    )
-    add_device_argument(parser)
 
 
 def _option(sequence: str) -> str:

@@ -2,10 +2,9 @@
 
 import argparse
 import dataclasses
-from pathlib import Path
 
 from tsf_seq2seq.checkpoints.checkpoint import load_seq2seq_weights, load_weights
-from tsf_seq2seq.cli.arguments import add_config_arguments, add_device_argument
+from tsf_seq2seq.cli.arguments import script_parser
 from tsf_seq2seq.cli.loading import find_device
 from tsf_seq2seq.config import Config, load_config
 from tsf_seq2seq.distributed import joined_processes
@@ -66,18 +65,16 @@ def _load_first_weights(
 
 
 def _training_parser(description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description)
-    add_device_argument(parser)
-    add_config_arguments(parser, required=True)
-    parser.add_argument(
-        "-l", "--load", type=Path, metavar="PTH", help="weights to start from, ours or the authors'"
+    parser = script_parser(
+        description,
+        ["config"],
+        ["device", "set", "load", "seq2seq", "output"],
+        load="weights to start from, ours or the authors'",
+        seq2seq="stage 1 weights to build on, ours or the authors'",
+        output="folder of the run (else train.output)",
     )
-    parser.add_argument(
-        "-m", "--seq2seq", type=Path, metavar="PTH", help="stage 1 weights, ours or the authors'"
-    )
-    parser.add_argument("-o", "--output", type=Path, help="folder of the run (train.output)")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's last.pth")
-    parser.add_argument("--seed", type=int, help="seed of the run (train.seed)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the run (else train.seed)")
     return parser
 
 

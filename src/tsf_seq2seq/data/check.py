@@ -3,24 +3,23 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from tqdm import tqdm
 
 from tsf_seq2seq.config import DataConfig
 from tsf_seq2seq.data.loading import check_same_grid, load_segmentation, positive_maximum
 from tsf_seq2seq.data.names import NAME, subject_names
 from tsf_seq2seq.data.nifti import Geometry, is_orientation, read_image, read_volume
 from tsf_seq2seq.data.split_file import read_split
-from tsf_seq2seq.data.subjects import find_files, find_segmentation, missing_file
+from tsf_seq2seq.data.subjects import check_root, find_files, find_segmentation, missing_file
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.processes import map_in_processes
 from tsf_seq2seq.tasks import mask_to_sequences
 
 INTENSITIES = ("minimum", "brain_median", "percentile_99", "maximum")
@@ -48,10 +47,18 @@ class SubjectReport:
     defects: list[str] = field(default_factory=list)
     sequences: dict[str, SequenceReport] = field(default_factory=dict)
 
+    @contextmanager
+    def noting(self, part: str = "") -> Iterator[None]:
+        """A UserError that is raised within becomes a defect, of `part`."""
+        try:
+            yield
+        except UserError as error:
+            self.defects.append(part + str(error).removeprefix(f"subject {self.name}: "))
+
 
 def subjects_of_splits(data: DataConfig, splits: Iterable[Path]) -> dict[str, int]:
     """Name → mask of the sequences that one split or another names."""
-    _check_root(data)
+    check_root(data)
     masks: dict[str, int] = {}
     for split in splits:
         for name, mask in read_split(split, len(data.sequences)):
@@ -61,7 +68,7 @@ def subjects_of_splits(data: DataConfig, splits: Iterable[Path]) -> dict[str, in
 
 def subjects_of_folders(data: DataConfig) -> dict[str, int]:
     """Name → 0 for every subject of the root, and for every folder that should be one."""
-    _check_root(data)
+    check_root(data)
     names = subject_names(data.root, data.sequences)
     patterns = [pattern for own in data.sequences.values() for pattern in own]
     if any(pattern.startswith(f"{NAME}/") for pattern in patterns):
@@ -78,11 +85,7 @@ def check_subjects(
 ) -> Iterator[SubjectReport]:
     """Reports in the order of `masks`, which says what files a subject must have; 0: any one."""
     check = partial(check_subject, data)
-    if processes == 1:
-        yield from map(check, masks, masks.values())
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(check, masks, masks.values())
+    return map_in_processes(processes, check, masks, masks.values())
 
 
 def check_subject(data: DataConfig, name: str, mask: int) -> SubjectReport:
@@ -95,16 +98,21 @@ def check_subject(data: DataConfig, name: str, mask: int) -> SubjectReport:
         voxels, geometry = _read(path, report)
         if geometry is not None:
             first = first or (geometry, path.name)
-            _note(report, check_same_grid, first[0], geometry, first[1], path.name)
+            with report.noting():
+                check_same_grid(first[0], geometry, first[1], path.name)
         if voxels is None or geometry is None:
             continue
         report.sequences[sequence] = describe(path, voxels, geometry)
-        if _note(report, positive_maximum, voxels, path):
+        with report.noting():
+            positive_maximum(voxels, path)
             twin = contents.setdefault(_digest(geometry.to_network(voxels)), sequence)
             if twin != sequence:
-                report.defects.append(f"{twin} and {sequence} are identical, in {path}")
+                raise UserError(f"{twin} and {sequence} are identical, in {path}")
     if first is not None:
-        _check_segmentation(data, first[0], report)
+        with report.noting("segmentation: "):
+            labels = find_segmentation(data, name)
+            if labels is not None:
+                load_segmentation(labels, first[0])
     return report
 
 
@@ -172,21 +180,6 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def progress(reports: Iterable[SubjectReport], total: int) -> list[SubjectReport]:
-    """All reports, with a progress bar; each defect is printed as it is found."""
-    done = []
-    for report in tqdm(reports, total=total, unit="subject", desc="checking"):
-        for defect in report.defects:
-            tqdm.write(f"{report.name}: {defect}")
-        done.append(report)
-    return done
-
-
-def _check_root(data: DataConfig) -> None:
-    if not data.root.is_dir():
-        raise UserError(f"data.root {data.root} is not a folder")
-
-
 def _find_sequences(
     data: DataConfig, name: str, mask: int, report: SubjectReport
 ) -> dict[str, Path]:
@@ -194,15 +187,11 @@ def _find_sequences(
     files: dict[str, Path] = {}
     needed = mask_to_sequences(mask, len(data.sequences))
     for index, (sequence, patterns) in enumerate(data.sequences.items()):
-        try:
-            found = find_files(data.root, name, {sequence: patterns})
-        except UserError as error:
-            report.defects.append(_without_name(error, name))
-            continue
-        if found:
-            files[sequence] = found[0]
-        elif index in needed:
-            report.defects.append(missing_file(data, name, mask, sequence))
+        with report.noting():
+            if found := find_files(data.root, name, {sequence: patterns}):
+                files[sequence] = found[0]
+            elif index in needed:
+                raise UserError(missing_file(data, name, mask, sequence))
     if not files and not report.defects:
         report.defects.append("no sequence has a file")
     return files
@@ -210,10 +199,8 @@ def _find_sequences(
 
 def _read(path: Path, report: SubjectReport) -> tuple[np.ndarray | None, Geometry | None]:
     """Voxels and grid, as far as they can be read; the grid of a volume with NaN voxels too."""
-    try:
+    with report.noting():
         return read_volume(path)
-    except UserError as error:
-        report.defects.append(str(error))
     try:
         image = read_image(path)
     except UserError:
@@ -222,29 +209,6 @@ def _read(path: Path, report: SubjectReport) -> tuple[np.ndarray | None, Geometr
     if len(shape) != 3 or not is_orientation(affine):
         return None, None
     return None, Geometry(shape, affine)
-
-
-def _check_segmentation(data: DataConfig, geometry: Geometry, report: SubjectReport) -> None:
-    try:
-        path = find_segmentation(data, report.name)
-        if path is not None:
-            load_segmentation(path, geometry)
-    except UserError as error:
-        report.defects.append(f"segmentation: {_without_name(error, report.name)}")
-
-
-def _note(report: SubjectReport, check: Callable[..., object], *arguments: object) -> bool:
-    """Run a check; what it raises becomes a defect. True where nothing is wrong."""
-    try:
-        check(*arguments)
-    except UserError as error:
-        report.defects.append(str(error))
-        return False
-    return True
-
-
-def _without_name(error: UserError, name: str) -> str:
-    return str(error).removeprefix(f"subject {name}: ")
 
 
 def _digest(volume: np.ndarray) -> str:

@@ -132,9 +132,14 @@ def write_volume(path: Path, volume: np.ndarray, geometry: Geometry) -> None:
     All or nothing; raises UserError where the disk refuses.
     """
     voxels = np.ascontiguousarray(geometry.to_file(volume), dtype=np.float32)
-    image = nib.Nifti1Image(voxels, geometry.affine)
-    image.set_qform(geometry.affine, code=1)
-    image.set_sform(geometry.affine, code=1)
+    write_voxels(path, voxels, geometry.affine)
+
+
+def write_voxels(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
+    """Write voxels (x, y, z) of any type as NIfTI, as `write_volume` does."""
+    image = nib.Nifti1Image(voxels, affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
     image.header.set_xyzt_units("mm", "sec")
     content = compressed(image)
     write_atomically(path, lambda temporary: temporary.write_bytes(content))

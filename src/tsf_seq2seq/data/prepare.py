@@ -1,29 +1,25 @@
 """Makes the store of `data.store`: one compressed file per subject, and an index."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
 
 import blosc2
 import numpy as np
 
 from tsf_seq2seq.config import DataConfig
 from tsf_seq2seq.data.loading import Subject, read_sequences
-from tsf_seq2seq.data.nifti import Geometry
 from tsf_seq2seq.data.store import VolumeStore, box_slices
 from tsf_seq2seq.data.store_index import (
     INDEX,
-    VERSION,
+    INDEX_VERSION,
     Index,
     StoredGrid,
     StoredSequence,
     StoredSubject,
-    check_sequences,
+    check_stored_sequences,
     crc32,
     file_defect,
     file_states,
@@ -33,26 +29,26 @@ from tsf_seq2seq.data.store_index import (
 from tsf_seq2seq.data.subjects import find_subject
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_atomically, write_text
+from tsf_seq2seq.processes import map_in_processes
 
 KEPT, STORED = "kept", "stored"
-Job = tuple[str, int, StoredSubject | None]  # a subject to store: name, mask, index line so far
-Result = TypeVar("Result")
 
 
-def prepare(
+def fill_store(
     data: DataConfig, masks: Mapping[str, int], path: Path, processes: int = 1
 ) -> Iterator[tuple[str, str]]:
     """Bring the store at `path` up to date with the subjects of `masks` (name → mask, 0 for any).
 
-    Gives (name, outcome) as each is done: KEPT, STORED, or what is wrong with the subject. Files
+    Gives (name, outcome) in their order: KEPT, STORED, or what is wrong with the subject. Files
     and index are whole at any time, so that a later call goes on where one was stopped.
     """
     exists = (path / INDEX).exists()
-    index = read_index(path) if exists else Index(VERSION, tuple(data.sequences), {})
-    check_sequences(index.sequences, data, path)
+    index = read_index(path) if exists else Index(INDEX_VERSION, tuple(data.sequences), {})
+    check_stored_sequences(index.sequences, data, path)
     values = asdict(index)
-    jobs = [(name, mask, index.subjects.get(name)) for name, mask in masks.items()]
-    for name, outcome in _as_completed(partial(_update, data, path), jobs, processes):
+    jobs = masks, masks.values(), map(index.subjects.get, masks)
+    outcomes = map_in_processes(processes, partial(_update, data, path), *jobs)
+    for name, outcome in zip(masks, outcomes, strict=True):
         if isinstance(outcome, StoredSubject):
             values["subjects"][name] = asdict(outcome)
             write_text(path / INDEX, json.dumps(values))
@@ -60,10 +56,10 @@ def prepare(
         yield name, outcome
 
 
-def verify(store: VolumeStore) -> Iterator[tuple[str, str | None]]:
-    """Each subject, and what is wrong with its file."""
+def verify(store: VolumeStore) -> Iterator[tuple[str, str]]:
+    """Each subject and KEPT, or what is wrong with its file."""
     for name, entry in store.index.subjects.items():
-        yield name, file_defect(store.path, entry)
+        yield name, file_defect(store.path, entry) or KEPT
 
 
 def store_subject(data: DataConfig, subject: Subject, path: Path) -> StoredSubject:
@@ -72,7 +68,10 @@ def store_subject(data: DataConfig, subject: Subject, path: Path) -> StoredSubje
     Raises UserError where `load_subject` does.
     """
     states = file_states(data, subject.files)
-    read = list(_read_narrow(subject))
+    read = [
+        (narrow(voxels), geometry, maximum)
+        for _, voxels, geometry, maximum in read_sequences(subject)
+    ]
     if not read:
         raise UserError(f"subject {subject.name} has no sequence on disk")
     grids = [StoredGrid(geometry.shape, geometry.affine.tolist()) for _, geometry, _ in read]
@@ -132,34 +131,15 @@ def compress(array: np.ndarray) -> bytes:
     return stored.to_cframe()
 
 
-def _read_narrow(subject: Subject) -> Iterator[tuple[np.ndarray, Geometry, float]]:
-    for _, voxels, geometry, maximum in read_sequences(subject):
-        yield narrow(voxels), geometry, maximum
-
-
-def _update(data: DataConfig, path: Path, job: Job) -> tuple[str, StoredSubject | str]:
+def _update(
+    data: DataConfig, path: Path, name: str, mask: int, entry: StoredSubject | None
+) -> StoredSubject | str:
     """Store a subject, or keep its entry where its files haven't changed; or say what is wrong."""
-    name, mask, entry = job
     try:
         subject = find_subject(data, name, mask)
-        current = entry is not None and is_current(entry, file_states(data, subject.files))
-        if current and entry is not None and file_defect(path, entry) is None:
-            return name, KEPT
-        return name, store_subject(data, subject, path)
+        states = file_states(data, subject.files)
+        if entry is not None and is_current(entry, states) and not file_defect(path, entry):
+            return KEPT
+        return store_subject(data, subject, path)
     except UserError as error:
-        return name, str(error)
-
-
-def _as_completed(
-    work: Callable[[Job], Result], jobs: Sequence[Job], processes: int
-) -> Iterator[Result]:
-    """Results as they come; those not begun are given up when the iteration is."""
-    if processes == 1:
-        yield from map(work, jobs)
-        return
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
-    try:
-        for future in as_completed([pool.submit(work, job) for job in jobs]):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+        return str(error).removeprefix(f"subject {name}: ")

@@ -34,7 +34,7 @@ class TrainingStatistics:
                 raise ValueError(f"maxima and spacing must be above 0, not {value:g}")
 
 
-Measured = tuple[int, float, Geometry]  # sequence, maximum, grid
+MeasuredSequence = tuple[int, float, Geometry]  # sequence, maximum, grid
 
 
 def measure_statistics(data: DataConfig, subjects: Sequence[Subject]) -> TrainingStatistics:
@@ -64,7 +64,7 @@ def evenly_spaced(length: int, count: int) -> list[int]:
     return [i * (length - 1) // max(count - 1, 1) for i in range(count)]
 
 
-def _medians(data: DataConfig, measured: Iterable[Measured]) -> TrainingStatistics:
+def _medians(data: DataConfig, measured: Iterable[MeasuredSequence]) -> TrainingStatistics:
     maxima: dict[int, list[float]] = {}
     spacings = []
     for index, maximum, geometry in measured:
@@ -81,13 +81,13 @@ def _trained_on(data: DataConfig, subject: Subject) -> tuple[int, ...]:
     return subject.on_disk if data.use_all_sequences else subject.available
 
 
-def _of_store(store: VolumeStore, data: DataConfig, subject: Subject) -> Iterable[Measured]:
+def _of_store(store: VolumeStore, data: DataConfig, subject: Subject) -> Iterable[MeasuredSequence]:
     entry, names = store.entry(subject.name), list(data.sequences)
     for index in _trained_on(data, subject):
         name = names[index]
         yield index, entry.sequences[name].maximum, entry.geometry(name)
 
 
-def _of_files(data: DataConfig, subject: Subject) -> Iterable[Measured]:
+def _of_files(data: DataConfig, subject: Subject) -> Iterable[MeasuredSequence]:
     for index, _, geometry, maximum in read_sequences(subject, _trained_on(data, subject)):
         yield index, maximum, geometry

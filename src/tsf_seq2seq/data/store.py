@@ -17,7 +17,7 @@ from tsf_seq2seq.data.slices import BACKGROUND, central, normalise
 from tsf_seq2seq.data.store_index import (
     SCRIPT,
     StoredSubject,
-    check_sequences,
+    check_stored_sequences,
     file_defect,
     read_index,
 )
@@ -169,7 +169,7 @@ def open_store(data: DataConfig) -> VolumeStore | None:
     if data.store is None:
         return None
     store = VolumeStore(data.store, data.root)
-    check_sequences(store.index.sequences, data, data.store)
+    check_stored_sequences(store.index.sequences, data, data.store)
     return store
 
 

@@ -15,7 +15,7 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.settings import parse
 
 INDEX = "index.json"
-VERSION = 1
+INDEX_VERSION = 1
 SCRIPT = "src/data/prepare_brats.py"
 
 
@@ -87,12 +87,12 @@ def read_index(path: Path) -> Index:
     except (OSError, ValueError) as error:
         raise UserError(f"{file} can't be read: {error}") from None
     version = values.get("version") if isinstance(values, dict) else None
-    if version != VERSION:
-        raise UserError(f"{file} has version {version!r}, but this software reads {VERSION}")
+    if version != INDEX_VERSION:
+        raise UserError(f"{file} has version {version!r}, but this software reads {INDEX_VERSION}")
     return parse(Index, values, str(file))
 
 
-def check_sequences(stored: Sequence[str], data: DataConfig, path: Path) -> None:
+def check_stored_sequences(stored: Sequence[str], data: DataConfig, path: Path) -> None:
     """UserError unless the store at `path` holds the data set's sequences in their order."""
     if list(stored) != list(data.sequences):
         raise UserError(

@@ -20,8 +20,8 @@ def find_subjects(data: DataConfig, split: Path) -> list[Subject]:
     is missing, and where the original files of a stored subject are in reach but have changed.
     """
     store = open_store(data)
-    if store is None and not data.root.is_dir():
-        raise UserError(f"data.root {data.root} is not a folder")
+    if store is None:
+        check_root(data)
     rows = read_split(split, len(data.sequences))
     if store is None:
         return [find_subject(data, name, mask) for name, mask in rows]
@@ -34,6 +34,12 @@ def find_subjects(data: DataConfig, split: Path) -> list[Subject]:
                 f"{store.path} was made; {SCRIPT} brings it up to date"
             )
     return found
+
+
+def check_root(data: DataConfig) -> None:
+    """UserError unless the data set's folder is there."""
+    if not data.root.is_dir():
+        raise UserError(f"data.root {data.root} is not a folder")
 
 
 def find_subject(data: DataConfig, name: str, mask: int) -> Subject:

@@ -13,7 +13,7 @@ from tsf_seq2seq.explain.source_values import SourceValue
 from tsf_seq2seq.explain.tsem import rank_correlation
 from tsf_seq2seq.tables import interval, markdown, number
 
-FusionWeights = Mapping[tuple[str, str], Mapping[str, float]]  # (sources, target) → source → ω
+Omegas = Mapping[tuple[str, str], Mapping[str, float]]  # (sources, target) → source → ω
 STYLES = {"psnr": ".2f", "ssim": ".4f", "lpips": ".3f"}
 
 
@@ -61,9 +61,7 @@ class Agreement:
     same_first: float
 
 
-def faithfulness(
-    values: Sequence[SourceValue], fusion_weights: FusionWeights
-) -> list[Faithfulness]:
+def faithfulness(values: Sequence[SourceValue], fusion_weights: Omegas) -> list[Faithfulness]:
     """Means over subjects beside the ω of the task with all sources; UserError where it lacks."""
     omega = {
         (target, frozenset(sources.split("+"))): weights

@@ -12,7 +12,7 @@ from tsf_seq2seq.models.blocks import (
     HyperConv,
     Norm,
     activation,
-    normalise,
+    feature_norm,
 )
 
 
@@ -66,7 +66,7 @@ class AttentionLayer(nn.Module):
         if present is not None:
             kernel = present_part(kernel, present, r.shape[1] // len(present))
         r = GeneratedConv(kernel, self.conv.bias(task_code))(r)  # (B, c, h, w)
-        r = activation(normalise(r, self.norm))
+        r = activation(feature_norm(r, self.norm))
         r = r * self.channel_attention(r, task_code)
         return r * self.spatial_attention(r, task_code)
 

@@ -23,7 +23,7 @@ def activation(x: Tensor) -> Tensor:
     return F.leaky_relu(x, 0.2)
 
 
-def normalise(x: Tensor, norm: Norm) -> Tensor:
+def feature_norm(x: Tensor, norm: Norm) -> Tensor:
     """InstanceNorm without affine parameters over (H, W), or nothing; keeps the memory format."""
     if norm == "none":
         return x
@@ -148,8 +148,8 @@ class ResidualBlock(nn.Module):
         self.conv2 = Conv(channels, channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        r = activation(normalise(self.conv1(x), self.norm))
-        return x + normalise(self.conv2(r), self.norm)
+        r = activation(feature_norm(self.conv1(x), self.norm))
+        return x + feature_norm(self.conv2(r), self.norm)
 
 
 class HyperResidualBlock(nn.Module):
@@ -163,8 +163,8 @@ class HyperResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, conv1: GeneratedConv, conv2: GeneratedConv) -> Tensor:
         """x (B, c, h, w) with what `conv1` and `conv2` generated."""
-        r = activation(normalise(conv1(x), self.norm))
-        return x + normalise(conv2(r), self.norm)
+        r = activation(feature_norm(conv1(x), self.norm))
+        return x + feature_norm(conv2(r), self.norm)
 
 
 class Encoder(nn.Module):
@@ -186,7 +186,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for conv in self.convs:
-            x = activation(normalise(conv(x), self.norm))
+            x = activation(feature_norm(conv(x), self.norm))
         for block in self.residual_blocks:
             x = block(x)
         return x
@@ -253,5 +253,5 @@ class Decoder(nn.Module):
             x = block(x, conv1, conv2)  # (B, c, h, w)
         for conv in convs.upsampling:
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-            x = activation(normalise(conv(x), self.norm))  # (B, c', 2·h, 2·w)
+            x = activation(feature_norm(conv(x), self.norm))  # (B, c', 2·h, 2·w)
         return torch.tanh(convs.output(x))  # (B, C, H, W)

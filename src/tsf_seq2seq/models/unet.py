@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tsf_seq2seq.data.slices import BACKGROUND
 from tsf_seq2seq.models.base import Availability, SynthesisNetwork
-from tsf_seq2seq.models.blocks import Conv, Norm, activation, normalise
+from tsf_seq2seq.models.blocks import Conv, Norm, activation, feature_norm
 from tsf_seq2seq.settings import NetworkSettings, setting
-
-BACKGROUND = -1.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class TaskResidualBlock(nn.Module):
     def forward(self, x: Tensor, task_code: Tensor) -> Tensor:
         """x (B, c, h, w), task code (2S,)."""
         gain, offset = self.film(task_code)[:, None, None].chunk(2)  # (c, 1, 1) each
-        r = normalise(self.conv1(x), self.norm)  # (B, c, h, w)
+        r = feature_norm(self.conv1(x), self.norm)  # (B, c, h, w)
         return x + self.conv2(activation((1 + gain) * r + offset))
 
 

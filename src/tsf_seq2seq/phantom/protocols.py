@@ -46,7 +46,7 @@ TISSUES: Mapping[str, Tissue] = {
 
 
 @dataclass(frozen=True)
-class Protocol:
+class Acquisition:
     """How one sequence was acquired on one scanner."""
 
     tr: float  # ms
@@ -61,7 +61,7 @@ class Protocol:
     flip_angle: float | None = None  # degrees, of a gradient echo; None for spin echo
 
 
-def draw_protocols(rng: np.random.Generator) -> dict[str, Protocol]:
+def draw_protocols(rng: np.random.Generator) -> dict[str, Acquisition]:
     """Draw one subject's scanner settings, as they vary between hospitals."""
     flair_tr = rng.uniform(8000, 10000)
     csf_null = nulling_time(TISSUES["csf"].t1, flair_tr)
@@ -74,7 +74,7 @@ def draw_protocols(rng: np.random.Generator) -> dict[str, Protocol]:
     noise = {"t1": 0.022, "t1ce": 0.022, "t2": 0.035, "flair": 0.032}
     level = {"t1": 600.0, "t1ce": 800.0, "t2": 500.0, "flair": 600.0}
     return {
-        name: Protocol(
+        name: Acquisition(
             tr,
             te,
             ti,
@@ -97,7 +97,7 @@ def _draw_blur(rng: np.random.Generator, sequence: str) -> tuple[float, float, f
     return (in_plane, in_plane, through)
 
 
-def draw_further_protocol(rng: np.random.Generator, sequence: str) -> Protocol:
+def draw_further_protocol(rng: np.random.Generator, sequence: str) -> Acquisition:
     """Draw one subject's settings of one of the FURTHER_SEQUENCES.
 
     pd: spin echo of long TR and short TE; t1ir: inversion recovery with CSF near its null; dir:
@@ -115,7 +115,7 @@ def draw_further_protocol(rng: np.random.Generator, sequence: str) -> Protocol:
     else:
         tr, te, noise, level = rng.uniform(500, 800), rng.uniform(18, 26), 0.03, 500.0
         flip_angle = rng.uniform(15, 25)
-    return Protocol(
+    return Acquisition(
         tr,
         te,
         ti,

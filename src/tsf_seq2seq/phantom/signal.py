@@ -18,7 +18,7 @@ from tsf_seq2seq.phantom.equations import (
     spin_echo,
 )
 from tsf_seq2seq.phantom.fields import Array, Grid, random_field
-from tsf_seq2seq.phantom.protocols import TISSUES, Protocol, Tissue
+from tsf_seq2seq.phantom.protocols import TISSUES, Acquisition, Tissue
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def draw_uptake(rng: np.random.Generator, grid: Grid, anatomy: Anatomy) -> Array
 
 
 def simulate_sequence(
-    rng: np.random.Generator, grid: Grid, anatomy: Anatomy, patient: Patient, protocol: Protocol
+    rng: np.random.Generator, grid: Grid, anatomy: Anatomy, patient: Patient, protocol: Acquisition
 ) -> Array:
     """A sequence without noise: grey levels over the crop, 0 outside the brain."""
     ideal = np.zeros_like(patient.uptake)
@@ -89,7 +89,7 @@ def simulate_sequence(
     return acquire(rng, grid, anatomy, np.abs(ideal), protocol)
 
 
-def tissue_signal(name: str, patient: Patient, protocol: Protocol) -> Array:
+def tissue_signal(name: str, patient: Patient, protocol: Acquisition) -> Array:
     """The signal, with its sign, that each brain voxel would give if it held tissue `name` only."""
     tissue = patient.relaxation[name]
     t1, tr, te = tissue.t1, protocol.tr, protocol.te
@@ -108,7 +108,7 @@ def tissue_signal(name: str, patient: Patient, protocol: Protocol) -> Array:
 
 
 def acquire(
-    rng: np.random.Generator, grid: Grid, anatomy: Anatomy, ideal: Array, protocol: Protocol
+    rng: np.random.Generator, grid: Grid, anatomy: Anatomy, ideal: Array, protocol: Acquisition
 ) -> Array:
     """Blur and shade an ideal signal; returns grey levels over the crop, free of noise.
 
@@ -128,7 +128,7 @@ def acquire(
 
 
 def add_noise(
-    rng: np.random.Generator, volume: Array, mask: NDArray[np.bool_], protocol: Protocol
+    rng: np.random.Generator, volume: Array, mask: NDArray[np.bool_], protocol: Acquisition
 ) -> Array:
     """Rician noise of the protocol's strength in every brain voxel."""
     voxels = volume[mask]

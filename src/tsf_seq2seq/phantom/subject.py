@@ -1,19 +1,15 @@
 """The phantom data set: real anatomy (MNI152) with simulated contrasts, in BraTS 2021 layout."""
 
-import gzip
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from tsf_seq2seq.data.nifti import write_voxels
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.phantom.anatomy import Anatomy, simulate_anatomy
 from tsf_seq2seq.phantom.fields import Array, Grid, make_grid
@@ -24,9 +20,9 @@ from tsf_seq2seq.phantom.protocols import (
     draw_protocols,
 )
 from tsf_seq2seq.phantom.signal import Patient, add_noise, draw_patient, simulate_sequence
+from tsf_seq2seq.processes import map_in_processes
 
 SHAPES = {1.0: (240, 240, 155), 2.0: (120, 120, 78)}  # voxels, by spacing in mm
-GZIP_LEVEL = 4
 
 
 @dataclass(frozen=True)
@@ -124,22 +120,14 @@ def write_phantom_dataset(
         The subjects' names, `Phantom_00000` and so on.
 
     Raises:
-        UserError: if the folder isn't empty or an argument is out of range.
+        UserError: if the folder isn't empty, or as `simulate_subject` does.
     """
     root = Path(root)
     _check_request(seed, first, spacing, sequences)
-    _check_at_least_one("subjects", subjects)
-    _check_at_least_one("processes", processes)
     _make_empty_folder(root)
     write = partial(_write_subject, root, seed, spacing, noise_free, sequences)
-    indices = range(first, first + subjects)
-    done = _in_processes(write, indices, processes) if processes > 1 else map(write, indices)
+    done = map_in_processes(processes, write, range(first, first + subjects))
     return list(tqdm(done, total=subjects, desc="simulating", unit="subject"))
-
-
-def _in_processes(write: "partial[str]", indices: range, processes: int) -> Iterator[str]:
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(write, indices)
 
 
 def _write_subject(
@@ -153,20 +141,8 @@ def _write_subject(
     if noise_free:
         images |= {f"{key}_noisefree": volume for key, volume in subject.noise_free.items()}
     for suffix, volume in images.items():
-        _write_image(folder / f"{name}_{suffix}.nii.gz", volume, subject.affine)
+        write_voxels(folder / f"{name}_{suffix}.nii.gz", volume, subject.affine)
     return name
-
-
-def _write_image(path: Path, volume: NDArray[np.int16], affine: NDArray[np.float64]) -> None:
-    """Write a NIfTI file under a temporary name, then rename it: it is there whole or not."""
-    image = nib.nifti1.Nifti1Image(volume, affine)
-    image.set_qform(affine, code=1)
-    image.set_sform(affine, code=1)
-    image.header.set_xyzt_units("mm", "sec")
-    temporary = path.with_name(f".{path.name}.part")
-    # No time stamp, so that the same seed gives the same bytes.
-    temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=GZIP_LEVEL, mtime=0))
-    os.replace(temporary, path)
 
 
 def _grey_levels(volume: Array, anatomy: Anatomy, grid: Grid) -> NDArray[np.int16]:
@@ -192,11 +168,6 @@ def _check_request(seed: int, index: int, spacing: float, sequences: Sequence[st
         raise UserError(
             f"sequences must be some of {', '.join(known)}, each once, got {' '.join(sequences)}."
         )
-
-
-def _check_at_least_one(name: str, value: int) -> None:
-    if value < 1:
-        raise UserError(f"{name} must be 1 or more, got {value}.")
 
 
 def _make_empty_folder(root: Path) -> None:
