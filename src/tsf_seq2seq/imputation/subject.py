@@ -10,7 +10,7 @@ import torch
 
 from tsf_seq2seq.checkpoints.checkpoint import Model, open_model
 from tsf_seq2seq.data.nifti import image_like
-from tsf_seq2seq.data.slices import BACKGROUND
+from tsf_seq2seq.data.slices import BACKGROUND, bounding_box
 from tsf_seq2seq.data.statistics import in_plane_spacing
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.imputation.field_of_view import (
@@ -19,7 +19,7 @@ from tsf_seq2seq.imputation.field_of_view import (
     spacing_text,
     training_plane,
 )
-from tsf_seq2seq.imputation.sources import Image, Sources, bounding_box, load_sources
+from tsf_seq2seq.imputation.sources import Image, Sources, load_sources
 from tsf_seq2seq.imputation.synthesis import Slices, synthesize_slices
 from tsf_seq2seq.models import TSFSeq2Seq
 from tsf_seq2seq.models.build import Network
@@ -158,7 +158,8 @@ def _synthesize(
     view, resampling = _view(model, sources)
 
     # --- the brain's slices, and their neighbours: at the volume's ends, the end slice again
-    (low, high), *_ = bounding_box(sources.brain)
+    z = bounding_box(sources.brain).z
+    low, high = z.start, z.stop
     places = np.arange(low - height // 2, high + height // 2).clip(0, len(sources.brain) - 1)
     window = np.full((len(names), len(places), *view.size), BACKGROUND, dtype=np.float32)
     for name, image in sources.images.items():
@@ -193,7 +194,8 @@ def _view(model: Model, sources: Sources) -> tuple[FieldOfView, tuple[str, ...]]
     if wanted is not None and scaled != (height, width):
         own, usual = spacing_text(in_plane_spacing(sources.geometry)), spacing_text(wanted)
         resampling += (f"axial slices from {own} to the training data's {usual} and back",)
-    _, *brain = bounding_box(sources.brain)
+    box = bounding_box(sources.brain)
+    brain = [(axis.start, axis.stop) for axis in (box.y, box.x)]
     multiple = reduction(model.network)
     view = field_of_view(brain, (height, width), scaled, model.config.data.crop, multiple)
     return view, resampling
