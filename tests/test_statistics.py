@@ -13,7 +13,7 @@ from tsf_seq2seq.evaluation.scores import Score, write_scores
 from tsf_seq2seq.evaluation.statistics import (
     bootstrap,
     compare,
-    comparison_markdown,
+    comparison_table,
     holm,
     rank_biserial,
     smallest_p,
@@ -107,12 +107,12 @@ def test_compare():
 
 
 def test_what_few_subjects_allow():
-    few = comparison_markdown(compare(scores_of(5), "tsf"))
+    few = comparison_table(compare(scores_of(5), "tsf")).markdown()
     assert "with fewer than 6 subjects no test can be significant at 0.05" in few
-    enough = comparison_markdown(compare(scores_of(6), "tsf"))
+    enough = comparison_table(compare(scores_of(6), "tsf")).markdown()
     assert "the least p possible is 0.031, after Holm's correction over 1 tests 0.031." in enough
     twice = [*scores_of(6), *(score(str(i), "t1", "third", 20.0 + i) for i in range(6))]
-    text = comparison_markdown(compare(twice, "tsf"))
+    text = comparison_table(compare(twice, "tsf")).markdown()
     assert "over 2 tests 0.062: no test can stay significant at 0.05 after it" in text
     assert all(c.p_holm > 0.05 for c in compare(twice, "tsf"))
 
@@ -132,5 +132,5 @@ def test_script(script, tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["metric"] for row in rows] == ["psnr", "ssim"]
     assert float(rows[0]["difference"]) == 3.5
-    assert "| psnr   | 1      | tsf    | other   | 6        | +3.50 [" in outcome.out
+    assert "| PSNR (dB) | 1      | other       | 6        | +3.50 [" in outcome.out
     assert (tmp_path / "comparisons.md").read_text().startswith("# Paired comparisons")

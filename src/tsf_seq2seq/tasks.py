@@ -26,6 +26,11 @@ class Task(NamedTuple):
         return "+".join(names[i] for i in sorted(self.sources)), names[self.target]
 
 
+def n_inputs(sources: str) -> int:
+    """How many sources a label such as t1+t2 names."""
+    return sources.count("+") + 1
+
+
 def check_sequence_names(names: Iterable[str]) -> None:
     """ValueError unless there are 2 to 8 names that suit file names, CSV columns and options."""
     names = list(names)

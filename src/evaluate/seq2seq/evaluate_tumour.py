@@ -9,7 +9,7 @@ from pathlib import Path
 from tsf_seq2seq.cli.arguments import add_config_arguments, experiment
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError, run_script
-from tsf_seq2seq.evaluation.tumour import RegionScore, regions_markdown, score_regions
+from tsf_seq2seq.evaluation.tumour import RegionScore, region_means, region_table, score_regions
 from tsf_seq2seq.files import write_text
 from tsf_seq2seq.tables import write_rows
 
@@ -28,7 +28,7 @@ def main() -> None:
     config, output = experiment(arguments), arguments.output or arguments.evaluation
     subjects = find_subjects(config.data, config.data.test)
     rows = score_regions(config, subjects, arguments.evaluation)
-    text = regions_markdown(rows)
+    text = region_table(region_means(rows)).markdown()
     write_rows(output / "tumour.csv", RegionScore, rows)
     write_text(output / "tumour.md", f"# Tumour and healthy tissue\n\n{text}\n")
     print(text)

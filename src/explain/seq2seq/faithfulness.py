@@ -11,7 +11,7 @@ from tsf_seq2seq.errors import run_script
 from tsf_seq2seq.evaluation.scores import read_scores
 from tsf_seq2seq.explain.attention_gain import (
     AttentionGain,
-    attention_gain_markdown,
+    attention_gain_table,
     attention_gains,
 )
 from tsf_seq2seq.explain.faithfulness import (
@@ -33,22 +33,23 @@ def main() -> None:
     parser.add_argument(
         "--fusion-weights", type=Path, required=True, metavar="CSV", help="or its folder"
     )
+    parser.add_argument("--method", help="of the metrics, the one examined (default: the first)")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
     arguments = parser.parse_args()
     metrics, weights = arguments.metrics, arguments.fusion_weights
     scores = read_scores(metrics / "metrics.csv" if metrics.is_dir() else metrics)
     omega = read_fusion_csv(weights / "fusion_weights.csv" if weights.is_dir() else weights)
     sequences = next(iter(omega.values()), {})
-    values = source_values(scores, list(sequences))
+    values = source_values(scores, list(sequences), arguments.method)
     rows = faithfulness(values, omega)
-    found, gains = agreements(rows), attention_gains(scores)
+    found, gains = agreements(rows), attention_gains(scores, arguments.method)
     output = arguments.output
     write_rows(output / "shapley.csv", SourceValue, values)
     write_rows(output / "faithfulness.csv", Faithfulness, rows)
     write_rows(output / "agreement.csv", Agreement, found)
     write_rows(output / "attention_gain.csv", AttentionGain, gains)
     text = f"# Fusion weights and what sources bring\n\n{faithfulness_markdown(rows, found)}\n"
-    text += f"\n## What f_A brings\n\n{attention_gain_markdown(gains)}\n"
+    text += f"\n## What f_A brings\n\n{attention_gain_table(gains).markdown()}\n"
     write_text(output / "faithfulness.md", text)
     print(text)
     print(f"shapley.csv, faithfulness.csv and .md, agreement and attention gain are in {output}")

@@ -7,10 +7,10 @@ from tsf_seq2seq.cli.arguments import add_tsf_arguments, experiment, load_tsf
 from tsf_seq2seq.errors import run_script
 from tsf_seq2seq.explain.fusion_figure import plot_fusion_weights
 from tsf_seq2seq.explain.fusion_weights import (
-    fusion_markdown,
     fusion_table,
     fusion_tasks,
-    write_fusion_csv,
+    fusion_weight_table,
+    omegas,
 )
 
 
@@ -25,8 +25,9 @@ def main() -> None:
     config = experiment(arguments)
     network, names = load_tsf(arguments, config), list(config.data.sequences)
     table = fusion_table(network, fusion_tasks(len(names), arguments.with_reconstructions))
-    print(fusion_markdown(table, names))
-    write_fusion_csv(arguments.output / "fusion_weights.csv", table, names)
+    shown = fusion_weight_table(omegas(table, names), names)
+    print(shown.markdown())
+    shown.write_csv(arguments.output / "fusion_weights.csv")
     plot_fusion_weights(table, names, arguments.output / "fusion_weights")
     print(f"fusion_weights.csv, .pdf and .png are in {arguments.output}")
 

@@ -29,7 +29,7 @@ def main() -> None:
     contribution = contribution_of(read_scores(metrics), arguments.sequences)
     write_contribution(output, contribution)
     plot_contribution(contribution, output / "contribution")
-    print(contribution_table(contribution))
+    print(contribution_table(contribution).markdown())
     print(f"contribution.csv, .json, .pdf and .png are in {output}")
 
 

@@ -10,7 +10,7 @@ from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.evaluation.scores import read_scores
 from tsf_seq2seq.explain.tsem import (
     Case,
-    findings_markdown,
+    finding_table,
     parse_task,
     possible_cases,
     scored_cases,
@@ -24,7 +24,7 @@ def main() -> None:
     cases = choose_cases(arguments, config)
     network, shown = load_tsf(arguments, config), arguments.cases or (3 if arguments.metrics else 6)
     findings = write_tsem(network, config, cases, arguments.batch_size, arguments.output, shown)
-    print(findings_markdown(findings))
+    print(finding_table(findings).markdown())
     print(f"maps (NIfTI), tsem.csv, tsem.pdf and tsem.png are in {arguments.output}")
 
 

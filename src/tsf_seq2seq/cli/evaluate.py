@@ -25,13 +25,18 @@ from tsf_seq2seq.evaluation.metrics import LPIPS
 from tsf_seq2seq.evaluation.protocol import Protocol, TasksOf, complete_tasks, evaluate
 from tsf_seq2seq.evaluation.scores import (
     Score,
-    Table,
-    advantage_table,
-    advantages,
+    Summaries,
     by_inputs,
     by_task,
-    markdown_table,
+    methods_of,
+    score_table,
     write_tables,
+)
+from tsf_seq2seq.evaluation.statistics import (
+    compare,
+    comparison_table,
+    method_means,
+    method_table,
 )
 from tsf_seq2seq.synthesis.synthesizers import (
     BASELINES,
@@ -74,7 +79,7 @@ def evaluate_seq2seq(description: str) -> None:
         rows = by_task(scores)
         headings = ("source", "target", "method")
         write_tables(arguments.output, "Single-source synthesis", {"Per pair": (headings, rows)})
-        print(markdown_table(headings, rows))
+        print(score_table(headings, rows).markdown())
 
     subjects = _subjects(arguments, config)
     _run(arguments, config, [method], subjects, tasks_of, [arguments.load], report)
@@ -114,17 +119,17 @@ def evaluate_tsf_seq2seq(description: str) -> None:
     methods, files = _chosen_methods(arguments, config, tasks)
 
     def report(scores: list[Score]) -> None:
-        table_1: Table = (("inputs", "method"), by_inputs(scores))
+        table_1: Summaries = (("inputs", "method"), by_inputs(scores))
         tables = {"By number of inputs": table_1}
         if arguments.all_tasks:
             tables["By task"] = (("sources", "target", "method"), by_task(scores))
-        first = methods[0].names[0]
-        rows = advantages(scores, first)
-        paired = advantage_table(first, rows) if rows else None
-        write_tables(arguments.output, "Synthesis of missing sequences", tables, paired)
-        print(markdown_table(*table_1))
-        if paired:
-            print(f"\nPaired differences over volumes:\n\n{paired}")
+        further = {"By subjects": method_table(method_means(scores))}
+        print(score_table(*table_1).markdown())
+        if len(methods_of(scores)) > 1:
+            further["Paired differences"] = comparison_table(compare(scores))
+            print(f"\n{further['Paired differences'].markdown()}")
+        title = "Synthesis of missing sequences"
+        write_tables(arguments.output, title, tables, further)
 
     _run(arguments, config, methods, subjects, tasks_of, files, report)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf, log10, nan
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from skimage.metrics import structural_similarity
@@ -17,9 +18,19 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.brasyn import brasyn_ssim
 from tsf_seq2seq.evaluation.metrics import DATA_RANGE, SSIM_WINDOW
 from tsf_seq2seq.evaluation.regions import brain_mask, tumour_regions
-from tsf_seq2seq.evaluation.scores import Score, read_scores
+from tsf_seq2seq.evaluation.scores import PSNR, SSIM, Metric, Score, prediction_path, read_scores
+from tsf_seq2seq.evaluation.statistics import INTERVALS, Estimate, count_subjects, over_subjects
 from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window, window_labels
-from tsf_seq2seq.tables import markdown, number
+from tsf_seq2seq.tables import Table, group_by
+from tsf_seq2seq.tasks import n_inputs
+
+REGION_METRICS = (
+    *(PSNR, SSIM),
+    Metric("mae", -1, "MAE", 4, 4),
+    Metric("brasyn_ssim", 1, "BraSyn's SSIM", 4, 4),
+    Metric("slice_difference", 0, "slice to slice", 4, 4),
+    Metric("slice_difference_target", 0, "slice to slice, target", 4, 4),
+)
 
 
 @dataclass(frozen=True)
@@ -81,16 +92,10 @@ def predictions_of(folder: Path) -> tuple[list[Score], int | None]:
     except (OSError, ValueError, LookupError, TypeError):
         raise UserError(f"{folder} is no folder of an evaluation: {path} can't be read") from None
     scores = [score for score in read_scores(folder / "metrics.csv") if score.method == first]
-    saved = [score for score in scores if prediction_path(folder, score).exists()]
+    saved = [score for score in scores if prediction_path(folder, *score.volume).exists()]
     if not saved:
         raise UserError(f"{folder} has no predictions: evaluate without --no-predictions")
     return saved, slices
-
-
-def prediction_path(folder: Path, score: Score) -> Path:
-    """Where an evaluation saves a prediction."""
-    name = score.name.replace("/", "_")
-    return folder / "predict" / f"{name}_{score.target}_from_{score.sources}.nii.gz"
 
 
 def score_regions(config: Config, subjects: Iterable[Subject], folder: Path) -> list[RegionScore]:
@@ -110,39 +115,47 @@ def score_regions(config: Config, subjects: Iterable[Subject], folder: Path) -> 
         regions = tumour_regions(brain_mask(loaded.centres), labels)
         for score in own:
             target = loaded.centres[names.index(score.target)]
-            synthesis = _read_prediction(prediction_path(folder, score), loaded)
+            synthesis = _read_prediction(prediction_path(folder, *score.volume), loaded)
             rows += _score(score, target, synthesis, regions, loaded)
     if not rows:
         raise UserError(f"{folder} has no predictions of the subjects in {config.data.test}")
     return rows
 
 
-def regions_markdown(rows: Sequence[RegionScore]) -> str:
-    """Mean ± standard deviation over volumes, per number of inputs and region."""
-    cells = [["inputs", "region", "volumes", "PSNR (dB)", "SSIM", "MAE", "BraSyn's SSIM"]]
-    cells[0].append("slice to slice (target's)")
-    groups: dict[tuple[int, str], list[RegionScore]] = {}
-    for row in rows:
-        groups.setdefault((row.sources.count("+") + 1, row.region), []).append(row)
-    for (inputs, region), own in sorted(groups.items(), key=lambda item: item[0][0]):
-        flicker, wanted = (
-            number(float(np.mean(values)), ".4f")
-            for values in (
-                [row.slice_difference for row in own],
-                [row.slice_difference_target for row in own],
-            )
+class RegionMeans(NamedTuple):
+    """A region at a number of inputs: means over subjects of `REGION_METRICS`, by their keys."""
+
+    inputs: int
+    region: str
+    subjects: int
+    metrics: dict[str, Estimate]
+
+
+def region_means(rows: Sequence[RegionScore]) -> list[RegionMeans]:
+    """Sorted by number of inputs; regions in order of appearance."""
+    groups = group_by(rows, lambda row: (n_inputs(row.sources), row.region.replace("_", " ")))
+    return [
+        RegionMeans(
+            *key,
+            count_subjects(own),
+            {metric.key: over_subjects(own, metric.of) for metric in REGION_METRICS},
         )
-        cells.append(
-            [
-                *(str(inputs), region, str(len(own))),
-                _mean_and_deviation([row.psnr for row in own], ".2f"),
-                _mean_and_deviation([row.ssim for row in own], ".3f"),
-                _mean_and_deviation([row.mae for row in own], ".4f"),
-                _mean_and_deviation([row.brasyn_ssim for row in own], ".4f"),
-                f"{flicker} ({wanted})",
-            ]
-        )
-    return markdown(cells)
+        for key, own in sorted(groups.items(), key=lambda group: group[0][0])
+    ]
+
+
+def region_table(means: Sequence[RegionMeans]) -> Table:
+    """One row per number of inputs and region."""
+    return Table(
+        f"Means over subjects, whose tasks are averaged first. {INTERVALS}. MAE: mean absolute "
+        "error; slice to slice: mean absolute difference between neighbouring slices.",
+        ["inputs", "region", "subjects", *(metric.heading for metric in REGION_METRICS)],
+        [
+            [*row[:3], *(metric.text(*row.metrics[metric.key]) for metric in REGION_METRICS)]
+            for row in means
+        ],
+        labels=2,
+    )
 
 
 def _score(
@@ -182,8 +195,3 @@ def _read_prediction(path: Path, loaded: SubjectWindow) -> np.ndarray:
     if geometry.shape != wanted.shape:
         raise UserError(f"{path} has shape {geometry.shape}, but its subject {wanted.shape}")
     return loaded.of_whole_grid(geometry.to_network(voxels)).astype(np.float32)
-
-
-def _mean_and_deviation(values: Sequence[float], style: str) -> str:
-    finite = [value for value in values if np.isfinite(value)]
-    return f"{np.mean(finite):{style}} ± {np.std(finite):{style}}" if finite else "–"

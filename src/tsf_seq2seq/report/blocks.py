@@ -4,16 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-
-@dataclass(frozen=True)
-class Table:
-    """A table; the first `labels` columns are headings of their rows, the others numbers."""
-
-    kind: ClassVar[str] = "table"
-    caption: str
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    labels: int = 1
+from tsf_seq2seq.tables import Table
 
 
 @dataclass(frozen=True)
@@ -53,7 +44,7 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Picture:
+class CasePicture:
     """An image file of the report, with words for who can't see it; its size in pixels."""
 
     path: str
@@ -69,7 +60,7 @@ class ShownCase:
 
     title: str
     caption: str
-    pictures: Sequence[Picture]
+    pictures: Sequence[CasePicture]
 
 
 @dataclass(frozen=True)
@@ -97,7 +88,7 @@ class Section:
     """A chapter of the page.
 
     `text`: paragraphs above the blocks; `note`: one line on what is missing and which command makes
-    it; `files`: links to what its numbers come from, relative to the page.
+    it; `files`: what its numbers come from, in the page's folder data/.
     """
 
     identifier: str

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tsf_seq2seq.report.blocks import Cases, Picture, Section, ShownCase, Viewer
+from tsf_seq2seq.report.blocks import CasePicture, Cases, Section, ShownCase, Viewer
 from tsf_seq2seq.report.case_files import ERROR, CaseFiles, SubjectFiles
 from tsf_seq2seq.report.cases import cases_of, manifest
 from tsf_seq2seq.report.images import Scale
@@ -32,7 +32,7 @@ def case_sections(
     ]
     words = ["The same cases, slice by slice. Intensities as the network sees them."]
     return [
-        Section("cases", TITLE, text, [Cases(targets, scales)], files=["data/metrics.csv"]),
+        Section("cases", TITLE, text, [Cases(targets, scales)], files=["metrics.csv"]),
         Section("viewer", "Look through the volumes", words, [Viewer(manifest(subjects, tsem))]),
     ]
 
@@ -47,7 +47,7 @@ def _shown(subject: SubjectFiles, case: CaseFiles) -> ShownCase:
     where = f"{case.target}, subject {subject.name}, axial slice {slice_number}"
     size = subject.box.shape[2], round(subject.box.shape[2] / subject.aspect)
     pictures = [
-        Picture(f"{case.folder}/picture_{name}.png", title, f"{words} {where}", *size)
+        CasePicture(f"{case.folder}/picture_{name}.png", title, f"{words} {where}", *size)
         for name, (title, words) in PICTURES.items()
     ]
     sources = " + ".join(case.sources)

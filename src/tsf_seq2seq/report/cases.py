@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
-from tsf_seq2seq.evaluation.scores import Score
+from tsf_seq2seq.evaluation.scores import Score, examined_method
 from tsf_seq2seq.explain.tsem import explain, scored_cases
 from tsf_seq2seq.models import TSFSeq2Seq
 from tsf_seq2seq.report.case_files import (
@@ -20,20 +20,23 @@ from tsf_seq2seq.report.case_files import (
     write_subject,
 )
 from tsf_seq2seq.report.images import SHOWN_INTENSITY, Scale, overlay_colours, write_colours
-from tsf_seq2seq.synthesis.synthesizers import TSF_METHODS
 
 RANKS = ((), ("only",), ("best", "worst"), ("best", "median", "worst"))
 
 
 def rank_cases(
-    scores: Sequence[Score], subjects: Sequence[Subject], names: Sequence[str]
+    scores: Sequence[Score],
+    subjects: Sequence[Subject],
+    names: Sequence[str],
+    method: str | None = None,
 ) -> list[RankedCase]:
-    """Best, median and worst case by PSNR of every target."""
+    """Best, median and worst case of `method` (else the first) by PSNR of every target."""
     ranked = []
+    method = examined_method(scores, method)
     for target in names:
-        own = [s for s in scores if (s.target, s.method) == (target, TSF_METHODS[0])]
+        own = [s for s in scores if (s.target, s.method) == (target, method)]
         values = {(s.name, s.sources): s.psnr for s in own}
-        cases = scored_cases(own, subjects, (), names, 3)
+        cases = scored_cases(own, subjects, (), names, 3, method)
         for rank, case in zip(RANKS[len(cases)], cases, strict=True):
             psnr = values[case.subject.name, case.task.label(names)[0]]
             ranked.append(RankedCase(rank, psnr, case))

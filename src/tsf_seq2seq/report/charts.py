@@ -22,13 +22,17 @@ def line(
     return trace | more
 
 
-def error_bars(
-    means: Sequence[float], lows: Sequence[float], highs: Sequence[float]
+def inputs_figure(
+    lines: Mapping[str, Sequence[tuple[int, float, float, float]]], title: str
 ) -> dict[str, Any]:
-    """Plotly's error bars of confidence intervals; none where an interval isn't known."""
-    above = [high - mean if isfinite(high) else 0 for mean, high in zip(means, highs, strict=True)]
-    below = [mean - low if isfinite(low) else 0 for mean, low in zip(means, lows, strict=True)]
-    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "width": 4}
+    """Number of inputs, mean and interval of every point of each line."""
+    traces = []
+    for colour, (name, points) in enumerate(lines.items()):
+        inputs, means, lows, highs = (np.array(values) for values in zip(*points, strict=True))
+        above, below = (np.nan_to_num(side).tolist() for side in (highs - means, means - lows))
+        bars = {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "width": 4}
+        traces.append(line(name, inputs.tolist(), means.tolist(), colour, error_y=bars))
+    return figure(traces, "number of inputs", title, xaxis={"dtick": 1})
 
 
 def bars(name: str, x: Sequence[Any], y: Sequence[Any], colour: int, **more: Any) -> dict[str, Any]:
