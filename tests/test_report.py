@@ -28,7 +28,7 @@ from tsf_seq2seq.tables import write_rows
 
 SCRIPT = REPOSITORY / "src" / "report" / "make_report.py"
 SUBJECTS = [f"Tiny_{number:05d}" for number in range(7)]
-SUMMARY = "Mean over subjects, whose tasks are averaged first. 95 % intervals in brackets"
+SUMMARY = "Methods. Means over subjects, whose tasks are averaged first. 95 % intervals"
 MATRIX = "Tasks: rows are source sets, columns targets"
 
 
@@ -248,8 +248,8 @@ def test_error_estimation(tmp_path):
     (trust / "sparsification.json").write_text(json.dumps({"removed": [0, 0.5], "tasks": tasks}))
     page = report(tmp_path, trust=trust)
     row = page.table("In the brain, by number of inputs")[1]
-    assert row[:3] == ["2", "TSEM", "2"]
-    assert [cell.split()[0] for cell in row[3:]] == ["+0.300", "0.300", "0.700", "0.2000"]
+    assert row[:4] == ["2", "TSEM", "2", "2"]
+    assert [cell.split()[0] for cell in row[4:]] == ["+0.300", "0.300", "0.700", "0.2000"]
     calibration = page.table("Calibration")[1:]
     assert [row[2:] for row in calibration] == [["0.1000", "0.2500"], ["0.2000", "0.4500"]]
     lines = next(s for s in page.scripts if isinstance(s, dict) and len(s["data"]) == 3)
@@ -264,10 +264,10 @@ def test_tumour_table(tmp_path):
         RegionScore("b", "t1", "t2", *key, 26, nan, 0.2, nan, 1, 0.5),
     ]
     write_rows(trust / "tumour.csv", RegionScore, rows)
-    row = report(tmp_path, trust=trust).table("Means over subjects")[1]
-    assert row[:3] == ["1", "whole tumour", "2"]
+    row = report(tmp_path, trust=trust).table("Regions")[1]
+    assert row[:4] == ["1", "whole tumour", "2", "3"]
     means = ["24.00", "0.600", "0.2000", "–", "0.7500", "0.5000"]
-    assert [cell.split()[0] for cell in row[3:]] == means
+    assert [cell.split()[0] for cell in row[4:]] == means
 
 
 def test_long_curves_become_means_of_blocks():

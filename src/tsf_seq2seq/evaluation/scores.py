@@ -22,14 +22,15 @@ class Metric:
     """A measure of synthesized volumes.
 
     `key`: its field in rows such as Score; `sign`: 1 where higher is better, −1 where lower is, 0
-    where neither; decimals of its values, and of their differences.
+    where neither; decimals of its values and of their differences; `signed`: values show a +, too.
     """
 
     key: str
     sign: int
     heading: str
     decimals: int
-    difference_decimals: int
+    difference_decimals: int = 0
+    signed: bool = False
 
     def of(self, row: Any) -> float:
         """The row's value; nan where there is no row."""
@@ -37,7 +38,7 @@ class Metric:
 
     def text(self, mean: float, low: float = nan, high: float = nan) -> str:
         """A value, with its interval where it has one."""
-        return interval(mean, low, high, f".{self.decimals}f")
+        return interval(mean, low, high, f"{'+' if self.signed else ''}.{self.decimals}f")
 
     def difference(self, mean: float, low: float = nan, high: float = nan) -> str:
         """A difference with its sign, and with its interval where it has one."""

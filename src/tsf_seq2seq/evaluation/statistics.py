@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
-from typing import NamedTuple, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import scipy.stats
@@ -13,12 +14,13 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import (
     COMPARED,
     METRICS,
+    Metric,
     Score,
     examined_method,
     measured_metrics,
     methods_of,
 )
-from tsf_seq2seq.tables import Table, cell_text, group_by
+from tsf_seq2seq.tables import Table, cell_text, group_by, write_table
 
 ALPHA = 0.05
 RESAMPLES = 10_000
@@ -84,52 +86,68 @@ def over_subjects(rows: Iterable[_Row], value: Callable[[_Row], float]) -> Estim
     return bootstrap(subject_means(rows, value))
 
 
-def count_subjects(rows: Iterable[OfSubject]) -> int:
-    """How many subjects the rows are of."""
-    return len({row.name for row in rows})
+class Means(NamedTuple):
+    """A row of a table of means: what its rows share, their subjects and number, and estimates."""
 
-
-@dataclass(frozen=True)
-class MethodMean:
-    """A method's metric at a number of inputs, over subjects: a row of summary.csv."""
-
-    inputs: int
-    method: str
+    key: tuple[Any, ...]
     subjects: int
-    pairs: int
-    metric: str
-    mean: float
-    low: float
-    high: float
+    volumes: int
+    metrics: dict[str, Estimate]
 
 
-def method_means(scores: Sequence[Score]) -> list[MethodMean]:
-    """By number of inputs, then method in order of appearance; each metric that was computed."""
-    metrics, methods = measured_metrics(scores), methods_of(scores)
-    groups = group_by(scores, lambda score: (score.n_inputs, methods.index(score.method)))
+def means_of(
+    rows: Iterable[_Row], key: Callable[[_Row], tuple[Any, ...]], metrics: Iterable[Metric]
+) -> list[Means]:
+    """Metrics over subjects, by key: sorted by its first part, then in order of appearance."""
+    groups = sorted(group_by(rows, key).items(), key=lambda group: group[0][0])
     return [
-        MethodMean(
-            *(inputs, methods[place], count_subjects(own), len(own), metric.key),
-            *over_subjects(own, metric.of),
+        Means(
+            name,
+            len({row.name for row in own}),
+            len(own),
+            {metric.key: over_subjects(own, metric.of) for metric in metrics},
         )
-        for (inputs, place), own in sorted(groups.items())
-        for metric in metrics
+        for name, own in groups
     ]
 
 
-def method_table(means: Sequence[MethodMean]) -> Table:
-    """One row per number of inputs and method."""
-    groups = group_by(means, lambda row: (row.inputs, row.method, row.subjects, row.pairs))
-    metrics = [METRICS[key] for key in dict.fromkeys(row.metric for row in means)]
+def means_table(
+    caption: str, headings: Sequence[str], means: Iterable[Means], metrics: Sequence[Metric]
+) -> Table:
+    """One row per key; the caption is followed by what the numbers are."""
     return Table(
-        f"Mean over subjects, whose tasks are averaged first. {INTERVALS}.",
-        ["inputs", "method", "subjects", "volume pairs", *(metric.heading for metric in metrics)],
+        f"{caption}. Means over subjects, whose tasks are averaged first. {INTERVALS}.",
+        [*headings, "subjects", "volumes", *(metric.heading for metric in metrics)],
         [
-            [*key, *(METRICS[row.metric].text(row.mean, row.low, row.high) for row in own)]
-            for key, own in groups.items()
+            [*row.key, row.subjects, row.volumes]
+            + [metric.text(*row.metrics[metric.key]) for metric in metrics]
+            for row in means
         ],
-        labels=2,
+        labels=len(headings),
     )
+
+
+def method_means(scores: Sequence[Score]) -> list[Means]:
+    """(number of inputs, method) → means of the metrics that were computed."""
+    metrics = measured_metrics(scores)
+    return means_of(scores, lambda score: (score.n_inputs, score.method), metrics)
+
+
+def method_table(means: Sequence[Means]) -> Table:
+    """One row per number of inputs and method."""
+    metrics = [METRICS[key] for key in means[0].metrics]
+    return means_table("Methods", ["inputs", "method"], means, metrics)
+
+
+def write_method_means(path: Path, means: Iterable[Means]) -> None:
+    """Write summary.csv: one row per number of inputs, method and metric."""
+    columns = ["inputs", "method", "subjects", "pairs", "metric", "mean", "low", "high"]
+    rows = [
+        (*row.key, row.subjects, row.volumes, metric, *estimate)
+        for row in means
+        for metric, estimate in row.metrics.items()
+    ]
+    write_table(path, columns, rows)
 
 
 def rank_biserial(differences: Sequence[float] | np.ndarray) -> float:

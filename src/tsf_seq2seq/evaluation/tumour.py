@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf, log10, nan
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from skimage.metrics import structural_similarity
@@ -19,17 +18,17 @@ from tsf_seq2seq.evaluation.brasyn import brasyn_ssim
 from tsf_seq2seq.evaluation.metrics import DATA_RANGE, SSIM_WINDOW
 from tsf_seq2seq.evaluation.regions import brain_mask, tumour_regions
 from tsf_seq2seq.evaluation.scores import PSNR, SSIM, Metric, Score, prediction_path, read_scores
-from tsf_seq2seq.evaluation.statistics import INTERVALS, Estimate, count_subjects, over_subjects
+from tsf_seq2seq.evaluation.statistics import Means, means_of, means_table
 from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window, window_labels
-from tsf_seq2seq.tables import Table, group_by
+from tsf_seq2seq.tables import Table
 from tsf_seq2seq.tasks import n_inputs
 
 REGION_METRICS = (
     *(PSNR, SSIM),
-    Metric("mae", -1, "MAE", 4, 4),
-    Metric("brasyn_ssim", 1, "BraSyn's SSIM", 4, 4),
-    Metric("slice_difference", 0, "slice to slice", 4, 4),
-    Metric("slice_difference_target", 0, "slice to slice, target", 4, 4),
+    Metric("mae", -1, "MAE", 4),
+    Metric("brasyn_ssim", 1, "BraSyn's SSIM", 4),
+    Metric("slice_difference", 0, "slice to slice", 4),
+    Metric("slice_difference_target", 0, "slice to slice, target", 4),
 )
 
 
@@ -122,40 +121,20 @@ def score_regions(config: Config, subjects: Iterable[Subject], folder: Path) -> 
     return rows
 
 
-class RegionMeans(NamedTuple):
-    """A region at a number of inputs: means over subjects of `REGION_METRICS`, by their keys."""
-
-    inputs: int
-    region: str
-    subjects: int
-    metrics: dict[str, Estimate]
-
-
-def region_means(rows: Sequence[RegionScore]) -> list[RegionMeans]:
-    """Sorted by number of inputs; regions in order of appearance."""
-    groups = group_by(rows, lambda row: (n_inputs(row.sources), row.region.replace("_", " ")))
-    return [
-        RegionMeans(
-            *key,
-            count_subjects(own),
-            {metric.key: over_subjects(own, metric.of) for metric in REGION_METRICS},
-        )
-        for key, own in sorted(groups.items(), key=lambda group: group[0][0])
-    ]
-
-
-def region_table(means: Sequence[RegionMeans]) -> Table:
-    """One row per number of inputs and region."""
-    return Table(
-        f"Means over subjects, whose tasks are averaged first. {INTERVALS}. MAE: mean absolute "
-        "error; slice to slice: mean absolute difference between neighbouring slices.",
-        ["inputs", "region", "subjects", *(metric.heading for metric in REGION_METRICS)],
-        [
-            [*row[:3], *(metric.text(*row.metrics[metric.key]) for metric in REGION_METRICS)]
-            for row in means
-        ],
-        labels=2,
+def region_means(rows: Sequence[RegionScore]) -> list[Means]:
+    """(number of inputs, region) → means of `REGION_METRICS`."""
+    return means_of(
+        rows, lambda row: (n_inputs(row.sources), row.region.replace("_", " ")), REGION_METRICS
     )
+
+
+def region_table(means: Sequence[Means]) -> Table:
+    """One row per number of inputs and region."""
+    caption = (
+        "Regions, with the mean absolute error (MAE), and the mean absolute difference from slice "
+        "to slice"
+    )
+    return means_table(caption, ["inputs", "region"], means, REGION_METRICS)
 
 
 def _score(

@@ -9,13 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tsf_seq2seq.evaluation.statistics import (
-    INTERVALS,
-    bootstrap,
-    count_subjects,
-    over_subjects,
-    subject_means,
-)
+from tsf_seq2seq.evaluation.scores import Metric
+from tsf_seq2seq.evaluation.statistics import INTERVALS, bootstrap, means_of, means_table
 from tsf_seq2seq.explain.error_estimation import (
     BRAIN,
     CalibrationRow,
@@ -46,6 +41,17 @@ CURVE_COLUMNS = ["name", "sources", "target", "order"]
 ESTIMATORS_SHOWN = {"oracle": "the error itself", "tsem": "TSEM"}
 ESTIMATORS_SHOWN |= {"disagreement": "disagreement of source sets"}
 ESTIMATORS_SHOWN |= {"gradient": "gradient of the synthesis", "random": "random order"}
+ERROR_METRICS = (
+    Metric("spearman", 1, "Spearman", 3, signed=True),
+    *(Metric("ause", -1, "AUSE", 3), Metric("ause_relative", -1, "relative AUSE", 3)),
+    Metric("mean_error", -1, "mean error", 4),
+)
+MEANINGS = (
+    "Spearman: correlation of an estimate with the absolute error over voxels. AUSE: the area "
+    "between the sparsification curves of the estimate and of the error itself, in units of the "
+    "mean error; relative AUSE: as a share of a random order's, 0 is perfect and 1 random. "
+    "Disagreement: the standard deviation between the outputs from all sets of the sources."
+)
 COUNT_COLUMNS = ["sources", "target", "estimator", "estimate_class", "error_class", "voxels"]
 
 
@@ -155,7 +161,8 @@ def error_markdown(measured: Measured, summaries: Sequence[TaskSummary]) -> str:
         calibration_table(measured.parts),
         task_table(summaries),
     ]
-    texts = ["# TSEM as an estimate of the error", *(table.markdown() for table in tables)]
+    title = "# TSEM as an estimate of the error"
+    texts = [title, MEANINGS, *(table.markdown() for table in tables)]
     return "\n\n".join(texts) + "\n"
 
 
@@ -163,7 +170,8 @@ def error_tables(rows: Sequence[ErrorRow]) -> list[Table]:
     """Every estimator, by number of inputs and, where there are labels, by region."""
     brain = [row for row in rows if row.region == BRAIN]
     several = [row for row in rows if "+" in row.sources]  # for which every estimate exists
-    tables = [_error_table("In the brain, by number of inputs", brain, "inputs", _inputs)]
+    caption = "In the brain, by number of inputs"
+    tables = [_error_table(caption, brain, "inputs", lambda row: n_inputs(row.sources))]
     if len({row.region for row in several}) > 1:
         caption = "By region, from two and more sources"
         tables.append(_error_table(caption, several, "region", lambda row: row.region))
@@ -236,42 +244,18 @@ def estimator_rank(estimator: str) -> int:
     return known.index(estimator) if estimator in known else len(known)
 
 
+def _error_table(
+    caption: str, rows: Sequence[ErrorRow], heading: str, key: Callable[[ErrorRow], object]
+) -> Table:
+    means = means_of(rows, lambda row: (key(row), shown_estimator(row.estimator)), ERROR_METRICS)
+    return means_table(caption, [heading, "estimate"], means, ERROR_METRICS)
+
+
 def _ranks_subjects(rows: Sequence[ErrorRow]) -> float:
     if len(rows) < 3:  # two always correlate by 1 or −1
         return nan
     estimates = np.array([row.mean_estimate for row in rows])
     return rank_correlation(estimates, np.array([row.psnr for row in rows]))
-
-
-def _inputs(row: ErrorRow) -> str:
-    return str(n_inputs(row.sources))
-
-
-def _error_table(
-    caption: str, rows: Sequence[ErrorRow], heading: str, group: Callable[[ErrorRow], str]
-) -> Table:
-    """One row per group and estimator."""
-    groups = group_by(rows, lambda row: (group(row), estimator_rank(row.estimator), row.estimator))
-    cells = [
-        [
-            *(name, shown_estimator(estimator), count_subjects(own)),
-            interval(*over_subjects(own, lambda row: row.spearman), "+.3f"),
-            interval(*over_subjects(own, lambda row: row.ause)),
-            interval(*over_subjects(own, lambda row: row.ause_relative)),
-            f"{np.mean(subject_means(own, lambda row: row.mean_error)):.4f}",
-        ]
-        for (name, _, estimator), own in sorted(groups.items())
-    ]
-    return Table(
-        f"{caption}: Spearman's correlation of an estimate with the absolute error over voxels, "
-        "and AUSE, the area between the sparsification curves of the estimate and of the error "
-        "itself in units of the mean error; relative AUSE, its share of a random order's: 0 is "
-        "perfect, 1 random. Disagreement: the standard deviation between the outputs from all sets "
-        f"of the sources. Means over subjects, whose tasks are averaged first. {INTERVALS}.",
-        [heading, "estimate", "subjects", "Spearman", "AUSE", "relative AUSE", "mean error"],
-        cells,
-        labels=2,
-    )
 
 
 def _write_curves(path: Path, curves: Sequence[Curve]) -> None:

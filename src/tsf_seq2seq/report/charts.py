@@ -22,17 +22,10 @@ def line(
     return trace | more
 
 
-def inputs_figure(
-    lines: Mapping[str, Sequence[tuple[int, float, float, float]]], title: str
-) -> dict[str, Any]:
-    """Number of inputs, mean and interval of every point of each line."""
-    traces = []
-    for colour, (name, points) in enumerate(lines.items()):
-        inputs, means, lows, highs = (np.array(values) for values in zip(*points, strict=True))
-        above, below = (np.nan_to_num(side).tolist() for side in (highs - means, means - lows))
-        bars = {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "width": 4}
-        traces.append(line(name, inputs.tolist(), means.tolist(), colour, error_y=bars))
-    return figure(traces, "number of inputs", title, xaxis={"dtick": 1})
+def error_bars(means: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> dict[str, Any]:
+    """Plotly's error bars of confidence intervals; none where an interval isn't known."""
+    above, below = (np.nan_to_num(side).tolist() for side in (highs - means, means - lows))
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "width": 4}
 
 
 def bars(name: str, x: Sequence[Any], y: Sequence[Any], colour: int, **more: Any) -> dict[str, Any]:

@@ -5,53 +5,45 @@ from itertools import combinations
 from math import isfinite
 from typing import Any
 
+import numpy as np
+
 from tsf_seq2seq.evaluation.scores import (
     METRICS,
-    PSNR,
+    Metric,
     Score,
     Summary,
     by_task,
     measured_metrics,
     methods_of,
 )
-from tsf_seq2seq.evaluation.statistics import MethodMean
-from tsf_seq2seq.evaluation.tumour import RegionMeans
+from tsf_seq2seq.evaluation.statistics import Means
 from tsf_seq2seq.report import charts
-from tsf_seq2seq.report.blocks import Chart, Group
+from tsf_seq2seq.report.blocks import Chart, Drawn, group
 from tsf_seq2seq.tables import group_by
 
 
-def method_charts(means: Sequence[MethodMean]) -> Group:
+def method_charts(means: Sequence[Means]) -> Drawn:
     """One chart a metric: mean and interval over the number of inputs, a line per method."""
-    found = []
-    for key, own in group_by(means, lambda row: row.metric).items():
-        metric = METRICS[key]
-        lines = {
-            method: [(row.inputs, row.mean, row.low, row.high) for row in rows]
-            for method, rows in group_by(own, lambda row: row.method).items()
-        }
-        better = "higher" if metric.sign > 0 else "lower"
-        found.append(
-            Chart(
-                f"methods-{key}",
-                f"{metric.heading}, {better} is better",
-                f"{metric.heading} by number of inputs, one line per method with 95 % confidence "
-                "intervals; the summary's table holds the numbers.",
-                charts.inputs_figure(lines, metric.heading),
-            )
-        )
-    return Group(found)
+    metrics = [METRICS[key] for key in means[0].metrics]
+    return group([inputs_chart(means, f"methods-{m.key}", m, "method") for m in metrics])
 
 
-def region_chart(means: Sequence[RegionMeans]) -> Chart:
-    """PSNR and interval over the number of inputs, a line per region."""
-    lines = {
-        region: [(row.inputs, *row.metrics[PSNR.key]) for row in own]
-        for region, own in group_by(means, lambda row: row.region).items()
-    }
-    words = "PSNR by number of inputs, one line per region; the table below holds the numbers."
-    figure = charts.inputs_figure(lines, PSNR.heading)
-    return Chart("tumour-psnr", "PSNR inside and outside the tumour", words, figure)
+def inputs_chart(means: Sequence[Means], identifier: str, metric: Metric, what: str) -> Chart:
+    """A metric by number of inputs, a line per `what`: the second part of the means' keys."""
+    traces = []
+    groups = group_by(means, lambda row: row.key[1])
+    for colour, (name, own) in enumerate(groups.items()):
+        points = [row.metrics[metric.key] for row in own]
+        bars = charts.error_bars(*map(np.array, zip(*points, strict=True)))
+        inputs, values = [row.key[0] for row in own], [point.mean for point in points]
+        traces.append(charts.line(name, inputs, values, colour, error_y=bars))
+    return Chart(
+        identifier,
+        f"{metric.heading}, {'higher' if metric.sign > 0 else 'lower'} is better",
+        f"{metric.heading} by number of inputs, one line per {what} with 95 % confidence "
+        "intervals; the table holds the numbers.",
+        charts.figure(traces, "number of inputs", metric.heading, xaxis={"dtick": 1}),
+    )
 
 
 def task_matrix(scores: Sequence[Score], sequences: Sequence[str]) -> dict[str, Any]:

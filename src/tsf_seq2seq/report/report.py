@@ -9,8 +9,7 @@ from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import TSFSeq2Seq
 from tsf_seq2seq.report.blocks import Section
-from tsf_seq2seq.report.case_sections import case_sections, missing_cases
-from tsf_seq2seq.report.cases import rank_cases, write_cases
+from tsf_seq2seq.report.cases import case_sections, missing_cases, rank_cases, write_cases
 from tsf_seq2seq.report.inputs import Inputs, ReportSources
 from tsf_seq2seq.report.page import write_page
 from tsf_seq2seq.report.provenance import facts, other_weights, read_identity

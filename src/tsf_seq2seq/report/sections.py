@@ -2,21 +2,20 @@
 
 from collections.abc import Sequence
 
-from tsf_seq2seq.evaluation.scores import measured_metrics, methods_of, read_scores
+from tsf_seq2seq.evaluation.scores import PSNR, methods_of, read_scores
 from tsf_seq2seq.evaluation.statistics import (
     Comparison,
-    MethodMean,
     compare,
     comparison_table,
-    count_subjects,
     method_means,
     method_table,
+    write_method_means,
 )
 from tsf_seq2seq.evaluation.tumour import RegionScore, region_means, region_table
 from tsf_seq2seq.explain.contribution import contribution_of, contribution_table
 from tsf_seq2seq.report import quality
-from tsf_seq2seq.report.blocks import Block, Facts, Matrix, Section
-from tsf_seq2seq.report.explanation_sections import contributions, error_estimation
+from tsf_seq2seq.report.blocks import Block, Drawn, Section
+from tsf_seq2seq.report.explanations import contributions, error_estimation
 from tsf_seq2seq.report.inputs import ReportSources
 from tsf_seq2seq.report.training_curves import training_charts
 from tsf_seq2seq.tables import read_rows, write_rows
@@ -37,7 +36,7 @@ def all_sections(sources: ReportSources, facts: Sequence[tuple[str, str]]) -> li
         tumours(sources),
         contribution(sources),
         training(sources),
-        Section("made", "How this was made", blocks=[Facts(facts)], files=files),
+        Section("made", "How this was made", blocks=[Drawn("facts", facts)], files=files),
     ]
 
 
@@ -48,9 +47,9 @@ def quality_sections(sources: ReportSources) -> list[Section]:
     if not scores:
         return [Section(name, title, note=NO_SCORES) for name, title in titles.items()]
     means = method_means(scores)
-    write_rows(sources.path("summary.csv"), MethodMean, means)
-    text = [f"{len(scores)} synthesized volumes of {count_subjects(scores)} subjects."]
-    if "lpips" not in {metric.key for metric in measured_metrics(scores)}:
+    write_method_means(sources.path("summary.csv"), means)
+    text = [f"{len(scores)} synthesized volumes of {len({s.name for s in scores})} subjects."]
+    if "lpips" not in means[0].metrics:
         text.append("LPIPS was not computed: AlexNet's weights (make weights) were not found.")
 
     blocks: list[Block] = [quality.method_charts(means)]
@@ -63,7 +62,7 @@ def quality_sections(sources: ReportSources) -> list[Section]:
     else:
         note = f"No paired tests: only {sources.method} was scored; {EVALUATE} takes several."
 
-    matrix = Matrix(quality.task_matrix(scores, sources.sequences))
+    matrix = Drawn("matrix", quality.task_matrix(scores, sources.sequences))
     meaning = ["Every source set (row) and target (column): mean over subjects."]
     both = ["metrics.csv", "summary.csv"]
     return [
@@ -81,7 +80,10 @@ def tumours(sources: ReportSources) -> Section:
         note = "Left out: src/evaluate/seq2seq/evaluate_tumour.py makes it, where labels exist."
         return Section("tumour", title, note=note)
     means = region_means(read_rows(path, RegionScore))
-    blocks: list[Block] = [quality.region_chart(means), region_table(means)]
+    blocks: list[Block] = [
+        quality.inputs_chart(means, "tumour-psnr", PSNR, "region"),
+        region_table(means),
+    ]
     return Section("tumour", title, (), blocks, files=[name])
 
 
