@@ -3,14 +3,16 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import rankdata
 
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import COMPARED, Score, examined_method
 from tsf_seq2seq.files import write_text
-from tsf_seq2seq.tables import Table
+from tsf_seq2seq.tables import Table, group_by
 
 
 @dataclass(frozen=True)
@@ -51,35 +53,31 @@ def contribution_of(
         raise UserError(f"there are no scores of {unknown[0]}, only of {', '.join(found)}")
     names = tuple(dict.fromkeys(sequences or found))
     rows = [row for row in rows if {row.sources, row.target} <= set(names)]
-    pairs = np.array([(names.index(row.sources), names.index(row.target)) for row in rows])
+    places = {name: place for place, name in enumerate(names)}
+
+    def pair(row: Score) -> tuple[int, int]:
+        return places[row.sources], places[row.target]
+
     subjects = np.zeros((len(names), len(names)), dtype=int)
-    np.add.at(subjects, tuple(pairs.reshape(-1, 2).T), 1)
+    for row in rows:
+        subjects[pair(row)] += 1
     matrix = np.zeros(subjects.shape)
     for metric in COMPARED:
-        values = np.array([metric.of(row) for row in rows])
-        matrix += metric.sign * z_of_pairs(values, pairs, len(names))
+        finite = [row for row in rows if isfinite(metric.of(row))]
+        every = [metric.of(row) for row in finite]
+        for place, own in group_by(finite, pair).items():
+            matrix[place] += metric.sign * z_score([metric.of(row) for row in own], every)
     return Contribution(names, matrix, subjects)
 
 
-def z_of_pairs(values: np.ndarray, pairs: np.ndarray, n_sequences: int) -> np.ndarray:
-    """z[i, j] = (mean over the rows of pair (i, j) − mean over all) / (σ over all + 1e-9).
-
-    `values` (N,), `pairs` (N, 2): source and target of each row; σ is the population's. Values that
-    are not finite are left out; z is 0 where nothing is left.
-    """
-    z = np.zeros((n_sequences, n_sequences))
-    finite = np.isfinite(values)
-    values, pairs = values[finite], pairs[finite]
-    for source, target in {(int(i), int(j)) for i, j in pairs}:
-        of_pair = values[(pairs == (source, target)).all(axis=1)]
-        z[source, target] = (of_pair.mean() - values.mean()) / (values.std() + 1e-9)
-    return z
+def z_score(values: Sequence[float], every: Sequence[float]) -> float:
+    """z = (mean of a pair's values − mean of every pair's) / (σ of every pair's + 1e-9)."""
+    return float((np.mean(values) - np.mean(every)) / (np.std(every) + 1e-9))
 
 
 def ranks(values: np.ndarray) -> list[int]:
     """1 for the largest value, 2 for the next, …"""
-    order = np.argsort(-values, kind="stable")
-    return [int(rank) for rank in np.argsort(order) + 1]
+    return [int(rank) for rank in rankdata(-values, method="ordinal")]
 
 
 def contribution_table(contribution: Contribution) -> Table:

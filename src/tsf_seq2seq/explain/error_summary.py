@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tsf_seq2seq.evaluation.scores import Metric
-from tsf_seq2seq.evaluation.statistics import INTERVALS, bootstrap, means_of, means_table
+from tsf_seq2seq.evaluation.statistics import bootstrap, means_of, means_table
 from tsf_seq2seq.explain.error_estimation import (
     BRAIN,
     CalibrationRow,
@@ -23,9 +23,7 @@ from tsf_seq2seq.explain.tsem import rank_correlation
 from tsf_seq2seq.files import write_text
 from tsf_seq2seq.tables import (
     Table,
-    cell_text,
     group_by,
-    interval,
     read_rows,
     read_table,
     write_rows,
@@ -124,11 +122,10 @@ def read_measured(output: Path) -> Measured:
 
 def write_summary(output: Path, measured: Measured) -> str:
     """Write the tables and curves over subjects; the Markdown one is returned, too."""
-    summaries = task_summaries(measured)
-    write_rows(output / "error_estimation_tasks.csv", TaskSummary, summaries)
+    write_rows(output / "error_estimation_tasks.csv", TaskSummary, task_summaries(measured))
     content = {"removed": REMOVED.tolist(), "tasks": mean_curves(measured.curves)}
     write_text(output / "sparsification.json", json.dumps(content, indent=1) + "\n")
-    text = error_markdown(measured, summaries)
+    text = error_markdown(measured)
     write_text(output / "error_estimation.md", text)
     return text
 
@@ -154,13 +151,11 @@ def mean_curves(curves: Sequence[Curve]) -> list[dict[str, object]]:
     ]
 
 
-def error_markdown(measured: Measured, summaries: Sequence[TaskSummary]) -> str:
+def error_markdown(measured: Measured) -> str:
     """The summary: by number of inputs, by region, calibration, by task."""
-    tables = [
-        *error_tables(measured.rows),
-        calibration_table(measured.parts),
-        task_table(summaries),
-    ]
+    brain = [row for row in measured.rows if row.region == BRAIN]
+    by_task = _error_table("By task", brain, "task", lambda row: f"{row.sources} → {row.target}")
+    tables = [*error_tables(measured.rows), calibration_table(measured.parts), by_task]
     title = "# TSEM as an estimate of the error"
     texts = [title, MEANINGS, *(table.markdown() for table in tables)]
     return "\n\n".join(texts) + "\n"
@@ -206,30 +201,6 @@ def calibration_table(parts: Sequence[CalibrationRow]) -> Table:
         [[shown_estimator(own), *numbers] for own, *numbers in calibration_means(parts)],
         labels=2,
         style=".4f",
-    )
-
-
-def task_table(summaries: Sequence[TaskSummary]) -> Table:
-    """One row a task and estimator."""
-    return Table(
-        "By task, in the brain, means over subjects; all voxels: Spearman's correlation over all "
-        "subjects' voxels together; mean estimate and PSNR: that of subjects, −1 where the "
-        f"estimate ranks them by quality. {INTERVALS}.",
-        [
-            *("sources", "target", "estimate", "subjects", "Spearman", "all voxels"),
-            *("relative AUSE", "mean estimate and PSNR"),
-        ],
-        [
-            [
-                *(s.sources, s.target, shown_estimator(s.estimator), s.subjects),
-                interval(s.spearman, s.spearman_low, s.spearman_high, "+.3f"),
-                cell_text(s.spearman_pooled, "+.3f"),
-                interval(s.ause_relative, s.ause_relative_low, s.ause_relative_high),
-                cell_text(s.mean_estimate_and_psnr, "+.2f"),
-            ]
-            for s in summaries
-        ],
-        labels=3,
     )
 
 
