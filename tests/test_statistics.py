@@ -38,10 +38,24 @@ def test_bootstrap():
     assert high == pytest.approx(mean + 1.96 * values.std() / 20, abs=0.02)
     assert bootstrap(values) == bootstrap(values)
     assert bootstrap(values, seed=1) != bootstrap(values)
+    assert bootstrap([4.0, 4.0, 4.0]) == (4, 4, 4)
+    almost = bootstrap([1.0, 1 + 2**-52])  # equal but for rounding
+    assert almost.low == almost.mean == almost.high
     one = bootstrap([4.0])
     assert one.mean == 4
     assert np.isnan(one[1:]).all()
     assert np.isnan(bootstrap([])).all()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("subjects", [2, 3, 5, 330])
+def test_intervals_hold_the_mean_without_warnings(subjects):
+    """Of a symmetric sample, of one subject apart from all others, and of whole numbers."""
+    rng = np.random.default_rng(subjects)
+    apart = np.append(np.zeros(subjects - 1), 1)
+    for values in (rng.normal(size=subjects), apart, np.arange(subjects) % 2):
+        mean, low, high = bootstrap(values)
+        assert min(values) <= low <= mean <= high <= max(values)
 
 
 def test_rank_biserial():

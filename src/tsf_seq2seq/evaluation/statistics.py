@@ -24,6 +24,7 @@ from tsf_seq2seq.tables import Table, cell_text, group_by, write_table
 
 ALPHA = 0.05
 RESAMPLES = 10_000
+ROUNDING = 1e-12  # values that differ by less than this share of themselves are equal
 INTERVALS = "95 % intervals in brackets: BCa bootstrap over subjects"
 
 
@@ -49,7 +50,7 @@ def bootstrap(values: Sequence[float] | np.ndarray, seed: int = 0) -> Estimate:
     """Mean of one value per subject, and the BCa bootstrap's interval over subjects (Efron 1987).
 
     Values that are not finite are left out. The interval is nan for fewer than two subjects, the
-    value itself where all are equal (BCa is not defined for either), and too narrow for a handful.
+    mean itself where all are equal (BCa is not defined for either), and too narrow for a handful.
     Equal numbers of subjects are drawn alike, so that the intervals of a table are of the same
     draws.
     """
@@ -57,8 +58,9 @@ def bootstrap(values: Sequence[float] | np.ndarray, seed: int = 0) -> Estimate:
     finite = finite[np.isfinite(finite)]
     if len(finite) < 2:
         return Estimate(float(finite[0]) if len(finite) else nan, nan, nan)
-    if np.ptp(finite) == 0:
-        return Estimate(*[float(finite[0])] * 3)
+    mean = float(finite.mean())
+    if np.ptp(finite) <= ROUNDING * np.abs(finite).max():
+        return Estimate(mean, mean, mean)
     ends = scipy.stats.bootstrap(
         (finite,),
         np.mean,
@@ -68,7 +70,7 @@ def bootstrap(values: Sequence[float] | np.ndarray, seed: int = 0) -> Estimate:
         batch=max(1, 2_000_000 // len(finite)),  # keeps the draws of many subjects out of memory
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Estimate(float(finite.mean()), float(ends.low), float(ends.high))
+    return Estimate(mean, float(ends.low), float(ends.high))
 
 
 def subject_means(rows: Iterable[_Row], value: Callable[[_Row], float]) -> np.ndarray:

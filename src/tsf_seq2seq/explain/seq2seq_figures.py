@@ -8,11 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tsf_seq2seq.explain.contribution import Contribution
-from tsf_seq2seq.figures import save_figure_pair
+from tsf_seq2seq.figures import FONT, SMALL_FONT, save_figure_pair
 
 PAGE_WIDTH = 7.0  # inches, both columns of a paper
 BLUE, ORANGE, SKY = "#0072B2", "#E69F00", "#56B4E9"  # of Okabe and Ito's colour-blind safe palette
-FONT, SMALL_FONT = 8, 7  # points
 NAMES_LETTERS = 32  # of all names: longer ones stand aslant below the matrix
 
 

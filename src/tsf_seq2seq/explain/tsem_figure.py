@@ -10,11 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from tsf_seq2seq.figures import save_figure_pair
+from tsf_seq2seq.figures import FONT, SMALL_FONT, save_figure_pair
 
 PANEL_TITLES = ("target", "synthesis", "|error|", "TSEM")
 OUTLINE = "#56B4E9"  # the sky blue of Okabe and Ito, seen on grey as on the maps' colours
-FONT, SMALL_FONT = 8, 7  # points
 WIDTH, LABEL, GAP, EDGE = 7.0, 1.2, 0.04, 0.1  # inches
 LABEL_LETTERS = 20  # in a line of a label
 TOP, BAR, FOOT = 0.22, 0.09, 0.2  # inches: titles, colour bars, the bars' ticks
