@@ -1,4 +1,4 @@
-# make demo   train, evaluate, explain and report on the embedded phantom data set
+# make demo   train, evaluate, explain and report on the embedded phantom data set, on 2 cores
 # make test   all tests, with coverage
 # make bench  speed and memory against the plain formulation (10 minutes on 2 idle cores);
 #             DEVICE=cuda:0 measures on a GPU
@@ -13,6 +13,7 @@ BIN := $(VENV)/bin
 DEMO := runs/demo
 STAGE1 := $(DEMO)/seq2seq
 STAGE2 := $(DEMO)/tsf_seq2seq
+UNET := $(DEMO)/unet
 PHANTOM := data/phantom
 SCANS ?= data/scans
 FEW := runs/few_scans
@@ -22,7 +23,7 @@ NIIVUE_SHA256 := 47b896b77ec4a5be3ef1949c33ad393b6f45629921f326c279000bcf51bdb4a
 
 .PHONY: demo few-scans test bench lint weights viewer clean-demo
 
-$(VENV)/installed: requirements.txt
+$(VENV)/installed: pyproject.toml requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -r requirements.txt
 	touch $@
@@ -55,50 +56,93 @@ $(PHANTOM)/test.csv: | $(VENV)/installed
 		--processes 2
 	$(BIN)/python src/data/make_split.py -r $(PHANTOM) --shares 20 2 6
 
+# Two steps at a time, on one thread each: nets this small gain nothing from a second thread. A step
+# that is done leaves its name in $(DEMO)/done; an interrupted demo goes on.
+STEP = @mkdir -p $(DEMO)/done && echo "--- $(@F)" && OMP_NUM_THREADS=1 TQDM_MININTERVAL=5 $(BIN)/python
+DONE = @touch $@
+done = $(addprefix $(DEMO)/done/,$(1))
+
 demo: $(VENV)/weights $(PHANTOM)/test.csv
-	# --- train both stages
-	$(BIN)/python src/train/seq2seq/train_brats_seq2seq_2d.py \
-		-c config/demo/seq2seq.yaml -o $(STAGE1) --resume
-	$(BIN)/python src/train/seq2seq/train_brats_tsf_seq2seq_2d.py \
-		-c config/demo/tsf_seq2seq.yaml -m $(STAGE1)/best.pth -o $(STAGE2) --resume
-	# --- evaluate: the paper's protocol, all 28 tasks beside other methods, single sources
-	$(BIN)/python src/evaluate/seq2seq/evaluate_brats_tsf_seq2seq_2d.py \
-		-l $(STAGE2)/best.pth -o $(DEMO)/paper_protocol
-	$(BIN)/python src/evaluate/seq2seq/evaluate_brats_tsf_seq2seq_2d.py --all-tasks \
-		-l $(STAGE2)/best.pth -m $(STAGE1)/best.pth -o $(DEMO)/all_tasks --no-predictions \
-		--methods tsf tsf_without_attention seq2seq_average linear_regression mean_image
-	$(BIN)/python src/evaluate/seq2seq/evaluate_brats_seq2seq_2d.py --all-tasks \
-		-m $(STAGE1)/best.pth -o $(DEMO)/single_source --no-predictions
-	# --- explain
-	$(BIN)/python src/explain/seq2seq/fusion_weights.py \
-		-l $(STAGE2)/best.pth -o $(DEMO)/fusion_weights
-	$(BIN)/python src/explain/seq2seq/tsem.py \
-		-l $(STAGE2)/best.pth -o $(DEMO)/tsem --metrics $(DEMO)/all_tasks/metrics.csv
-	$(BIN)/python src/explain/seq2seq/sequence_contribution.py $(DEMO)/single_source
-	$(BIN)/python src/explain/seq2seq/differentiation_map.py \
-		-m $(STAGE1)/best.pth -o $(DEMO)/differentiation --max-subjects 1
-	# --- trust: are the explanations true, and the differences more than chance?
-	$(BIN)/python src/explain/seq2seq/faithfulness.py $(DEMO)/all_tasks \
-		--fusion-weights $(DEMO)/fusion_weights -o $(DEMO)/trust/faithfulness
-	$(BIN)/python src/explain/seq2seq/error_estimation.py \
-		-l $(STAGE2)/best.pth -o $(DEMO)/trust/error_estimation --targets t1ce flair
-	$(BIN)/python src/evaluate/seq2seq/evaluate_tumour.py $(DEMO)/paper_protocol \
-		-l $(STAGE2)/best.pth -o $(DEMO)/trust/tumour
-	$(BIN)/python src/evaluate/seq2seq/compare_methods.py $(DEMO)/all_tasks \
-		-o $(DEMO)/trust/comparisons
-	# --- report
-	$(BIN)/python src/report/make_report.py -l $(STAGE2)/best.pth \
-		--evaluation $(DEMO)/all_tasks --stage1 $(STAGE1) --stage2 $(STAGE2) \
-		--fusion-weights $(DEMO)/fusion_weights --tsem $(DEMO)/tsem \
-		--single-source $(DEMO)/single_source --trust $(DEMO)/trust -o $(DEMO)/report \
-		$(addprefix --viewer ,$(wildcard $(VIEWER)/niivue.umd.js))
+	@$(MAKE) --no-print-directory -j2 $(call done,report)
 	@echo "phantoms: $(PHANTOM)"
-	@echo "checkpoints, logs and curves: $(STAGE1) and $(STAGE2)"
+	@echo "checkpoints, logs and curves: $(STAGE1), $(STAGE2) and $(UNET)"
 	@echo "tables: $(DEMO)/all_tasks/table.md; synthesized volumes: $(DEMO)/paper_protocol/predict"
 	@echo "inputs, target and synthesis side by side: $(DEMO)/paper_protocol/examples.png"
 	@echo "figures: $(DEMO)/fusion_weights, tsem, single_source, differentiation"
 	@echo "how far to trust them: the tables in $(DEMO)/trust"
 	@echo "report, all of it on one page: $(DEMO)/report/index.html"
+
+# --- train: the paper's two stages, and beside them the learned baseline
+$(call done,seq2seq):
+	$(STEP) src/train/seq2seq/train_brats_seq2seq_2d.py \
+		-c config/demo/seq2seq.yaml -o $(STAGE1) --resume
+	$(DONE)
+$(call done,tsf_seq2seq): $(call done,seq2seq)
+	$(STEP) src/train/seq2seq/train_brats_tsf_seq2seq_2d.py \
+		-c config/demo/tsf_seq2seq.yaml -m $(STAGE1)/best.pth -o $(STAGE2) --resume
+	$(DONE)
+$(call done,unet):
+	$(STEP) src/train/train.py -c config/demo/unet.yaml -o $(UNET) --resume
+	$(DONE)
+# --- evaluate: a first look, the paper's protocol, all 28 tasks, single sources
+$(call done,first_look): $(call done,unet)
+	$(STEP) src/evaluate/evaluate.py -l $(UNET)/best.pth --max-subjects 3 -o $(DEMO)/first_look
+	@echo "a first picture of inputs, target and synthesis: $(DEMO)/first_look/examples.png"
+	$(DONE)
+$(call done,paper_protocol): $(call done,tsf_seq2seq)
+	$(STEP) src/evaluate/seq2seq/evaluate_brats_tsf_seq2seq_2d.py \
+		-l $(STAGE2)/best.pth -o $(DEMO)/paper_protocol
+	$(DONE)
+$(call done,all_tasks): $(call done,tsf_seq2seq first_look)
+	$(STEP) src/evaluate/evaluate.py --all-tasks --no-predictions -o $(DEMO)/all_tasks \
+		-l $(STAGE2)/best.pth $(STAGE1)/best.pth $(UNET)/best.pth --names tsf seq2seq unet \
+		--ablations --baselines linear_regression quadratic_regression mean_image
+	$(DONE)
+$(call done,single_source): $(call done,seq2seq)
+	$(STEP) src/evaluate/seq2seq/evaluate_brats_seq2seq_2d.py --all-tasks \
+		-m $(STAGE1)/best.pth -o $(DEMO)/single_source --no-predictions
+	$(DONE)
+# --- explain
+$(call done,fusion_weights): $(call done,tsf_seq2seq)
+	$(STEP) src/explain/seq2seq/fusion_weights.py \
+		-l $(STAGE2)/best.pth -o $(DEMO)/fusion_weights
+	$(DONE)
+$(call done,tsem): $(call done,all_tasks)
+	$(STEP) src/explain/seq2seq/tsem.py \
+		-l $(STAGE2)/best.pth -o $(DEMO)/tsem --metrics $(DEMO)/all_tasks/metrics.csv
+	$(DONE)
+$(call done,contribution): $(call done,single_source)
+	$(STEP) src/explain/seq2seq/sequence_contribution.py $(DEMO)/single_source
+	$(DONE)
+$(call done,differentiation): $(call done,seq2seq)
+	$(STEP) src/explain/seq2seq/differentiation_map.py \
+		-m $(STAGE1)/best.pth -o $(DEMO)/differentiation --max-subjects 1
+	$(DONE)
+# --- trust: are the explanations true, and the differences more than chance?
+$(call done,faithfulness): $(call done,all_tasks fusion_weights)
+	$(STEP) src/explain/seq2seq/faithfulness.py $(DEMO)/all_tasks \
+		--fusion-weights $(DEMO)/fusion_weights -o $(DEMO)/trust/faithfulness
+	$(DONE)
+$(call done,error_estimation): $(call done,tsf_seq2seq)
+	$(STEP) src/explain/seq2seq/error_estimation.py \
+		-l $(STAGE2)/best.pth -o $(DEMO)/trust/error_estimation --targets t1ce flair
+	$(DONE)
+$(call done,tumour): $(call done,paper_protocol)
+	$(STEP) src/evaluate/seq2seq/evaluate_tumour.py $(DEMO)/paper_protocol \
+		-l $(STAGE2)/best.pth -o $(DEMO)/trust/tumour
+	$(DONE)
+$(call done,comparisons): $(call done,all_tasks)
+	$(STEP) src/evaluate/seq2seq/compare_methods.py $(DEMO)/all_tasks -o $(DEMO)/trust/comparisons
+	$(DONE)
+# --- report
+$(call done,report): $(call done,first_look paper_protocol single_source all_tasks contribution \
+		differentiation tsem faithfulness error_estimation tumour comparisons)
+	$(STEP) src/report/make_report.py -l $(STAGE2)/best.pth \
+		--evaluation $(DEMO)/all_tasks --stage1 $(STAGE1) --stage2 $(STAGE2) \
+		--fusion-weights $(DEMO)/fusion_weights --tsem $(DEMO)/tsem \
+		--single-source $(DEMO)/single_source --trust $(DEMO)/trust -o $(DEMO)/report \
+		$(addprefix --viewer ,$(wildcard $(VIEWER)/niivue.umd.js))
+	$(DONE)
 
 few-scans: $(VENV)/weights
 	$(BIN)/python src/train/seq2seq/train_brats_seq2seq_2d.py -d $(DEVICE) \
@@ -108,7 +152,8 @@ few-scans: $(VENV)/weights
 		-m $(FEW)/seq2seq/best.pth -o $(FEW)/tsf_seq2seq --resume
 	$(BIN)/python src/evaluate/seq2seq/evaluate_brats_tsf_seq2seq_2d.py -d $(DEVICE) --all-tasks \
 		-l $(FEW)/tsf_seq2seq/best.pth -m $(FEW)/seq2seq/best.pth -o $(FEW)/all_tasks \
-		--methods tsf tsf_without_attention seq2seq_average linear_regression mean_image
+		--methods tsf tsf_without_attention seq2seq_average linear_regression \
+		quadratic_regression mean_image
 	$(BIN)/python src/explain/seq2seq/fusion_weights.py \
 		-l $(FEW)/tsf_seq2seq/best.pth -o $(FEW)/fusion_weights
 	$(BIN)/python src/explain/seq2seq/faithfulness.py $(FEW)/all_tasks \

@@ -19,9 +19,9 @@ REPOSITORY = Path(__file__).parent.parent
 SEQUENCES = ("t1", "t1ce", "t2", "flair")
 LPS_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
 TINY_SHAPE = (24, 20, 12)  # voxels x, y, z
-TINY_YAML = """
-seq2seq:
-  slices: 3
+TINY_SEQ2SEQ = """
+network:
+  name: seq2seq
   sequence_code: 8
   kernels: 2
   encoder_channels: [4, 16]
@@ -33,10 +33,22 @@ seq2seq:
   decoder_channels: [4, 3]
   decoder_kernels: [3, 3]
   decoder_residual_blocks: 1
-fusion:
+"""
+TINY_TSF = (
+    TINY_SEQ2SEQ.replace("name: seq2seq", "name: tsf_seq2seq")
+    + """\
   attention_channels: [16]
   attention_kernels: [3]
-  kernels: 2
+  attention_mixed: 2
+"""
+)
+TINY_UNET = """
+network:
+  name: unet
+  channels: [4, 8]
+  residual_blocks: 1
+"""
+TINY_RUN = """
 data:
   root: {root}
   train: {root}/train.csv
@@ -117,11 +129,24 @@ def tiny_dataset(tmp_path: Path) -> Path:
     return root
 
 
+def tiny_yaml(network: str, root: object, output: object) -> str:
+    """Settings of one of the tiny networks (TINY_TSF, …) and a run on the tiny data set."""
+    return network + TINY_RUN.format(root=root, output=output)
+
+
 @pytest.fixture
 def tiny_config(tmp_path: Path, tiny_dataset: Path) -> Path:
-    """Settings of a tiny network and run on the tiny data set, for both stages."""
+    """Settings of a tiny TSF-Seq2Seq and a run on the tiny data set."""
     path = tmp_path / "tiny.yaml"
-    path.write_text(TINY_YAML.format(root=tiny_dataset, output=tmp_path / "run"))
+    path.write_text(tiny_yaml(TINY_TSF, tiny_dataset, tmp_path / "run"))
+    return path
+
+
+@pytest.fixture
+def tiny_stage1(tmp_path: Path, tiny_dataset: Path) -> Path:
+    """The same of its Seq2Seq alone."""
+    path = tmp_path / "tiny_stage1.yaml"
+    path.write_text(tiny_yaml(TINY_SEQ2SEQ, tiny_dataset, tmp_path / "run"))
     return path
 
 

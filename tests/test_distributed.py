@@ -298,13 +298,27 @@ def test_killing_one_process_ends_the_other_and_resuming_goes_on(config, tiny_co
 # --- errors
 
 
-def test_connection_errors_are_told_apart():
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[gloo/transport/tcp/pair.cc:545] Connection reset by peer"),
+        RuntimeError("[/a/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed"),
+        torch.distributed.DistNetworkError("The client socket has timed out"),
+    ],
+)
+def test_connection_errors_are_told(error):
     told = pytest.raises(UserError, match="another process of this run has ended")
     with told, distributed.loss_of_processes_reported():
-        raise RuntimeError("[gloo/transport/tcp/pair.cc:545] Connection reset by peer")
+        raise error
+
+
+def test_other_errors_are_no_connection_errors():
     other = pytest.raises(RuntimeError, match="shapes cannot be multiplied")
     with other, distributed.loss_of_processes_reported():
         nn.Linear(2, 2)(torch.zeros(3))
+    other = pytest.raises(RuntimeError, match="/data/gloo/x")
+    with other, distributed.loss_of_processes_reported():
+        raise RuntimeError("can't write /data/gloo/x")
 
 
 def test_a_folder_that_is_not_shared(config, monkeypatch):

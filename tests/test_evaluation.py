@@ -1,4 +1,4 @@
-"""Evaluation end to end: the reference's predictions and metrics, yardsticks, tables."""
+"""Evaluation end to end: the reference's predictions and metrics, tables."""
 
 import csv
 import subprocess
@@ -30,7 +30,6 @@ from tsf_seq2seq.evaluation.scores import (
     score_table,
     summaries,
 )
-from tsf_seq2seq.synthesis.baselines import LinearRegression, MeanImage
 from tsf_seq2seq.synthesis.stacks import synthesize
 from tsf_seq2seq.tasks import Task
 
@@ -270,57 +269,6 @@ def test_batches_do_not_matter(config):
         assert together[task].shape == wanted.shape == (5, 3, 16, 12)
         np.testing.assert_allclose(together[task], apart[task], atol=1e-5)
         np.testing.assert_allclose(together[task], wanted, atol=1e-5)
-
-
-# --- yardsticks
-
-
-def test_linear_regression_recovers_coefficients():
-    rng = np.random.default_rng(0)
-    windows = []
-    for _ in range(2):
-        a, b = rng.uniform(-0.3, 0.3, (2, 4, 5, 6))
-        windows.append(np.stack([a, b, 0.1 + 0.5 * a - 0.25 * b]))
-    model = LinearRegression(3).fit(windows)
-    np.testing.assert_allclose(model.coefficients(Task((0, 1), 2)), [0.1, 0.5, -0.25], atol=1e-9)
-    np.testing.assert_allclose(model.coefficients(Task((1, 0), 2)), [0.1, -0.25, 0.5], atol=1e-9)
-    np.testing.assert_allclose(model.coefficients(Task((2, 1), 0)), [-0.2, 2, 0.5], atol=1e-9)
-    np.testing.assert_allclose(model.predict(windows[0], Task((1, 0), 2)), windows[0][2], atol=1e-6)
-    bright = np.ones((3, 1, 1, 1)) * np.array([1.0, -1, 0]).reshape(3, 1, 1, 1)
-    assert model.predict(10 * bright, Task((0, 1), 2)).item() == 1  # 7.6, clipped
-
-
-def test_mean_image_is_the_mean():
-    windows = [np.full((2, 1, 2, 2), value) for value in (-1.0, 0.0, 0.4)]
-    windows[2][1] = 0.7
-    model = MeanImage().fit(windows)
-    np.testing.assert_allclose(model.predict(windows[0], Task((0,), 1)), -0.1, atol=1e-7)
-    np.testing.assert_allclose(model.predict(windows[0], Task((1,), 0)), -0.2, atol=1e-7)
-
-
-def test_yardsticks_of_subjects_that_lack_sequences():
-    """Each fit takes the windows that have the task's sequences, and only those."""
-    rng = np.random.default_rng(0)
-    a, b, c = rng.uniform(-0.3, 0.3, (3, 4, 5, 6))
-    nothing = np.full_like(a, -1)
-    windows = {
-        (0, 1): np.stack([a, 0.1 + 2 * a, nothing]),
-        (1, 2): np.stack([nothing, b, 0.5 * b]),
-        (0, 2): np.stack([c, nothing, 0.3 - c]),
-    }
-    model, mean = LinearRegression(3), MeanImage()
-    for available, window in windows.items():
-        model.fit([window], available)
-        mean.fit([window], available)
-    np.testing.assert_allclose(model.coefficients(Task((0,), 1)), [0.1, 2], atol=1e-9)
-    np.testing.assert_allclose(model.coefficients(Task((1,), 2)), [0, 0.5], atol=1e-9)
-    np.testing.assert_allclose(model.coefficients(Task((0,), 2)), [0.3, -1], atol=1e-9)
-    assert model.covers(Task((2,), 0))
-    assert not model.covers(Task((0, 1), 2))  # nobody has all three
-    predicted = mean.predict(windows[0, 1], Task((0, 1), 2))
-    np.testing.assert_allclose(predicted, (0.5 * b + 0.3 - c) / 2, atol=1e-7)
-    assert mean.covers(Task((0, 1), 2))
-    assert not MeanImage().fit([windows[0, 1]], (0, 1)).covers(Task((0,), 2))
 
 
 # --- tables

@@ -26,6 +26,7 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.imputation import impute_targets
 from tsf_seq2seq.imputation import subject as imputation
 from tsf_seq2seq.imputation.field_of_view import FieldOfView, field_of_view, resize, scaled_plane
+from tsf_seq2seq.imputation.output import sidecar
 from tsf_seq2seq.imputation.sources import unstripped
 
 SHAPE = (24, 20, 12)
@@ -451,6 +452,9 @@ def test_doubts_are_told(model):
     found = impute({"t1": image(blob(0) + noise), "t2": image(blob(1))}, model, "flair")
     assert len(found.warnings) == 1
     assert found.warnings[0].startswith("t1 (the t1 image) looks as if it was not skull-stripped")
+    assert not found.skull_stripped
+    assert sidecar(found)["SkullStripped"] is False
+    assert sidecar(found)["Warnings"] == list(found.warnings)
 
 
 # --- models and mistakes
@@ -461,6 +465,7 @@ def test_stage_1_takes_one_source(stage_1):
     found = impute(given, stage_1, "flair")
     assert list(found.sources) == ["t1"]
     assert found.warnings == ("a stage 1 checkpoint takes one source: t1 was used, of t1, t2",)
+    assert found.skull_stripped
     assert (found.tsem, found.fusion_weights, found.mean_tsem) == (None, None, None)
     chosen = impute(given, stage_1, "flair", ["t2"])
     assert chosen.warnings == ()

@@ -14,7 +14,12 @@ from tsf_seq2seq.config import Config, load_config
 from tsf_seq2seq.data.slices import stacks
 from tsf_seq2seq.evaluation.scores import Score, read_scores
 from tsf_seq2seq.evaluation.statistics import compare
-from tsf_seq2seq.synthesis.synthesizers import Seq2SeqAverage, seq2seq_method, tsf_methods
+from tsf_seq2seq.synthesis.synthesizers import (
+    BASELINES,
+    Seq2SeqAverage,
+    seq2seq_method,
+    tsf_methods,
+)
 from tsf_seq2seq.tasks import Task
 
 
@@ -84,7 +89,7 @@ def stage_2(tmp_path, tiny_config):
 
 
 def test_table_1_of_a_checkpoint(script, stage_2, tmp_path):
-    names = ["tsf", "tsf_without_attention", "seq2seq_average", "linear_regression", "mean_image"]
+    names = ["tsf", "tsf_without_attention", "seq2seq_average", *BASELINES]
     arguments = ["-l", stage_2, "-m", stage_2, "-o", tmp_path / "out", "--no-predictions"]
     outcome: Outcome = script(evaluate_tsf_seq2seq, *arguments, "--methods", *names)
     assert outcome.code == 0

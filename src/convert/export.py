@@ -1,10 +1,10 @@
-"""Export a checkpoint: as safetensors and JSON, or one task of it as an ONNX file."""
+"""Export a checkpoint: as one safetensors file, or one task of it as an ONNX file."""
 
 import argparse
 from pathlib import Path
 
 from tsf_seq2seq.checkpoints.checkpoint import load_model_and_config, open_model, read_checkpoint
-from tsf_seq2seq.checkpoints.portable import is_portable, save_portable
+from tsf_seq2seq.checkpoints.portable import SUFFIX, save_portable
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.export.onnx_file import export_onnx, find_task
 
@@ -19,7 +19,7 @@ def main() -> None:
         "--output",
         type=Path,
         required=True,
-        help="file to write: .safetensors (a .json comes with it), or .onnx for a task",
+        help="file to write: .safetensors, or .onnx for a task",
     )
     parser.add_argument(
         "--sources", metavar="NAMES", help="the task's sources, such as t1,t2,flair"
@@ -31,7 +31,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.output.suffix == ".onnx":
         export_task(arguments)
-    elif is_portable(arguments.output):
+    elif arguments.output.suffix == SUFFIX:
         export_model(arguments)
     else:
         raise UserError(f"-o must end in .safetensors or .onnx, not {arguments.output.name}")
@@ -41,8 +41,8 @@ def export_model(arguments: argparse.Namespace) -> None:
     if arguments.sources or arguments.target or arguments.with_tsem:
         raise UserError("--sources, --target and --with-tsem are for ONNX: let -o end in .onnx")
     load_model_and_config(arguments.load)  # what can't be loaded isn't exported
-    weights, settings = save_portable(arguments.output, read_checkpoint(arguments.load))
-    print(f"{weights} and {settings} hold the model; give either to -l or -m")
+    save_portable(arguments.output, read_checkpoint(arguments.load))
+    print(f"{arguments.output} holds the model, settings included; give it to -l or -m")
 
 
 def export_task(arguments: argparse.Namespace) -> None:

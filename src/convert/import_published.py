@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint, stage1_config
 from tsf_seq2seq.checkpoints.published import load_published, published_architecture
-from tsf_seq2seq.config import Config
+from tsf_seq2seq.config import Config, DataConfig
 from tsf_seq2seq.errors import UserError, run_script
 
 
@@ -17,8 +17,10 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="checkpoint to write")
     arguments = parser.parse_args()
     network = load_published(arguments.config, arguments.seq2seq, arguments.tsf)
-    seq2seq, fusion, n_sequences = published_architecture(arguments.config)
-    config = Config(seq2seq=seq2seq, fusion=fusion if arguments.tsf else None)
+    settings, stack, n_sequences = published_architecture(arguments.config)
+    config = Config(network=settings, data=DataConfig(stack=stack))
+    if not arguments.tsf:
+        config = stage1_config(config)
     if n_sequences != len(config.data.sequences):
         raise UserError(
             f"{arguments.config}: these weights know {n_sequences} sequences, but only BraTS's "

@@ -9,7 +9,8 @@ import json
 import sys
 from pathlib import Path
 
-from tsf_seq2seq.cli.arguments import add_config_arguments, data_config
+from tsf_seq2seq.cli.arguments import add_config_arguments
+from tsf_seq2seq.cli.loading import data_config
 from tsf_seq2seq.data.check import (
     check_subjects,
     progress,

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tsf_seq2seq.cli.arguments import add_config_arguments, data_config
+from tsf_seq2seq.cli.arguments import add_config_arguments
+from tsf_seq2seq.cli.loading import data_config
 from tsf_seq2seq.data.check import subjects_of_folders, subjects_of_splits
 from tsf_seq2seq.data.prepare import KEPT, STORED, prepare, verify
 from tsf_seq2seq.data.store import VolumeStore

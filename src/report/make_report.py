@@ -5,13 +5,8 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from tsf_seq2seq.cli.arguments import (
-    add_config_arguments,
-    add_device_argument,
-    experiment,
-    load_tsf,
-    positive_number,
-)
+from tsf_seq2seq.cli.arguments import add_config_arguments, add_device_argument, positive_number
+from tsf_seq2seq.cli.loading import experiment, load_network
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.report.inputs import Inputs
 from tsf_seq2seq.report.report import Experiment, write_report
@@ -75,7 +70,7 @@ def load_experiment(arguments: argparse.Namespace) -> Experiment | None:
         config = dataclasses.replace(
             config, data=dataclasses.replace(config.data, root=arguments.root)
         )
-    network = load_tsf(arguments, config)
+    network = load_network(arguments, config)
     return Experiment(network, config, arguments.load, arguments.batch_size)
 
 

@@ -3,13 +3,17 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.settings import check_odd, check_same_length, parse, setting
+from tsf_seq2seq.migration import with_network_section
+from tsf_seq2seq.settings import NetworkSettings, check_odd, parse, setting
 from tsf_seq2seq.tasks import check_sequence_names
+
+if TYPE_CHECKING:
+    from tsf_seq2seq.models.build import NetworkKind
 
 # BraTS 2021 names, then those of BraTS 2023 and later; the first pattern with a file counts.
 BRATS_SEQUENCES = {
@@ -19,44 +23,6 @@ BRATS_SEQUENCES = {
     "flair": ("{name}/{name}_flair.nii.gz", "{name}/{name}-t2f.nii.gz"),
 }
 BRATS_SEGMENTATION = ("{name}/{name}_seg.nii.gz", "{name}/{name}-seg.nii.gz")
-
-
-@dataclasses.dataclass(frozen=True)
-class Seq2SeqConfig:
-    """Architecture of the Seq2Seq network; the defaults are the published full size."""
-
-    slices: int = setting(3, "neighbouring slices taken as channels, odd", 1)
-    sequence_code: int = setting(64, "length of the sequence code, c_s", 1)
-    kernels: int = setting(16, "kernels that a HyperConv mixes, c_w", 1)
-    encoder_channels: tuple[int, ...] = setting((64, 128, 256), "channels per encoder layer", 1)
-    encoder_kernels: tuple[int, ...] = setting((7, 3, 3), "kernel size per encoder layer", 1)
-    encoder_strides: tuple[int, ...] = setting((1, 2, 2), "stride per encoder layer", 1)
-    encoder_residual_blocks: int = setting(6, "residual blocks of the encoder", 0)
-    lstm_channels: int = setting(256, "channels of both ConvLSTMs and of the feature", 1)
-    lstm_layers: int = setting(3, "layers of each ConvLSTM", 1)
-    decoder_channels: tuple[int, ...] = setting((128, 64, 3), "channels per decoder layer", 1)
-    decoder_kernels: tuple[int, ...] = setting((3, 3, 7), "kernel size per decoder layer", 1)
-    decoder_residual_blocks: int = setting(6, "residual blocks of the decoder", 0)
-    norm: Literal["instance", "none"] = setting("instance", "normalisation of hidden layers")
-
-    def __post_init__(self) -> None:
-        check_same_length(self, "encoder_channels", "encoder_kernels", "encoder_strides")
-        check_same_length(self, "decoder_channels", "decoder_kernels")
-        check_odd(self, "slices", "encoder_kernels", "decoder_kernels")
-
-
-@dataclasses.dataclass(frozen=True)
-class FusionConfig:
-    """Architecture of the task-specific fusion; the defaults are the published full size."""
-
-    attention_channels: tuple[int, ...] = setting((256,), "channels per attention layer", 16)
-    attention_kernels: tuple[int, ...] = setting((3,), "kernel size per attention layer", 1)
-    kernels: int = setting(4, "kernels that a HyperConv of the attention mixes, c_w", 1)
-    norm: Literal["instance", "none"] = setting("none", "normalisation of attention layers")
-
-    def __post_init__(self) -> None:
-        check_same_length(self, "attention_channels", "attention_kernels")
-        check_odd(self, "attention_kernels")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +43,7 @@ class DataConfig:
     use_all_sequences: bool = setting(
         True, "train on every sequence on disk, whatever the mask says"
     )
+    stack: int = setting(3, "neighbouring slices that the network sees at once, odd", 1)
     slices: int = setting(128, "central axial slices taken of a volume", 1)
     crop: tuple[int, int] = setting((192, 192), "height and width of crops, voxels", 8)
     validation_stacks: int = setting(16, "central slice stacks that validation looks at", 1)
@@ -85,15 +52,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_sequence_names(self.sequences)
-
-
-@dataclasses.dataclass(frozen=True)
-class LossConfig:
-    """Weights of the loss terms."""
-
-    reconstruction: float = setting(10.0, "weight of the smooth L1 terms", 0)
-    perceptual: float = setting(0.01, "weight of the perceptual terms", 0)
-    cycle: float = setting(10.0, "weight of stage 1's cycle term", 0)
+        check_odd(self, "stack")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,9 +74,6 @@ class TrainConfig:
     schedule_epochs: int = setting(1000, "epochs over which the rate would fall to 1e-6", 1)
     crops_per_visit: int = setting(8, "crops, each one step, from one visit to a subject", 1)
     batch_size: int = setting(1, "subjects visited together; their crops share a task", 1)
-    output_start: Literal["grey", "background"] = setting(
-        "grey", "what the untrained decoder puts out: mid-grey (0) or background (-1)"
-    )
     precision: Literal["fp32", "bf16", "fp16"] = setting(
         "fp32", "arithmetic of the networks: fp32, or mixed with bf16 or (on CUDA) fp16"
     )
@@ -133,32 +89,99 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One experiment."""
+    """One experiment; what classes `network` and `loss` are of, the network's name says."""
 
-    seq2seq: Seq2SeqConfig = setting(Seq2SeqConfig(), "the Seq2Seq network")
-    fusion: FusionConfig | None = setting(None, "the task-specific fusion; absent in stage 1")
+    network: NetworkSettings = setting(dataclasses.MISSING, "the network")
+    loss: Any = setting(None, "weights of the loss terms; None: the network's usual ones")
     data: DataConfig = setting(DataConfig(), "the data set")
-    loss: LossConfig = setting(LossConfig(), "the loss")
     perceptual: PerceptualConfig = setting(PerceptualConfig(), "the perceptual loss's network")
     train: TrainConfig = setting(TrainConfig(), "the training run")
 
+    def __post_init__(self) -> None:
+        if self.loss is None:
+            object.__setattr__(self, "loss", _kind(self.network.name).objective.weights())
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+
+def load_config(path: Path, overrides: Sequence[str] = (), network: str | None = None) -> Config:
     """Config of a YAML file, with `overrides` such as "train.lr=2e-4" on top.
 
-    Raises UserError that names the file and key for whatever is wrong with it.
+    `network`: the one that is meant where the file names none. Raises UserError that names the file
+    and key for whatever is wrong with it.
     """
-    return config_from_mapping(override(read_yaml(path), overrides), str(path))
+    values = override(read_with_bases(path), overrides)
+    return config_from_mapping(values, str(path), network)
 
 
-def config_from_mapping(values: Mapping[str, Any], origin: str) -> Config:
-    """Config of plain nested mappings, as YAML or a checkpoint holds them."""
-    return parse(Config, values, origin)
+def config_from_mapping(
+    values: Mapping[str, Any], origin: str, network: str | None = None
+) -> Config:
+    """Config of plain nested mappings, as YAML or a checkpoint holds them.
+
+    `network`: the one that is meant where they name none.
+    """
+    values = with_network_section(values, origin, network)
+    section = values["network"]
+    if not isinstance(section, Mapping):
+        raise UserError(f"{origin}: 'network' must be a mapping of keys")
+    kind = _kind(section.get("name", network), origin)
+    parsed = {
+        "network": parse(kind.settings, section, origin, "network."),
+        "loss": parse(kind.objective.weights, values.get("loss", {}), origin, "loss."),
+    }
+    return parse(Config, dict(values) | parsed, origin)
+
+
+def _kind(name: object, origin: str = "settings") -> "NetworkKind":
+    """What the table of networks has under `name`; imported late, since networks need PyTorch."""
+    from tsf_seq2seq.models.build import NETWORKS
+
+    if name not in NETWORKS:
+        raise UserError(
+            f"{origin}: 'network.name' must be one of {', '.join(NETWORKS)}, not {name!r}"
+        )
+    return NETWORKS[str(name)]
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
     """Plain mapping of a settings dataclass: nothing but dict, list, str and numbers."""
     return {key: _plain(value) for key, value in dataclasses.asdict(config).items()}
+
+
+def read_with_bases(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What a YAML file holds, on top of the file that its key `base` names (beside it).
+
+    Sections go together key by key. A file that names another network than its base takes nothing
+    of the base's sections `network` and `loss`. `above`: the files that led here.
+    """
+    values = read_yaml(path)
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise UserError(f"{path}: 'base' must be the name of a YAML file, not {base!r}")
+    if path.resolve() in above:
+        raise UserError(f"{path}: 'base' leads back to the file itself")
+    below = read_with_bases(path.parent / base, (*above, path.resolve()))
+    names = [_network_name(mapping) for mapping in (values, below)]
+    if names[0] not in (None, names[1]):
+        below = {key: below[key] for key in below if key not in ("network", "loss")}
+    return _merged(below, values)
+
+
+def _network_name(values: Mapping[str, Any]) -> Any:
+    section = values.get("network")
+    return section.get("name") if isinstance(section, Mapping) else None
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with those of `above` in their places; data.sequences is replaced as a whole."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        result[key] = value
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and key != "sequences":
+            result[key] = _merged(old, value)
+    return result
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One run on several processes, as torchrun starts them: who does what, and how they agree."""
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -61,6 +62,10 @@ class Processes:
             dist.all_reduce(total)  # on the CPU: doesn't wait for the GPU
         return total.tolist()
 
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process; called by all processes."""
+        return self.sum([float(flag)]) != [0.0]
+
 
 ALONE = Processes()
 
@@ -97,7 +102,8 @@ def loss_of_processes_reported() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "gloo" in str(error):
+        # gloo has no error type of its own; its messages start with their place in its sources.
+        if isinstance(error, dist.DistError) or re.match(r"\[\S*\bgloo/", str(error)):
             raise UserError(
                 "another process of this run has ended or can't be reached any more; its own "
                 "message, if it left one, says why"

@@ -6,9 +6,12 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tsf_seq2seq.errors import UserError
+
+if TYPE_CHECKING:
+    from tsf_seq2seq.models.base import SynthesisNetwork
 
 T = TypeVar("T")
 
@@ -19,6 +22,18 @@ def setting(default: Any, meaning: str, minimum: float | None = None) -> Any:
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSettings:
+    """The section `network` of an experiment; each network has its own keys beside the name."""
+
+    name: str
+
+    def build(self, n_sequences: int, stack: int) -> "SynthesisNetwork":
+        """The untrained network for stacks of `stack` slices; ValueError for settings that don't
+        fit together."""
+        raise NotImplementedError
 
 
 def parse(cls: type[T], values: Any, origin: str, prefix: str = "") -> T:
@@ -94,6 +109,8 @@ def _convert(hint: Any, value: Any, origin: str, path: str) -> Any:
 
 def _as_type(hint: Any, value: Any, origin: str, path: str) -> Any:
     container, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any or (isinstance(hint, type) and dataclasses.is_dataclass(value)):
+        return value
     if container in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None

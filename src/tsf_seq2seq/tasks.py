@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -29,6 +29,16 @@ class Task(NamedTuple):
 def n_inputs(sources: str) -> int:
     """How many sources a label such as t1+t2 names."""
     return sources.count("+") + 1
+
+
+class Masked(Protocol):
+    """A subject, as far as its mask says what it has."""
+
+    @property
+    def available(self) -> tuple[int, ...]: ...
+
+    @property
+    def missing_targets(self) -> tuple[int, ...]: ...
 
 
 def check_sequence_names(names: Iterable[str]) -> None:
@@ -86,6 +96,22 @@ def sample_translation(available: Sequence[int], rng: np.random.Generator) -> Ta
     """Stage 1's task: a random source and a random target among the available, maybe equal."""
     source, target = rng.choice(available, size=2)
     return Task((int(source),), int(target))
+
+
+def sample_missing_task(available: Sequence[int], rng: np.random.Generator) -> Task:
+    """A target that is not among its sources: k of the shuffled others, k uniform in 1..n − 1.
+
+    Of a single sequence, itself.
+    """
+    target, *others = (int(i) for i in rng.permutation(available))
+    if not others:
+        return Task((target,), target)
+    return Task(tuple(others[: int(rng.integers(1, len(others) + 1))]), target)
+
+
+def missing_target_tasks(subject: Masked) -> list[Task]:
+    """The subject's available sequences → each of its missing ones that is on disk."""
+    return [Task(subject.available, target) for target in subject.missing_targets]
 
 
 def sample_fusion_task(available: Sequence[int], rng: np.random.Generator) -> Task:

@@ -6,7 +6,8 @@ Reads the predictions that evaluate_brats_tsf_seq2seq_2d.py or its stage 1 siste
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.cli.arguments import add_config_arguments, experiment
+from tsf_seq2seq.cli.arguments import add_config_arguments
+from tsf_seq2seq.cli.loading import experiment
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.evaluation.tumour import RegionScore, region_means, region_table, score_regions

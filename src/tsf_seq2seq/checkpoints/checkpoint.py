@@ -1,7 +1,7 @@
 """Our checkpoint files: settings and weights, and in `last.pth` all that resuming needs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,15 @@ from tsf_seq2seq.config import BRATS_SEQUENCES, Config, config_from_mapping, to_
 from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import sha256, write_atomically
-from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
-from tsf_seq2seq.models.build import Network, build_network
+from tsf_seq2seq.models.base import SynthesisNetwork
+from tsf_seq2seq.models.build import build_network
+from tsf_seq2seq.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2Seq
 from tsf_seq2seq.settings import parse
 
 FORMAT = "tsf-seq2seq checkpoint"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # version 1 had other keys in its settings, which migration.py knows
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Model:
     checkpoint file, hexadecimal.
     """
 
-    network: Network = field(repr=False)
+    network: SynthesisNetwork = field(repr=False)
     config: Config = field(repr=False)
     statistics: TrainingStatistics | None
     path: Path
@@ -45,7 +48,7 @@ class Model:
 
 def save_checkpoint(
     path: Path,
-    network: Network,
+    network: SynthesisNetwork,
     config: Config,
     training: Mapping[str, Any] | None = None,
     statistics: TrainingStatistics | None = None,
@@ -74,13 +77,13 @@ def _save(content: dict[str, Any], path: Path) -> None:
         raise OSError(str(error).splitlines()[0]) from error
 
 
-def load_model(path: Path | str, device: str | torch.device = "cpu") -> Network:
+def load_model(path: Path | str, device: str | torch.device = "cpu") -> SynthesisNetwork:
     """The network of a checkpoint or portable model, in evaluation mode on `device`."""
     network, _ = load_model_and_config(Path(path))
     return network.to(device).eval()
 
 
-def load_model_and_config(path: Path) -> tuple[Network, Config]:
+def load_model_and_config(path: Path) -> tuple[SynthesisNetwork, Config]:
     """The network of one of our checkpoints, and the experiment it comes from."""
     return _rebuild(read_checkpoint(path), path)
 
@@ -94,7 +97,7 @@ def open_model(path: Path | str, device: str | torch.device = "cpu") -> Model:
     return Model(network.to(device).eval(), config, statistics, path, sha256(path))
 
 
-def _rebuild(content: Mapping[str, Any], path: Path) -> tuple[Network, Config]:
+def _rebuild(content: Mapping[str, Any], path: Path) -> tuple[SynthesisNetwork, Config]:
     config = checkpoint_config(content, path)
     network = build_network(config)
     load_state(network, content["weights"], path)
@@ -116,9 +119,10 @@ def _checked(content: Any, path: Path) -> dict[str, Any]:
             f"{path} is not a checkpoint of this software; for the authors' weights give their "
             "settings too, or import them with src/convert/import_published.py"
         )
-    if content.get("version") != VERSION:
+    if content.get("version") not in READABLE:
         raise UserError(
-            f"{path} has format version {content.get('version')}, but this software reads {VERSION}"
+            f"{path} has format version {content.get('version')}, but this software reads "
+            f"{' and '.join(map(str, READABLE))}"
         )
     if not isinstance(content.get("config"), dict):
         raise UserError(f"{path} is damaged: it holds no settings")
@@ -166,21 +170,44 @@ def load_seq2seq_weights(network: Seq2Seq, path: Path, names: Sequence[str]) -> 
     load_state(network, state, path)
 
 
-def load_tsf_weights(
-    network: TSFSeq2Seq, path: Path, seq2seq: Path | None, names: Sequence[str]
+def load_weights(
+    network: SynthesisNetwork, path: Path, seq2seq: Path | None, names: Sequence[str]
 ) -> None:
-    """Stage 2 weights into `network`: our checkpoint alone, or the authors' pair with `seq2seq`.
+    """Weights into `network`: our checkpoint alone, or the authors' files.
 
-    `names` as in `load_seq2seq_weights`.
+    Those of TSF need the `seq2seq` weights that belong to them. `names` as in
+    `load_seq2seq_weights`.
     """
+    if isinstance(network, Seq2Seq):
+        return load_seq2seq_weights(network, path, names)
     state = _state_of(path, names)
-    if published.is_published_tsf(state):
+    if isinstance(network, TSFSeq2Seq) and published.is_published_tsf(state):
         if seq2seq is None:
             raise UserError(f"{path} holds TSF weights alone: give its Seq2Seq weights with -m")
         load_seq2seq_weights(network.seq2seq, seq2seq, names)
         load_state(network, published.tsf_names(state), path, besides="seq2seq.")
     else:  # it owns its Seq2Seq
         load_state(network, state, path)
+
+
+def stage1_config(config: Config) -> Config:
+    """The experiment with its Seq2Seq alone, where it is stage 2's.
+
+    UserError where the experiment's network has none.
+    """
+    settings = config.network
+    if not isinstance(settings, Seq2SeqConfig):
+        raise UserError(f"network {settings.name} has no Seq2Seq of single sources")
+    plain = {field.name: getattr(settings, field.name) for field in fields(Seq2SeqConfig)}
+    return replace(config, network=Seq2SeqConfig(**plain | {"name": "seq2seq"}))
+
+
+def load_seq2seq(path: Path, config: Config) -> Seq2Seq:
+    """The experiment's Seq2Seq, that of stage 2 included, with the weights of `path`."""
+    network = build_network(stage1_config(config))
+    assert isinstance(network, Seq2Seq)
+    load_seq2seq_weights(network, path, list(config.data.sequences))
+    return network
 
 
 def _state_of(path: Path, names: Sequence[str]) -> dict[str, Tensor]:

@@ -3,14 +3,16 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from tsf_seq2seq.checkpoints.state_dicts import load_state, read_tensors
-from tsf_seq2seq.config import FusionConfig, Seq2SeqConfig, read_yaml
+from tsf_seq2seq.config import DataConfig, read_yaml
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.models.build import Network, build_seq2seq, build_tsf_seq2seq
+from tsf_seq2seq.models.base import SynthesisNetwork
+from tsf_seq2seq.models.seq2seq import Seq2SeqConfig
+from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2Seq, TSFSeq2SeqConfig
 from tsf_seq2seq.settings import parse
 
 # Their key's pattern → ours, for what is special to each network ...
@@ -42,7 +44,6 @@ _HYPERCONV_NAMES = (
 _SEQ2SEQ_SETTINGS = {
     "c_s": "sequence_code",
     "c_w": "kernels",
-    "c_in": "slices",
     "c_enc": "encoder_channels",
     "k_enc": "encoder_kernels",
     "s_enc": "encoder_strides",
@@ -52,44 +53,65 @@ _SEQ2SEQ_SETTINGS = {
     "k_dec": "decoder_kernels",
     "nres_dec": "decoder_residual_blocks",
 }
-_TSF_SETTINGS = {"c_w": "kernels", "c_enc": "attention_channels", "k_enc": "attention_kernels"}
+_TSF_SETTINGS = {
+    "c_w": "attention_mixed",
+    "c_enc": "attention_channels",
+    "k_enc": "attention_kernels",
+}
 _NORMS = {None: "none", "None": "none", "InstanceNorm": "instance"}
 BRATS_SEQUENCE_COUNT = 4
 
 
+class PublishedArchitecture(NamedTuple):
+    """What the authors' YAML says of the network: its settings, stack height, sequences."""
+
+    settings: Seq2SeqConfig
+    stack: int
+    n_sequences: int
+
+
 def load_published(
     config_yaml: Path | str, seq2seq_pth: Path | str, tsf_pth: Path | str | None = None
-) -> Network:
+) -> SynthesisNetwork:
     """The authors' network: TSFSeq2Seq, or Seq2Seq where no TSF weights are given.
 
     `config_yaml` is in the authors' keys; the number of sequences is
     `TSF_seq2seq.c_s_source`, four without that section. Raises UserError for a file that is
     missing, unsafe, or of another architecture, naming the first differing keys.
     """
-    seq2seq, fusion, n_sequences = published_architecture(Path(config_yaml))
-    if tsf_pth is None:
-        network: Network = build_seq2seq(seq2seq, n_sequences)
-        load_state(network, seq2seq_names(read_tensors(Path(seq2seq_pth))), seq2seq_pth)
-        return network
-    if fusion is None:
+    settings, stack, n_sequences = published_architecture(Path(config_yaml))
+    state = seq2seq_names(read_tensors(Path(seq2seq_pth)))
+    try:
+        network = settings.build(n_sequences, stack)
+        if tsf_pth is None:
+            network = settings.build_seq2seq(n_sequences, stack)
+    except ValueError as error:
+        raise UserError(f"{config_yaml}: {error}") from error
+    if isinstance(network, TSFSeq2Seq) and tsf_pth is not None:
+        load_state(network.seq2seq, state, seq2seq_pth)
+        load_state(network, tsf_names(read_tensors(Path(tsf_pth))), tsf_pth, besides="seq2seq.")
+    elif tsf_pth is None:
+        load_state(network, state, seq2seq_pth)
+    else:
         raise UserError(f"{config_yaml}: section 'TSF_seq2seq' is missing, so {tsf_pth} can't load")
-    network = build_tsf_seq2seq(seq2seq, fusion, n_sequences)
-    load_state(network.seq2seq, seq2seq_names(read_tensors(Path(seq2seq_pth))), seq2seq_pth)
-    load_state(network, tsf_names(read_tensors(Path(tsf_pth))), tsf_pth, besides="seq2seq.")
     return network
 
 
-def published_architecture(path: Path) -> tuple[Seq2SeqConfig, FusionConfig | None, int]:
-    """Settings of both networks and the number of sequences, from the authors' YAML."""
+def published_architecture(path: Path) -> PublishedArchitecture:
+    """Settings of the network, from the authors' YAML; TSF's where it has them."""
     values = read_yaml(path)
     section = _section(values, "seq2seq", path)
     _expect(section, "ndims", 2, path)
-    seq2seq = parse(Seq2SeqConfig, _renamed(section, _SEQ2SEQ_SETTINGS, path), str(path))
+    renamed = _renamed(section, _SEQ2SEQ_SETTINGS, path) | {"norm": _norm(section, path)}
+    stack = parse(DataConfig, _renamed(section, {"c_in": "stack"}, path), str(path)).stack
     if "TSF_seq2seq" not in values:
-        return seq2seq, None, BRATS_SEQUENCE_COUNT
+        return PublishedArchitecture(
+            parse(Seq2SeqConfig, renamed, str(path)), stack, BRATS_SEQUENCE_COUNT
+        )
     section = _section(values, "TSF_seq2seq", path)
-    fusion = parse(FusionConfig, _renamed(section, _TSF_SETTINGS, path), str(path))
-    return seq2seq, fusion, int(section.get("c_s_source", BRATS_SEQUENCE_COUNT))
+    renamed |= _renamed(section, _TSF_SETTINGS, path) | {"attention_norm": _norm(section, path)}
+    n_sequences = int(section.get("c_s_source", BRATS_SEQUENCE_COUNT))
+    return PublishedArchitecture(parse(TSFSeq2SeqConfig, renamed, str(path)), stack, n_sequences)
 
 
 def is_published_seq2seq(state: Mapping[str, Any]) -> bool:
@@ -132,10 +154,14 @@ def _renamed(section: dict[str, Any], names: dict[str, str], path: Path) -> dict
     missing = [theirs for theirs in names if theirs not in section]
     if missing:
         raise UserError(f"{path}: key '{missing[0]}' of the authors' YAML is missing")
+    return {ours: section[theirs] for theirs, ours in names.items()}
+
+
+def _norm(section: dict[str, Any], path: Path) -> str:
     norm = section.get("norm")
     if norm not in _NORMS:
         raise UserError(f"{path}: norm must be InstanceNorm or None, not {norm!r}")
-    return {ours: section[theirs] for theirs, ours in names.items()} | {"norm": _NORMS[norm]}
+    return _NORMS[norm]
 
 
 def _expect(section: dict[str, Any], key: str, value: Any, path: Path) -> None:

@@ -1,28 +1,7 @@
-"""What scripts share: arguments, device, and loading of stage 2 networks."""
+"""Arguments that scripts share, each declared once."""
 
 import argparse
-import dataclasses
 from pathlib import Path
-
-import torch
-
-from tsf_seq2seq.checkpoints.checkpoint import (
-    load_seq2seq_weights,
-    load_tsf_weights,
-    read_checkpoint,
-)
-from tsf_seq2seq.config import (
-    Config,
-    DataConfig,
-    FusionConfig,
-    config_from_mapping,
-    load_config,
-    override,
-)
-from tsf_seq2seq.distributed import local_rank
-from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
-from tsf_seq2seq.models.build import build_network
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
@@ -60,44 +39,6 @@ def add_tsf_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def experiment(arguments: argparse.Namespace) -> Config:
-    """Settings of -c, else those that our checkpoint (-l) carries; --set on top."""
-    if arguments.config is not None:
-        return load_config(arguments.config, arguments.set)
-    content = read_checkpoint(arguments.load)
-    return config_from_mapping(override(content["config"], arguments.set), str(arguments.load))
-
-
-def data_config(arguments: argparse.Namespace) -> DataConfig:
-    """The data section of -c with -r's root; without -c, BraTS's with split CSVs in the root."""
-    if arguments.config is not None:
-        data = load_config(arguments.config, arguments.set).data
-        return dataclasses.replace(data, root=arguments.root or data.root)
-    root = arguments.root or DataConfig().root
-    train, valid, test = (root / f"{part}.csv" for part in ("train", "valid", "test"))
-    return DataConfig(root=root, train=train, valid=valid, test=test)
-
-
-def load_tsf(arguments: argparse.Namespace, config: Config) -> TSFSeq2Seq:
-    """The stage 2 network of -l (and -m), in evaluation mode on the device."""
-    device = find_device(arguments.device)
-    if config.fusion is None:
-        config = dataclasses.replace(config, fusion=FusionConfig())
-    network = build_network(config)
-    assert isinstance(network, TSFSeq2Seq)
-    load_tsf_weights(network, arguments.load, arguments.seq2seq, list(config.data.sequences))
-    return network.to(device).eval()
-
-
-def load_seq2seq(path: Path, config: Config, device_name: str) -> Seq2Seq:
-    """The stage 1 network of `config` with the weights of `path`, in evaluation mode."""
-    device = find_device(device_name)
-    network = build_network(dataclasses.replace(config, fusion=None))
-    assert isinstance(network, Seq2Seq)
-    load_seq2seq_weights(network, path, list(config.data.sequences))
-    return network.to(device).eval()
-
-
 def positive_number(text: str) -> int:
     """An argparse type: a whole number from 1."""
     number = int(text)
@@ -107,27 +48,3 @@ def positive_number(text: str) -> int:
 
 
 positive_number.__name__ = "whole number from 1"  # argparse's message names it
-
-
-def find_device(name: str) -> torch.device:
-    """The device `name`, such as cpu, cuda:0 or mps; UserError where this machine lacks it.
-
-    Processes that torchrun started take the CUDA device of their number, whatever `name` says.
-    """
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"-d {name} is no device; use cpu, cuda:0 or mps") from None
-    number = local_rank()
-    if device.type == "cuda" and number is not None:
-        name, device = f"cuda:{number}", torch.device("cuda", number)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"-d {name}: this machine offers PyTorch {torch.cuda.device_count()} CUDA devices; "
-            "-d cpu works everywhere"
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError(f"-d {name}: this machine offers PyTorch no MPS device")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise UserError(f"-d {name} is not supported; use cpu, cuda:0 or mps")
-    return device

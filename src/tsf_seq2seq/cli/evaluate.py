@@ -5,16 +5,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tsf_seq2seq.checkpoints.backbones import find_weights
+from tsf_seq2seq.checkpoints.checkpoint import check_sequences, open_model
 from tsf_seq2seq.cli.arguments import (
     add_config_arguments,
     add_device_argument,
     add_tsf_arguments,
-    experiment,
-    find_device,
-    load_seq2seq,
-    load_tsf,
     positive_number,
 )
+from tsf_seq2seq.cli.loading import experiment, find_device, load_network, load_stage1
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.subjects import find_subjects
@@ -22,7 +20,12 @@ from tsf_seq2seq.distributed import joined_processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.fingerprint import identity_of
 from tsf_seq2seq.evaluation.metrics import LPIPS
-from tsf_seq2seq.evaluation.protocol import Protocol, TasksOf, complete_tasks, evaluate
+from tsf_seq2seq.evaluation.protocol import (
+    EvaluationProtocol,
+    TasksOf,
+    complete_tasks,
+    evaluate,
+)
 from tsf_seq2seq.evaluation.scores import (
     Score,
     Summaries,
@@ -38,19 +41,68 @@ from tsf_seq2seq.evaluation.statistics import (
     method_means,
     method_table,
 )
+from tsf_seq2seq.models.base import AVERAGE, FULL, WITHOUT_ATTENTION
 from tsf_seq2seq.synthesis.synthesizers import (
     BASELINES,
-    TSF_METHODS,
-    Methods,
-    Seq2SeqAverage,
+    NetworkSynthesizer,
+    Synthesizer,
     fit_baselines,
-    seq2seq_method,
-    tsf_methods,
+    variant_for,
 )
-from tsf_seq2seq.tasks import Task
-from tsf_seq2seq.training.objectives import missing_target_tasks
+from tsf_seq2seq.tasks import Task, missing_target_tasks
 
-AVERAGE = "seq2seq_average"
+# What the paper's script calls its methods: name → (network, variant).
+PAPER_METHODS = {
+    "tsf": ("tsf", FULL),
+    "tsf_without_attention": ("tsf", WITHOUT_ATTENTION),
+    "seq2seq_average": ("seq2seq", AVERAGE),
+}
+
+
+def evaluate_networks(description: str) -> None:
+    """The evaluation script of every network: checkpoints beside each other, and baselines."""
+    parser = argparse.ArgumentParser(description=description)
+    add_device_argument(parser)
+    add_config_arguments(parser, required=False)
+    parser.add_argument(
+        *("-l", "--load"), nargs="+", type=Path, required=True, metavar="PTH", help="checkpoints"
+    )
+    parser.add_argument(
+        "--names", nargs="+", metavar="NAME", help="of the checkpoints (else their folders')"
+    )
+    parser.add_argument(
+        "--ablations", action="store_true", help="score the networks' ablations, too"
+    )
+    parser.add_argument(
+        "--baselines", nargs="+", default=[], choices=BASELINES, help="without a network"
+    )
+    _add_evaluation_arguments(parser)
+    arguments = parser.parse_args()
+    models = [open_model(path, find_device(arguments.device)) for path in arguments.load]
+    names = _names(arguments)
+    config = models[0].config
+    if arguments.config is not None or arguments.set:
+        first = argparse.Namespace(**vars(arguments) | {"load": arguments.load[0]})
+        config = experiment(first)
+    for model in models:
+        check_sequences(model.path, model.config, list(config.data.sequences))
+        if model.network.slices != config.data.stack:
+            raise UserError(
+                f"{model.path} sees stacks of {model.network.slices} slices, but here data.stack "
+                f"is {config.data.stack}: only networks of one height are compared"
+            )
+    subjects = _subjects(arguments, config)
+    tasks_of = _missing_sequences(arguments, config)
+    tasks = _all_of(subjects, tasks_of)
+    synthesizers: list[Synthesizer] = []
+    for name, model in zip(names, models, strict=True):
+        variants = [variant_for(model.network, tasks)]
+        if arguments.ablations:
+            variants += [v for v in model.network.variants if v not in (FULL, *variants)]
+        synthesizers.append(NetworkSynthesizer(name, model.network, variants, arguments.batch_size))
+    synthesizers += fit_baselines(config, arguments.baselines, tasks)
+    report = _report_of_missing(arguments, synthesizers[0].names[0])
+    _run(arguments, config, synthesizers, subjects, tasks_of, arguments.load, report)
 
 
 def evaluate_seq2seq(description: str) -> None:
@@ -59,21 +111,18 @@ def evaluate_seq2seq(description: str) -> None:
     add_device_argument(parser)
     add_config_arguments(parser, required=False)
     parser.add_argument(
-        "-m", "-l", "--load", type=Path, required=True, metavar="PTH", help="stage 1 weights"
+        "-l", "-m", "--load", type=Path, required=True, metavar="PTH", help="stage 1 weights"
     )
     _add_evaluation_arguments(parser)
-    parser.add_argument(
-        "--all-tasks", action="store_true", help="from every sequence on disk, whatever the mask"
-    )
     arguments = parser.parse_args()
     config = experiment(arguments)
-    network = load_seq2seq(arguments.load, config, arguments.device)
+    network = load_stage1(arguments.load, config, arguments.device)
 
     def tasks_of(subject: Subject) -> list[Task]:
         sources = subject.on_disk if arguments.all_tasks else subject.available
         return [Task((i,), j) for i in sources for j in subject.on_disk]
 
-    method = seq2seq_method(network, config.seq2seq.slices, arguments.batch_size)
+    synthesizer = NetworkSynthesizer("seq2seq", network, [FULL], arguments.batch_size)
 
     def report(scores: list[Score]) -> None:
         rows = by_task(scores)
@@ -82,7 +131,7 @@ def evaluate_seq2seq(description: str) -> None:
         print(score_table(headings, rows).markdown())
 
     subjects = _subjects(arguments, config)
-    _run(arguments, config, [method], subjects, tasks_of, [arguments.load], report)
+    _run(arguments, config, [synthesizer], subjects, tasks_of, [arguments.load], report)
 
 
 def evaluate_tsf_seq2seq(description: str) -> None:
@@ -93,7 +142,7 @@ def evaluate_tsf_seq2seq(description: str) -> None:
     parser.add_argument(
         "--methods",
         nargs="+",
-        choices=(*TSF_METHODS, AVERAGE, *BASELINES),
+        choices=(*PAPER_METHODS, *BASELINES),
         default=["tsf"],
         help="what to score; predictions are saved of the first",
     )
@@ -101,22 +150,42 @@ def evaluate_tsf_seq2seq(description: str) -> None:
         "--stage1",
         type=Path,
         metavar="PTH",
-        help=f"stage 1 weights for {AVERAGE} (else -m's)",
-    )
-    parser.add_argument(
-        "--all-tasks", action="store_true", help="every source set and missing target per subject"
+        help="stage 1 weights for seq2seq_average (else -m's)",
     )
     arguments = parser.parse_args()
-    config = experiment(arguments)
-
-    def tasks_of(subject: Subject) -> list[Task]:
-        if arguments.all_tasks:
-            return complete_tasks(subject, len(config.data.sequences))
-        return missing_target_tasks(subject)
-
+    config = experiment(arguments, "tsf_seq2seq")
     subjects = _subjects(arguments, config)
-    tasks = dict.fromkeys(task for subject in subjects for task in tasks_of(subject))
-    methods, files = _chosen_methods(arguments, config, tasks)
+    tasks_of = _missing_sequences(arguments, config)
+    synthesizers, files = _paper_methods(arguments, config, _all_of(subjects, tasks_of))
+    report = _report_of_missing(arguments, synthesizers[0].names[0])
+    _run(arguments, config, synthesizers, subjects, tasks_of, files, report)
+
+
+def _names(arguments: argparse.Namespace) -> list[str]:
+    """The methods' names; UserError unless each checkpoint has one of its own."""
+    names = arguments.names or [path.resolve().parent.name for path in arguments.load]
+    if len(names) != len(arguments.load):
+        raise UserError(f"--names gives {len(names)} names for {len(arguments.load)} checkpoints")
+    for name in names:
+        if names.count(name) > 1 or name in BASELINES:
+            raise UserError(f"two methods would be called {name}: name the checkpoints by --names")
+    return names
+
+
+def _missing_sequences(arguments: argparse.Namespace, config: Config) -> TasksOf:
+    """A subject's tasks: its missing sequences, or with --all-tasks whatever its files allow."""
+    if arguments.all_tasks:
+        return lambda subject: complete_tasks(subject, len(config.data.sequences))
+    return missing_target_tasks
+
+
+def _all_of(subjects: Sequence[Subject], tasks_of: TasksOf) -> list[Task]:
+    return list(dict.fromkeys(task for subject in subjects for task in tasks_of(subject)))
+
+
+def _report_of_missing(arguments: argparse.Namespace, first: str) -> Callable[[list[Score]], None]:
+    """What tells of a synthesis of missing sequences: the paper's Table 1, and the method `first`
+    against each other."""
 
     def report(scores: list[Score]) -> None:
         table_1: Summaries = (("inputs", "method"), by_inputs(scores))
@@ -126,42 +195,50 @@ def evaluate_tsf_seq2seq(description: str) -> None:
         further = {"By subjects": method_table(method_means(scores))}
         print(score_table(*table_1).markdown())
         if len(methods_of(scores)) > 1:
-            further["Paired differences"] = comparison_table(compare(scores))
+            further["Paired differences"] = comparison_table(compare(scores, first))
             print(f"\n{further['Paired differences'].markdown()}")
         title = "Synthesis of missing sequences"
         write_tables(arguments.output, title, tables, further)
 
-    _run(arguments, config, methods, subjects, tasks_of, files, report)
+    return report
 
 
 def _subjects(arguments: argparse.Namespace, config: Config) -> list[Subject]:
     return find_subjects(config.data, config.data.test)[: arguments.max_subjects]
 
 
-def _chosen_methods(
+def _paper_methods(
     arguments: argparse.Namespace, config: Config, tasks: Iterable[Task]
-) -> tuple[list[Methods], list[Path]]:
+) -> tuple[list[Synthesizer], list[Path]]:
     """The methods asked for, that of the first name first, and the weights files they use."""
-    names, height = list(dict.fromkeys(arguments.methods)), config.seq2seq.slices
-    methods: list[Methods] = []
+    names = list(dict.fromkeys(arguments.methods))
     files = [path for path in (arguments.load, arguments.seq2seq) if path]
-    network = load_tsf(arguments, config)
-    of_tsf = [name for name in names if name in TSF_METHODS]
-    if of_tsf:
-        methods.append(tsf_methods(network, of_tsf, height, arguments.batch_size))
-    if AVERAGE in names:
-        stage1 = arguments.stage1 or arguments.seq2seq
-        if stage1 is None:
-            raise UserError(f"{AVERAGE} needs stage 1's weights: give them with --stage1 or -m")
-        average = load_seq2seq(stage1, config, arguments.device)
-        methods.append(Seq2SeqAverage(average, height, arguments.batch_size))
-        files.append(stage1)
-    methods += fit_baselines(config, names, tasks)
-    return sorted(methods, key=lambda method: names.index(method.names[0])), files
+    network = load_network(arguments, config)
+    variants: dict[str, list[str]] = {}
+    for owner, variant in (PAPER_METHODS[name] for name in names if name in PAPER_METHODS):
+        variants.setdefault(owner, []).append(variant)
+    synthesizers: list[Synthesizer] = []
+    for owner, chosen in variants.items():
+        if owner == "seq2seq":
+            stage1 = arguments.stage1 or arguments.seq2seq
+            if stage1 is None:
+                raise UserError(
+                    "seq2seq_average needs stage 1's weights: give them with --stage1 or -m"
+                )
+            files.append(stage1)
+            own = load_stage1(stage1, config, arguments.device)
+        else:
+            own = network
+        synthesizers.append(NetworkSynthesizer(owner, own, chosen, arguments.batch_size))
+    synthesizers += fit_baselines(config, names, tasks)
+    return sorted(synthesizers, key=lambda one: names.index(one.names[0])), files
 
 
 def _add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
+    parser.add_argument(
+        "--all-tasks", action="store_true", help="all that a subject's files allow, not its mask"
+    )
     parser.add_argument(
         "--max-subjects", type=positive_number, metavar="N", help="only the first N"
     )
@@ -176,7 +253,7 @@ def _add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(
     arguments: argparse.Namespace,
     config: Config,
-    methods: Sequence[Methods],
+    synthesizers: Sequence[Synthesizer],
     subjects: Sequence[Subject],
     tasks_of: TasksOf,
     files: Sequence[Path],
@@ -189,13 +266,13 @@ def _run(
     identity = identity_of(
         config.data,
         files,
-        methods=[name for method in methods for name in method.names],
+        methods=[name for one in synthesizers for name in one.names],
         all_tasks=arguments.all_tasks,
         max_slices=arguments.max_slices,
         lpips=lpips is not None,
     )
-    protocol = Protocol(
-        tasks_of, methods, lpips, identity, not arguments.no_predictions, arguments.max_slices
+    protocol = EvaluationProtocol(
+        tasks_of, synthesizers, lpips, identity, not arguments.no_predictions, arguments.max_slices
     )
     with joined_processes(device) as processes:
         scores = evaluate(config, subjects, protocol, arguments.output, processes)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tsf_seq2seq.checkpoints.checkpoint import Model, open_model
-from tsf_seq2seq.cli.arguments import add_device_argument, find_device, positive_number
+from tsf_seq2seq.cli.arguments import add_device_argument, positive_number
+from tsf_seq2seq.cli.loading import find_device
 from tsf_seq2seq.config import BRATS_SEQUENCES
 from tsf_seq2seq.data.discovery import FoundSubject, Naming, discover, recognise, stem
 from tsf_seq2seq.errors import UserError, run_script

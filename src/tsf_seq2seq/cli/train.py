@@ -4,67 +4,65 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-import torch
-
-from tsf_seq2seq.checkpoints.checkpoint import load_seq2seq_weights, load_tsf_weights
-from tsf_seq2seq.cli.arguments import add_config_arguments, add_device_argument, find_device
-from tsf_seq2seq.config import Config, FusionConfig, load_config
+from tsf_seq2seq.checkpoints.checkpoint import load_seq2seq_weights, load_weights
+from tsf_seq2seq.cli.arguments import add_config_arguments, add_device_argument
+from tsf_seq2seq.cli.loading import find_device
+from tsf_seq2seq.config import Config, load_config
 from tsf_seq2seq.distributed import joined_processes
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
-from tsf_seq2seq.models.build import Network, build_network
+from tsf_seq2seq.models.base import SynthesisNetwork
+from tsf_seq2seq.models.build import build_network
 from tsf_seq2seq.training.loop import train
-from tsf_seq2seq.training.objectives import SEQ2SEQ, TSF, freeze_encoder
+
+
+def train_network(description: str) -> None:
+    """The training script of every network: the YAML says which."""
+    _train(description)
 
 
 def train_seq2seq(description: str) -> None:
-    """The stage 1 training script: parse arguments, train."""
-    arguments = _training_parser(description).parse_args()
-    config = _training_config(arguments)
-    if config.fusion is not None:
-        config = dataclasses.replace(config, fusion=None)
-    device = find_device(arguments.device)
-    network = new_network(config)
-    assert isinstance(network, Seq2Seq)
-    if arguments.load is not None:
-        load_seq2seq_weights(network, arguments.load, list(config.data.sequences))
-    with joined_processes(device) as processes:
-        train(config, network, SEQ2SEQ, device, arguments.resume, processes)
+    """The stage 1 training script."""
+    _train(description, "seq2seq")
 
 
 def train_tsf_seq2seq(description: str) -> None:
-    """The stage 2 training script: parse arguments, train on top of stage 1's weights."""
-    parser = _training_parser(description)
-    parser.add_argument(
-        "-m", "--seq2seq", type=Path, metavar="PTH", help="stage 1 weights, ours or the authors'"
-    )
-    arguments = parser.parse_args()
-    config = _training_config(arguments)
-    if config.fusion is None:
-        config = dataclasses.replace(config, fusion=FusionConfig())
+    """The stage 2 training script, on top of stage 1's weights."""
+    _train(description, "tsf_seq2seq")
+
+
+def _train(description: str, network_name: str | None = None) -> None:
+    """Parse arguments; train the network that is named here, or else in the settings."""
+    arguments = _training_parser(description).parse_args()
+    config = _training_config(arguments, network_name)
+    if network_name not in (None, config.network.name):
+        raise UserError(
+            f"{arguments.config} describes network {config.network.name}, but this script trains "
+            f"{network_name}; src/train/train.py trains any"
+        )
     device = find_device(arguments.device)
-    network = new_network(config)
-    assert isinstance(network, TSFSeq2Seq)
-    names = list(config.data.sequences)
-    if arguments.load is not None:
-        load_tsf_weights(network, arguments.load, arguments.seq2seq, names)
-    elif arguments.seq2seq is not None:
-        load_seq2seq_weights(network.seq2seq, arguments.seq2seq, names)
-    elif not (arguments.resume and (config.train.output / "last.pth").exists()):
-        raise UserError("stage 2 needs stage 1's weights: give them with -m")
-    freeze_encoder(network)
-    with joined_processes(device) as processes:
-        train(config, network, TSF, device, arguments.resume, processes)
-
-
-def new_network(config: Config) -> Network:
-    """The experiment's network with its seeded initial weights."""
-    torch.manual_seed(config.train.seed)
     network = build_network(config)
-    if config.train.output_start == "background":
-        seq2seq = network.seq2seq if isinstance(network, TSFSeq2Seq) else network
-        seq2seq.decoder.start_at_background()
-    return network
+    _load_first_weights(network, arguments, config)
+    with joined_processes(device) as processes:
+        train(config, network, device, arguments.resume, processes)
+
+
+def _load_first_weights(
+    network: SynthesisNetwork, arguments: argparse.Namespace, config: Config
+) -> None:
+    """What the training starts from: -l's weights, or -m's in the part that the network builds on.
+
+    Raises UserError where it builds on a part without weights.
+    """
+    names, title = list(config.data.sequences), f"network {config.network.name}"
+    if arguments.load is not None:
+        load_weights(network, arguments.load, arguments.seq2seq, names)
+    elif network.builds_on is None:
+        if arguments.seq2seq is not None:
+            raise UserError(f"{title} builds on no other network: leave -m {arguments.seq2seq} out")
+    elif arguments.seq2seq is not None:
+        load_seq2seq_weights(getattr(network, network.builds_on), arguments.seq2seq, names)
+    elif not (arguments.resume and (config.train.output / "last.pth").exists()):
+        raise UserError(f"{title} builds on stage 1's Seq2Seq: give its weights with -m")
 
 
 def _training_parser(description: str) -> argparse.ArgumentParser:
@@ -74,17 +72,20 @@ def _training_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "-l", "--load", type=Path, metavar="PTH", help="weights to start from, ours or the authors'"
     )
+    parser.add_argument(
+        "-m", "--seq2seq", type=Path, metavar="PTH", help="stage 1 weights, ours or the authors'"
+    )
     parser.add_argument("-o", "--output", type=Path, help="folder of the run (train.output)")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's last.pth")
     parser.add_argument("--seed", type=int, help="seed of the run (train.seed)")
     return parser
 
 
-def _training_config(arguments: argparse.Namespace) -> Config:
+def _training_config(arguments: argparse.Namespace, network: str | None) -> Config:
     overrides = list(arguments.set)
     if arguments.seed is not None:
         overrides.append(f"train.seed={arguments.seed}")
-    config = load_config(arguments.config, overrides)
+    config = load_config(arguments.config, overrides, network)
     if arguments.output is None:
         return config
     return dataclasses.replace(

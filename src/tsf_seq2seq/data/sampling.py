@@ -50,14 +50,15 @@ class Visit(NamedTuple):
 class Crop:
     """What one optimizer step sees: images (B, S, C, H, W) in [-1, 1] and their task.
 
-    `available`: the sequences that training takes of these subjects; others may be background.
+    `available`: the sequences that training takes of these subjects; others may be background;
+    `coin`: heads or tails, for what an objective leaves to chance.
     Without `names` no sample is left: `images` is then one of background only.
     """
 
     images: Tensor
     available: tuple[int, ...]
     task: Task
-    skip_attention: bool
+    coin: bool
     names: tuple[str, ...]
 
     def to(self, device: torch.device) -> "Crop":
@@ -182,14 +183,14 @@ class _Visits(Dataset[tuple[Visit, "list[Crop] | UserError"]]):
         """The visit's crops; samples whose first source is all background are left out."""
         train, crop = self.config.train, self.config.data.crop
         tasks = np.random.default_rng([TASKS, train.seed, visit.epoch, visit.number])
-        available, height = self.available[visit.members[0]], self.config.seq2seq.slices
+        available, height = self.available[visit.members[0]], self.config.data.stack
         volumes = [
             (self.subjects[i], *self._prepare(i, visit.epoch, height))
             for i in self.processes.share(visit.members)
         ]
         for _ in range(train.crops_per_visit):
             task = self.sample_task(available, tasks)
-            skip_attention = bool(tasks.random() < 0.5)
+            coin = bool(tasks.random() < 0.5)
             samples = {
                 subject.name: random_crop(images, height, crop, rng)
                 for subject, images, rng in volumes
@@ -201,7 +202,7 @@ class _Visits(Dataset[tuple[Visit, "list[Crop] | UserError"]]):
             }
             background = np.full((len(self.config.data.sequences), height, *crop), BACKGROUND)
             images = np.stack(list(kept.values()) or [background.astype(np.float32)])
-            yield Crop(torch.from_numpy(images), available, task, skip_attention, tuple(kept))
+            yield Crop(torch.from_numpy(images), available, task, coin, tuple(kept))
 
     def _prepare(self, index: int, epoch: int, height: int) -> tuple[Images, np.random.Generator]:
         """A subject's sequences (S, Z, Y, X), flipped left-right with p = 0.5, and what its crops

@@ -18,7 +18,7 @@ from tsf_seq2seq.evaluation.fingerprint import goes_on
 from tsf_seq2seq.evaluation.metrics import LPIPS, psnr, ssim
 from tsf_seq2seq.evaluation.scores import Score, prediction_path, read_scores, write_scores
 from tsf_seq2seq.figures import Example, plot_examples
-from tsf_seq2seq.synthesis.synthesizers import Methods, Outputs
+from tsf_seq2seq.synthesis.synthesizers import Outputs, Synthesizer
 from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window
 from tsf_seq2seq.tasks import Task, all_tasks
 
@@ -27,7 +27,7 @@ EXAMPLES = 6  # subjects in examples.png
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvaluationProtocol:
     """What is evaluated on each subject, and what is left in the folder.
 
     `identity` says what makes scores comparable (weights, methods, data); a folder whose scores
@@ -35,7 +35,7 @@ class Protocol:
     """
 
     tasks_of: TasksOf
-    methods: Sequence[Methods]
+    synthesizers: Sequence[Synthesizer]
     lpips: LPIPS | None
     identity: Mapping[str, Any]
     save_predictions: bool = True
@@ -45,7 +45,7 @@ class Protocol:
 def evaluate(
     config: Config,
     subjects: Sequence[Subject],
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     output: Path,
     processes: Processes = ALONE,
 ) -> list[Score]:
@@ -83,23 +83,24 @@ def evaluate(
 
 
 def _evaluate_subject(
-    config: Config, subject: Subject, protocol: Protocol, output: Path, number: int
+    config: Config, subject: Subject, protocol: EvaluationProtocol, output: Path, number: int
 ) -> tuple[list[Score], Example | None]:
     """A subject's scores, and of the run's first few an example; predictions are saved."""
     names, tasks = list(config.data.sequences), protocol.tasks_of(subject)
     needed = sorted({index for task in tasks for index in (*task.sources, task.target)})
     loaded = load_window(config, subject, needed, protocol.max_stacks)
     outputs: Outputs = {}
-    for methods in protocol.methods:
-        outputs |= methods.predict(loaded.images, tasks)
+    for synthesizer in protocol.synthesizers:
+        outputs |= synthesizer.predict(loaded.images, tasks)
     scores = _scores(subject.name, outputs, loaded.centres, names, protocol.lpips)
-    first = protocol.methods[0].names[0]
+    first = protocol.synthesizers[0].names[0]
     if protocol.save_predictions:
-        for task in tasks:
+        for task in (task for method, task in outputs if method == first):
             _save_prediction(output, loaded, outputs[first, task], task, names)
-    if number >= EXAMPLES:
+    able = [task for task in tasks if (first, task) in outputs]
+    if number >= EXAMPLES or not able:
         return scores, None
-    shown = tasks[7 * number % len(tasks)]  # not always the first
+    shown = able[7 * number % len(able)]  # not always the first
     return scores, _example(subject, shown, loaded.centres, outputs[first, shown], names)
 
 

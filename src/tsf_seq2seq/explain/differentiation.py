@@ -9,48 +9,50 @@ from tqdm import tqdm
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.nifti import write_volume
-from tsf_seq2seq.data.slices import centre_slices
+from tsf_seq2seq.data.slices import centre_slices, stacks
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.explain.seq2seq_figures import plot_differentiation
-from tsf_seq2seq.models import Seq2Seq
-from tsf_seq2seq.synthesis.synthesizers import seq2seq_method
+from tsf_seq2seq.models.base import FULL, SynthesisNetwork
+from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window, window_labels
-from tsf_seq2seq.tasks import Task, translation_pairs
+from tsf_seq2seq.tasks import translation_pairs
 
 
 def differentiation_maps(
-    network: Seq2Seq, window: np.ndarray, slices: int, batch_size: int
+    network: SynthesisNetwork, window: np.ndarray, batch_size: int
 ) -> np.ndarray:
     """M_d(j) = Σ_i |synthesis(i → j) − x_j| / S over all sources i, j itself included.
 
     Window (S, Z, Y, X) in [-1, 1] of all sequences → (S, Z − C + 1, Y, X) in [0, 2]: the centre
-    slices of its stacks of C = `slices`.
+    slices of its stacks of C slices.
     """
-    sequences = range(len(window))
-    targets = centre_slices(window, slices)
-    method = seq2seq_method(network, slices, batch_size)
-    outputs = method.predict(window, translation_pairs(sequences))
+    targets = centre_slices(window, network.slices)
+    tasks = translation_pairs(range(len(window)))
+    blocks = stacks(window, network.slices)
+    outputs = run_stacks(network, blocks, tasks, batch_size, centre=True)
     maps = np.zeros_like(targets)
-    for target in sequences:
-        for source in sequences:
-            synthesis = outputs["seq2seq", Task((source,), target)]
-            maps[target] += np.abs(synthesis - targets[target])
+    for task in tasks:
+        maps[task.target] += np.abs(outputs[FULL, task] - targets[task.target])
     return maps / len(window)
 
 
 def write_differentiation(
-    network: Seq2Seq, config: Config, subjects: Sequence[Subject], batch_size: int, output: Path
+    network: SynthesisNetwork,
+    config: Config,
+    subjects: Sequence[Subject],
+    batch_size: int,
+    output: Path,
 ) -> list[Path]:
     """Write each subject's maps, `<name>_<target>_differentiation.nii.gz`, and its figure.
 
     The maps lie on the subject's grid, in units of the normalised intensities (range 2), 0 outside
     the evaluated window.
     """
-    names, height = list(config.data.sequences), config.seq2seq.slices
+    names = list(config.data.sequences)
     paths = []
     for subject in tqdm(subjects, unit="subject", desc="mapping"):
         loaded = load_window(config, subject)
-        maps = differentiation_maps(network, loaded.images, height, batch_size)
+        maps = differentiation_maps(network, loaded.images, batch_size)
         stem = subject.name.replace("/", "_")
         for target, values in zip(names, maps, strict=True):
             path = output / f"{stem}_{target}_differentiation.nii.gz"

@@ -24,7 +24,7 @@ from tsf_seq2seq.explain.ranking import (
     spearman,
 )
 from tsf_seq2seq.explain.tsem import enhanced_maps
-from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.synthesis.windows import load_window, window_labels
 from tsf_seq2seq.tasks import Task
 
@@ -95,7 +95,7 @@ class Measured:
 
 
 def measure_errors(
-    network: TSFSeq2Seq,
+    network: SynthesisNetwork,
     config: Config,
     subjects: Sequence[Subject],
     tasks: Sequence[Task],
@@ -119,7 +119,7 @@ def measure_errors(
         brain = brain_mask(loaded.centres)
         regions = error_regions(brain, window_labels(config, loaded))
         inside = {name: mask[brain] for name, mask in regions.items()}
-        for volume in synthesized(network, loaded.images, own, config.seq2seq.slices, batch_size):
+        for volume in synthesized(network, loaded.images, own, batch_size):
             wanted = loaded.centres[volume.task.target]
             key = subject.name, *volume.task.label(names)
             error = np.abs(volume.synthesis - wanted)[brain]
@@ -137,7 +137,7 @@ class Synthesized(NamedTuple):
 
 
 def synthesized(
-    network: TSFSeq2Seq, window: np.ndarray, tasks: Sequence[Task], slices: int, batch_size: int
+    network: SynthesisNetwork, window: np.ndarray, tasks: Sequence[Task], batch_size: int
 ) -> Iterator[Synthesized]:
     """Synthesis and estimates of each task, from a window (S, Z, Y, X), target by target.
 
@@ -147,7 +147,7 @@ def synthesized(
     for target in dict.fromkeys(task.target for task in tasks):
         wanted = [task for task in tasks if task.target == target]
         sets = sorted({own for task in wanted for own in source_sets(task)})
-        maps = enhanced_maps(network, window, sets, slices, batch_size)
+        maps = enhanced_maps(network, window, sets, batch_size)
         for task in wanted:
             synthesis, tsem = maps[task]
             estimates = {"tsem": tsem, "gradient": gradient_magnitude(synthesis)}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.tables import Table, read_table
 from tsf_seq2seq.tasks import Task
 
@@ -31,12 +31,15 @@ def fusion_tasks(n_sequences: int, with_reconstructions: bool = False) -> list[T
 
 
 @torch.inference_mode()
-def fusion_table(network: TSFSeq2Seq, tasks: Sequence[Task]) -> dict[Task, np.ndarray]:
-    """Fusion weights ω (S,) of each task: they sum to one."""
+def fusion_table(network: SynthesisNetwork, tasks: Sequence[Task]) -> dict[Task, np.ndarray]:
+    """Fusion weights ω (S,) of each task: they sum to one. UserError for a network without."""
     table = {}
     for task in tasks:
         available = [i in task.sources for i in range(network.n_sequences)]
-        table[task] = network.fusion_weights(available, task.target).cpu().numpy()
+        weights = network.fusion_weights(available, task.target)
+        if weights is None:
+            raise UserError(f"{type(network).__name__} has no fusion weights")
+        table[task] = weights.cpu().numpy()
     return table
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import COMPARED, Metric, Score, examined_method
 from tsf_seq2seq.explain.shapley import Coalition, coalitions, leave_one_out, shapley_values
+from tsf_seq2seq.models.base import WITHOUT_ATTENTION
 
 EMPTY = "mean_image"  # the method that has no sources
 ScoresOfSubject = Mapping[tuple[Coalition, str], Score]  # sources and target → score
@@ -35,7 +36,7 @@ class SourceValue:
 
 def without_attention(method: str) -> str:
     """What the ablation of a method, its network without f_A, is called."""
-    return f"{method}_without_attention"
+    return f"{method}_{WITHOUT_ATTENTION}"
 
 
 def source_values(

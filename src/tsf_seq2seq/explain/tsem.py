@@ -13,19 +13,18 @@ from tqdm import tqdm
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.nifti import write_volume
-from tsf_seq2seq.data.slices import BACKGROUND
+from tsf_seq2seq.data.slices import BACKGROUND, stacks
 from tsf_seq2seq.data.statistics import evenly_spaced
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.metrics import psnr
 from tsf_seq2seq.evaluation.scores import PSNR, Score, examined_method
 from tsf_seq2seq.explain.differentiation import shown_slice
 from tsf_seq2seq.explain.tsem_figure import Picture, plot_tsem
-from tsf_seq2seq.models import TSFSeq2Seq
-from tsf_seq2seq.synthesis.synthesizers import TSF_METHODS, tsf_methods
+from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
+from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window
 from tsf_seq2seq.tables import Table, cell_text, write_rows
-from tsf_seq2seq.tasks import Task
-from tsf_seq2seq.training.objectives import missing_target_tasks
+from tsf_seq2seq.tasks import Task, missing_target_tasks
 
 
 class Case(NamedTuple):
@@ -54,17 +53,21 @@ class Finding:
 
 
 def enhanced_maps(
-    network: TSFSeq2Seq, window: np.ndarray, tasks: Sequence[Task], slices: int, batch_size: int
+    network: SynthesisNetwork, window: np.ndarray, tasks: Sequence[Task], batch_size: int
 ) -> dict[Task, tuple[np.ndarray, np.ndarray]]:
     """Synthesis with f_A, and TSEM = |output with f_A − output without f_A| (paper, Sec. 2.3).
 
     Window (S, Z, Y, X) in [-1, 1] → per task both (Z − C + 1, Y, X): the centre slices of its
-    stacks of C = `slices`.
+    stacks of C slices. UserError for a network without f_A.
     """
-    outputs = tsf_methods(network, TSF_METHODS, slices, batch_size).predict(window, tasks)
+    variants = (FULL, WITHOUT_ATTENTION)
+    if WITHOUT_ATTENTION not in network.variants:
+        raise UserError(f"{type(network).__name__} has no attention residual f_A, and so no TSEM")
+    blocks = stacks(window, network.slices)
+    outputs = run_stacks(network, blocks, tasks, batch_size, variants, centre=True)
     maps = {}
     for task in tasks:
-        refined, plain = (outputs[method, task] for method in TSF_METHODS)
+        refined, plain = (outputs[variant, task] for variant in variants)
         maps[task] = (refined, np.abs(refined - plain))
     return maps
 
@@ -123,7 +126,7 @@ def scored_cases(
 
 
 def write_tsem(
-    network: TSFSeq2Seq,
+    network: SynthesisNetwork,
     config: Config,
     cases: Sequence[Case],
     batch_size: int,
@@ -165,12 +168,16 @@ class Explained:
 
 
 def explain(
-    network: TSFSeq2Seq, config: Config, subject: Subject, tasks: Sequence[Task], batch_size: int
+    network: SynthesisNetwork,
+    config: Config,
+    subject: Subject,
+    tasks: Sequence[Task],
+    batch_size: int,
 ) -> Explained:
     """Load a subject and compute its maps."""
     needed = sorted({index for task in tasks for index in (*task.sources, task.target)})
     loaded = load_window(config, subject, needed)
-    maps = enhanced_maps(network, loaded.images, tasks, config.seq2seq.slices, batch_size)
+    maps = enhanced_maps(network, loaded.images, tasks, batch_size)
     return Explained(loaded, maps)
 
 

@@ -19,8 +19,7 @@ from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.export.task_network import TaskNetwork
 from tsf_seq2seq.files import write_atomically
-from tsf_seq2seq.models.build import Network
-from tsf_seq2seq.synthesis.stacks import decode_task, encode_source
+from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
 from tsf_seq2seq.tasks import Task
 
 TOLERANCE = 1e-4  # of what onnxruntime may differ from PyTorch, in intensities of range 2
@@ -46,7 +45,7 @@ def find_task(sources: Sequence[str], target: str, names: Sequence[str]) -> Task
 
 def export_onnx(
     path: Path,
-    network: Network,
+    network: SynthesisNetwork,
     task: Task,
     names: Sequence[str],
     with_tsem: bool = False,
@@ -56,12 +55,12 @@ def export_onnx(
 
     Input `images` (B, n, C, H, W), float32 in [-1, 1], the sources in the task's order; output
     `image` (B, C, H, W), and with TSEM `tsem` (B, H, W). B, H and W are free, H and W multiples of
-    the network's reduction. The file's metadata hold what a user must know, the training data's
+    the network's size_multiple. The file's metadata hold what a user must know, the training data's
     `statistics` included where there are any. Returns the largest difference between onnxruntime
     and PyTorch, None without onnxruntime; above 1e-4 it is a UserError, and no file is left.
     """
     if not (_installed("onnx") and _installed("onnxscript")):
-        raise UserError("ONNX export needs the packages onnx and onnxscript (requirements.txt)")
+        raise UserError("ONNX export needs the packages onnx and onnxscript (the extra [onnx])")
     try:
         folded = TaskNetwork(network, task, with_tsem)
     except ValueError as error:
@@ -92,7 +91,7 @@ def export_onnx(
     return difference
 
 
-def largest_difference(path: Path, network: Network, folded: TaskNetwork) -> float:
+def largest_difference(path: Path, network: SynthesisNetwork, folded: TaskNetwork) -> float:
     """Largest absolute difference between onnxruntime's outputs and those of `network` itself.
 
     Over two batches of random images, one of a usual size and both of others than the example's.
@@ -114,18 +113,15 @@ def largest_difference(path: Path, network: Network, folded: TaskNetwork) -> flo
 
 @torch.no_grad()
 def task_outputs(
-    network: Network, images: Tensor, task: Task, with_tsem: bool = False
+    network: SynthesisNetwork, images: Tensor, task: Task, with_tsem: bool = False
 ) -> tuple[Tensor, ...]:
     """What `network`, with nothing folded, makes of images (B, n, C, H, W) of the sources."""
-    size = images.shape[-2:]
-    features = {
-        source: encode_source(network, images[:, i]) for i, source in enumerate(task.sources)
-    }
-    image = decode_task(network, features, task, size)  # (B, C, H, W)
-    if not with_tsem:
-        return (image,)
-    plain = decode_task(network, features, task, size, attention=False)
-    return image, (image - plain)[:, image.shape[1] // 2].abs()  # (B, H, W)
+    batch, _, *slices = images.shape
+    everything = images.new_full((batch, network.n_sequences, *slices), BACKGROUND)
+    everything[:, list(task.sources)] = images
+    variants = (FULL, WITHOUT_ATTENTION) if with_tsem else (FULL,)
+    image, *plain = (output for _, _, output in network.synthesize(everything, [task], variants))
+    return image, *((image - other)[:, image.shape[1] // 2].abs() for other in plain)  # (B, H, W)
 
 
 def _random_images(network: TaskNetwork, batch: int, rows: int, columns: int) -> Tensor:
@@ -144,7 +140,7 @@ def _to_program(network: TaskNetwork) -> Any:
     """torch's ONNX program with free batch and image size, bare of traces of this machine."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    r, smallest = network.reduction, network.smallest_size // network.reduction
+    r, smallest = network.size_multiple, network.smallest_size // network.size_multiple
     height, width = (
         torch.export.Dim(f"feature_{axis}", min=smallest) for axis in ("height", "width")
     )
@@ -199,7 +195,7 @@ def _metadata(network: TaskNetwork, names: Sequence[str]) -> dict[str, str]:
         "sources": ",".join(names[i] for i in network.task.sources),
         "target": names[network.task.target],
         "slices": str(network.slices),
-        "size_multiple": str(network.reduction),
+        "size_multiple": str(network.size_multiple),
         "intensity": INTENSITY_RULE,
         "orientation": "axes z, y, x of a volume in LPS voxel order; slices neighbour along z",
         "software": f"tsf-seq2seq {__version__}",

@@ -5,7 +5,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from tsf_seq2seq.data.slices import BACKGROUND
 from tsf_seq2seq.models.attention import AttentionLayer, present_part
+from tsf_seq2seq.models.base import WITHOUT_ATTENTION, SynthesisNetwork
 from tsf_seq2seq.models.blocks import GeneratedConv, HyperConv
 from tsf_seq2seq.models.convlstm import ConvLSTMCell
 from tsf_seq2seq.models.fusion import weighted_average
@@ -52,61 +54,73 @@ class FoldedCell(ConvLSTMCell):
 
 
 class TaskNetwork(nn.Module):
-    """A network for one task: HyperConvs are plain convolutions, fusion weights numbers."""
+    """A network for one task, whose codes and fusion weights are numbers: what ONNX files hold."""
 
     weights: Tensor
 
-    def __init__(self, network: Seq2Seq | TSFSeq2Seq, task: Task, with_tsem: bool = False) -> None:
+    def __init__(self, network: SynthesisNetwork, task: Task, with_tsem: bool = False) -> None:
         """`network` is left as it is; sources come in the order in which `task` names them.
 
-        Raises ValueError where a Seq2Seq is given several sources or asked for a TSEM.
+        Raises ValueError where the network can't do the task, or has no TSEM though asked for.
         """
         super().__init__()
-        if isinstance(network, Seq2Seq) and (len(task.sources) > 1 or with_tsem):
-            raise ValueError("a stage 1 model (Seq2Seq) takes one source, and has no TSEM")
+        if not network.accepts(task):
+            raise ValueError(f"a {type(network).__name__} takes one source")
+        if with_tsem and WITHOUT_ATTENTION not in network.variants:
+            raise ValueError(f"a {type(network).__name__} has no TSEM")
         self.task, self.with_tsem = task, with_tsem
         self.network = _fold(network, task).requires_grad_(False).eval()
-        self.register_buffer("weights", _fusion_weights(network, task))
-        self.reduction, self.slices = self._seq2seq.reduction, self._seq2seq.slices
+        self.n_sequences, self.slices = network.n_sequences, network.slices
+        self.size_multiple = network.size_multiple
+        self.register_buffer("weights", _source_weights(network, task))
 
     @property
     def smallest_size(self) -> int:
         """Smallest height and width of images at which every convolution's border fits."""
         kernels = [tensor.shape[-1] for tensor in self.state_dict().values() if tensor.dim() == 4]
-        return self.reduction * (max(kernels) // 2 + 1)
-
-    @property
-    def _seq2seq(self) -> Seq2Seq:
-        return self.network.seq2seq if isinstance(self.network, TSFSeq2Seq) else self.network
+        return self.size_multiple * (max(kernels) // 2 + 1)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Synthesize the target: images (B, n, C, H, W) of the sources, in [-1, 1].
 
-        The sizes H and W are multiples of `reduction`. → (B, C, H, W) in [-1, 1]; with TSEM also
-        |output with f_A − output without f_A| of the centre slice, (B, H, W).
+        The sizes H and W are multiples of `size_multiple`. → (B, C, H, W) in [-1, 1]; with TSEM
+        also |output with f_A − output without f_A| of the centre slice, (B, H, W).
         """
-        if isinstance(self.network, Seq2Seq):
-            return self._decode(self.network.encode(images))  # (B, C, H, W)
-        features = self.network.encode(images)  # (B, n, c, H/r, W/r)
+        network = self.network
+        if isinstance(network, Seq2Seq):
+            return self._decode(network, network.encode(images))  # (B, C, H, W)
+        if not isinstance(network, TSFSeq2Seq):
+            return network(self._all_sequences(images), self._available(), self.task.target)
+        features = network.encode(images)  # (B, n, c, H/r, W/r)
         fused = weighted_average(features, self.weights)  # (B, c, H/r, W/r)
-        residual = self.network.attention(features, fused, _no_code(images), None)
-        refined = self._decode(fused + residual)  # (B, C, H, W)
+        residual = network.attention(features, fused, _no_code(images), None)
+        refined = self._decode(network.seq2seq, fused + residual)  # (B, C, H, W)
         if not self.with_tsem:
             return refined
-        plain = self._decode(fused)  # (B, C, H, W)
+        plain = self._decode(network.seq2seq, fused)  # (B, C, H, W)
         return refined, (refined - plain)[:, refined.shape[1] // 2].abs()
 
-    def _decode(self, feature: Tensor) -> Tensor:
-        (convs,) = self._seq2seq.decoder.generate(_no_code(feature))
-        return self._seq2seq.decode(feature, self.task.target, convs=convs).squeeze(1)
+    def _decode(self, seq2seq: Seq2Seq, feature: Tensor) -> Tensor:
+        (convs,) = seq2seq.decoder.generate(_no_code(feature))
+        size = [side * seq2seq.size_multiple for side in feature.shape[-2:]]
+        return seq2seq.decode(feature, convs, size).squeeze(1)
+
+    def _available(self) -> list[bool]:
+        return [index in self.task.sources for index in range(self.n_sequences)]
+
+    def _all_sequences(self, images: Tensor) -> Tensor:
+        """The sources' images (B, n, C, H, W) in their places, the rest at background."""
+        absent = torch.full_like(images[:, 0], BACKGROUND)
+        places = dict(zip(self.task.sources, images.unbind(dim=1), strict=True))
+        return torch.stack([places.get(i, absent) for i in range(self.n_sequences)], dim=1)
 
 
 @torch.no_grad()
-def _fusion_weights(network: Seq2Seq | TSFSeq2Seq, task: Task) -> Tensor:
-    """ω (n,) of the task's sources; of a Seq2Seq's only source: 1."""
-    if isinstance(network, Seq2Seq):
-        return torch.ones(1)
-    return network.fusion(network.task_code(*task))[list(task.sources)]
+def _source_weights(network: SynthesisNetwork, task: Task) -> Tensor:
+    """ω (n,) of the task's sources; ones for a network without fusion weights."""
+    available = [index in task.sources for index in range(network.n_sequences)]
+    weights = network.fusion_weights(available, task.target)
+    return torch.ones(len(task.sources)) if weights is None else weights[list(task.sources)]
 
 
 def _no_code(x: Tensor) -> Tensor:
@@ -115,13 +129,15 @@ def _no_code(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _fold(network: Seq2Seq | TSFSeq2Seq, task: Task) -> Seq2Seq | TSFSeq2Seq:
+def _fold(network: SynthesisNetwork, task: Task) -> SynthesisNetwork:
     """A copy of `network` in which folded modules stand for those that depend on the task.
 
     The copying takes them in place of the originals, whose kernels (c_w times larger) are thus
     never held twice.
     """
     seq2seq = network.seq2seq if isinstance(network, TSFSeq2Seq) else network
+    if not isinstance(seq2seq, Seq2Seq):
+        return copy.deepcopy(network)
     style = seq2seq.target_style(task.target)
     folded: dict[int, nn.Module] = {
         id(cell): FoldedCell(cell) for cell in network.modules() if isinstance(cell, ConvLSTMCell)

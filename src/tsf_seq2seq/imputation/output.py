@@ -127,7 +127,7 @@ def sidecar(found: Imputation, command: str | None = None) -> dict[str, Any]:
         "IntensityScale": found.intensity_scale,
         "Resampling": list(found.resampling),
         "Warnings": list(found.warnings),
-        "SkullStripped": not any("not skull-stripped" in warning for warning in found.warnings),
+        "SkullStripped": found.skull_stripped,
         "Precision": found.precision,
         "Checkpoint": found.model.path.name,
         "CheckpointSHA256": found.model.sha256,

@@ -25,7 +25,8 @@ class Sources:
     """Source sequences on the grid of the first.
 
     `images`: name → (Z, Y, X) float32 in [-1, 1], LPS order; `maxima`: the intensities that became
-    1; `brain` (Z, Y, X): where any source is above 0; `template`: the first as nibabel image.
+    1; `brain` (Z, Y, X): where any source is above 0; `template`: the first as nibabel image;
+    `not_stripped`: a sentence on each source that is not a brain alone.
     """
 
     images: dict[str, np.ndarray]
@@ -35,7 +36,7 @@ class Sources:
     geometry: Geometry
     template: nib.Nifti1Image
     resampled: tuple[str, ...]
-    warnings: tuple[str, ...]
+    not_stripped: tuple[str, ...]
 
 
 def load_sources(given: Mapping[str, Image], resample: bool = False) -> Sources:
@@ -45,7 +46,7 @@ def load_sources(given: Mapping[str, Image], resample: bool = False) -> Sources:
     one can't be used, or lies on another grid.
     """
     images, maxima, origins = {}, {}, {}
-    resampled, warnings = [], []
+    resampled, not_stripped = [], []
     brain: np.ndarray | None = None
     for name, source in given.items():
         image, origin = open_image(source, name)
@@ -64,11 +65,11 @@ def load_sources(given: Mapping[str, Image], resample: bool = False) -> Sources:
         images[name] = normalise(volume, maxima[name])
         origins[name] = origin
         if doubt := unstripped(inside, own):
-            warnings.append(f"{name} ({origin}) looks as if it was not skull-stripped: {doubt}")
+            not_stripped.append(f"{name} ({origin}) looks as if it was not skull-stripped: {doubt}")
     if brain is None:
         raise UserError("no source sequence was given")
     return Sources(
-        images, maxima, origins, brain, geometry, template, tuple(resampled), tuple(warnings)
+        images, maxima, origins, brain, geometry, template, tuple(resampled), tuple(not_stripped)
     )
 
 

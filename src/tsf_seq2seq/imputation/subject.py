@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from tsf_seq2seq.checkpoints.checkpoint import Model, open_model
 from tsf_seq2seq.data.nifti import image_like
-from tsf_seq2seq.data.slices import BACKGROUND, bounding_box
+from tsf_seq2seq.data.slices import BACKGROUND, bounding_box, stacks
 from tsf_seq2seq.data.statistics import in_plane_spacing
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.imputation.field_of_view import (
@@ -20,9 +21,8 @@ from tsf_seq2seq.imputation.field_of_view import (
     training_plane,
 )
 from tsf_seq2seq.imputation.sources import Image, Sources, load_sources
-from tsf_seq2seq.imputation.synthesis import Slices, synthesize_slices
-from tsf_seq2seq.models import TSFSeq2Seq
-from tsf_seq2seq.models.build import Network
+from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
+from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.tasks import Task
 
 RESEARCH_USE = "synthetic image, research use"
@@ -50,6 +50,7 @@ class Imputation:
     intensity_scale: str
     resampling: tuple[str, ...]
     warnings: tuple[str, ...]
+    skull_stripped: bool  # as far as can be told
     model: Model
     precision: str
 
@@ -107,7 +108,7 @@ def impute_targets(
     chosen, notes = choose_sources(model, list(images), targets, sources)
     loaded = load_sources({name: images[name] for name in chosen}, resample)
     slices, resampling = _synthesize(model, loaded, targets, precision, batch_size, progress)
-    notes += loaded.warnings
+    notes += loaded.not_stripped
     return {
         target: _imputation(model, loaded, target, slices[target], resampling, notes, precision)
         for target in targets
@@ -119,8 +120,8 @@ def choose_sources(
 ) -> tuple[list[str], tuple[str, ...]]:
     """The sources of a task, the first of which gives the grid, and what is to be said of them.
 
-    A stage 1 model takes one. Raises UserError for names that the model doesn't know, sources
-    without an image, and where there is none.
+    Of a network that takes one source, the first. Raises UserError for names that the model doesn't
+    know, sources without an image, and where there is none.
     """
     for role, names in (("target", targets), ("source", given), ("source", sources or ())):
         if unknown := [name for name in names if name not in model.sequences]:
@@ -134,15 +135,51 @@ def choose_sources(
     chosen = in_order if sources is None else list(dict.fromkeys(sources))
     if not chosen:
         raise UserError(f"there is no source to make {', '.join(targets)} from")
-    if isinstance(model.network, TSFSeq2Seq) or len(chosen) == 1:
+    indices = tuple(sorted(model.sequences.index(name) for name in chosen))
+    if all(model.network.accepts(Task(indices, model.sequences.index(t))) for t in targets):
         return chosen, ()
+    network = model.config.network.name
     if sources is not None:
         raise UserError(
-            f"{model.path} is a stage 1 checkpoint, which takes one source, not {len(chosen)} "
+            f"{model.path} is a {network} checkpoint, which takes one source, not {len(chosen)} "
             f"({', '.join(chosen)})"
         )
-    note = f"a stage 1 checkpoint takes one source: {chosen[0]} was used, of {', '.join(chosen)}"
+    note = f"a {network} checkpoint takes one source: {chosen[0]} was used, of {', '.join(chosen)}"
     return chosen[:1], (note,)
+
+
+class Slices(NamedTuple):
+    """A target's axial slices (N, Y, X) in [-1, 1], and their TSEM (None for a network without)."""
+
+    image: np.ndarray
+    tsem: np.ndarray | None
+
+
+def synthesize_slices(
+    network: SynthesisNetwork,
+    window: np.ndarray,
+    tasks: Sequence[Task],
+    batch_size: int,
+    precision: str = "fp32",
+    progress: Progress | None = None,
+) -> dict[Task, Slices]:
+    """Centre slices of the network's stacks of a window (S, Z, Y, X) in [-1, 1].
+
+    `progress` hears after each batch how many slices are done, of how many. Raises UserError where
+    the network gives a value that is not finite.
+    """
+    variants = [v for v in (FULL, WITHOUT_ATTENTION) if v in network.variants]
+    blocks = stacks(window, network.slices)
+    device = next(network.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        outputs = run_stacks(network, blocks, tasks, batch_size, variants, True, progress)
+    if not all(np.isfinite(output).all() for output in outputs.values()):
+        raise UserError("the network gave values that are not finite: its weights are unusable")
+    slices = {}
+    for task in tasks:
+        image, plain = outputs[FULL, task], outputs.get((WITHOUT_ATTENTION, task))
+        slices[task] = Slices(image, None if plain is None else np.abs(image - plain))
+    return slices
 
 
 def _synthesize(
@@ -154,7 +191,7 @@ def _synthesize(
     progress: Progress | None,
 ) -> tuple[dict[str, Slices], tuple[str, ...]]:
     """Each target's whole grid in [-1, 1], and the resampling that was done for it."""
-    names, height = list(model.sequences), model.config.seq2seq.slices
+    names, height = list(model.sequences), model.network.slices
     view, resampling = _view(model, sources)
 
     # --- the brain's slices, and their neighbours: at the volume's ends, the end slice again
@@ -169,7 +206,7 @@ def _synthesize(
     indices = tuple(sorted(names.index(name) for name in sources.images))
     tasks = {target: Task(indices, names.index(target)) for target in targets}
     outputs = synthesize_slices(
-        model.network, window, list(tasks.values()), height, batch_size, precision, progress
+        model.network, window, list(tasks.values()), batch_size, precision, progress
     )
 
     # --- back to the whole grid
@@ -196,7 +233,7 @@ def _view(model: Model, sources: Sources) -> tuple[FieldOfView, tuple[str, ...]]
         resampling += (f"axial slices from {own} to the training data's {usual} and back",)
     box = bounding_box(sources.brain)
     brain = [(axis.start, axis.stop) for axis in (box.y, box.x)]
-    multiple = reduction(model.network)
+    multiple = model.network.size_multiple
     view = field_of_view(brain, (height, width), scaled, model.config.data.crop, multiple)
     return view, resampling
 
@@ -224,25 +261,26 @@ def _imputation(
         image=image,
         tsem=tsem,
         mean_tsem=mean,
-        fusion_weights=fusion_weights(model, list(sources.images), target),
+        fusion_weights=source_weights(model, list(sources.images), target),
         intensity_maximum=maximum,
         intensity_scale=scale,
         resampling=resampling,
         warnings=warnings,
+        skull_stripped=not sources.not_stripped,
         model=model,
         precision=precision,
     )
 
 
-def fusion_weights(model: Model, sources: Sequence[str], target: str) -> dict[str, float] | None:
-    """Source → ω, which sum to one; None for a stage 1 model."""
-    if not isinstance(model.network, TSFSeq2Seq):
-        return None
+def source_weights(model: Model, sources: Sequence[str], target: str) -> dict[str, float] | None:
+    """Source → ω, which sum to one; None for a network without."""
     names = list(model.sequences)
     with torch.inference_mode():
         available = [name in sources for name in names]
-        weights = model.network.fusion_weights(available, names.index(target)).tolist()
-    return {name: weights[names.index(name)] for name in sources}
+        weights = model.network.fusion_weights(available, names.index(target))
+    if weights is None:
+        return None
+    return {name: weights[names.index(name)].item() for name in sources}
 
 
 def intensity_scale(model: Model, target: str, sources: Sources) -> tuple[float, str]:
@@ -251,8 +289,3 @@ def intensity_scale(model: Model, target: str, sources: Sources) -> tuple[float,
         return model.statistics.maxima[target], f"median of {target} in the training data"
     median = float(np.median(list(sources.maxima.values())))
     return median, f"median of the sources' own: the checkpoint has no statistics of {target}"
-
-
-def reduction(network: Network) -> int:
-    """By what the network divides a window's sides."""
-    return (network.seq2seq if isinstance(network, TSFSeq2Seq) else network).reduction

@@ -73,6 +73,14 @@ class GeneratedConv(NamedTuple):
         return F.conv2d(x, self.kernel, self.bias)
 
 
+class DecoderConvs(NamedTuple):
+    """What a decoder does for one target: the convolutions that its HyperConvs generate."""
+
+    blocks: tuple[tuple[GeneratedConv, GeneratedConv], ...]
+    upsampling: tuple[GeneratedConv, ...]
+    output: GeneratedConv
+
+
 class HyperConv(nn.Module):
     """Convolution whose kernel is a code-dependent mixture: K = Σ_k P[..., k] · (A s + α)_k.
 
@@ -225,16 +233,25 @@ class Decoder(nn.Module):
         output.bias_mixture.weight.zero_()
         output.bias_mixture.bias.fill_(1 / output.biases.shape[1])
 
-    def generate(self, styles: Tensor) -> list[tuple[GeneratedConv, ...]]:
-        """For each of `styles` (n, c_s), all convolutions, in the order `forward` takes them."""
-        hyperconvs = [module for module in self.modules() if isinstance(module, HyperConv)]
-        return list(zip(*(hyperconv.generate(styles) for hyperconv in hyperconvs), strict=True))
+    def generate(self, styles: Tensor) -> list[DecoderConvs]:
+        """All convolutions for each of `styles` (n, c_s), every P passed once for all of them."""
+        generated = [conv.generate(styles) for conv in self.hyperconvs()]  # per layer, per style
+        n_blocks = len(self.residual_blocks)
+        found = []
+        for *convs, output in zip(*generated, strict=True):
+            pairs = zip(convs[: 2 * n_blocks : 2], convs[1 : 2 * n_blocks : 2], strict=True)
+            found.append(DecoderConvs(tuple(pairs), tuple(convs[2 * n_blocks :]), output))
+        return found
 
-    def forward(self, x: Tensor, convs: Sequence[GeneratedConv]) -> Tensor:
-        remaining = iter(convs)
-        for block in self.residual_blocks:
-            x = block(x, next(remaining), next(remaining))  # (B, c, h, w)
-        for _ in self.upsampling:
+    def hyperconvs(self) -> list[HyperConv]:
+        """Both of each residual block, those of the up-sampling layers, the output's."""
+        blocks = [conv for b in self.residual_blocks for conv in (b.conv1, b.conv2)]
+        return [*blocks, *self.upsampling, self.output]
+
+    def forward(self, x: Tensor, convs: DecoderConvs) -> Tensor:
+        for block, (conv1, conv2) in zip(self.residual_blocks, convs.blocks, strict=True):
+            x = block(x, conv1, conv2)  # (B, c, h, w)
+        for conv in convs.upsampling:
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-            x = activation(normalise(next(remaining)(x), self.norm))
-        return torch.tanh(next(remaining)(x))  # (B, C, H, W)
+            x = activation(normalise(conv(x), self.norm))  # (B, c', 2·h, 2·w)
+        return torch.tanh(convs.output(x))  # (B, C, H, W)

@@ -4,36 +4,69 @@ Source: "An Explainable Deep Framework: Towards Task-Specific Fusion for Multi-t
 Synthesis", arXiv 2307.00885.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from tsf_seq2seq.models.attention import TaskAttention
-from tsf_seq2seq.models.blocks import ConvLayer, GeneratedConv, Norm
+from tsf_seq2seq.models.base import (
+    FULL,
+    WITHOUT_ATTENTION,
+    Availability,
+    SynthesisNetwork,
+    tasks_by_target,
+)
+from tsf_seq2seq.models.blocks import ConvLayer, DecoderConvs, Norm
 from tsf_seq2seq.models.fusion import FusionWeights, weighted_average
-from tsf_seq2seq.models.seq2seq import Seq2Seq
+from tsf_seq2seq.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from tsf_seq2seq.settings import check_odd, check_same_length, setting
+from tsf_seq2seq.tasks import Task
 
-Availability = Tensor | Sequence[bool]
+
+@dataclass(frozen=True)
+class TSFSeq2SeqConfig(Seq2SeqConfig):
+    """Architecture of TSF-Seq2Seq: Seq2Seq's, and that of the task-specific attention."""
+
+    name: str = setting("tsf_seq2seq", "which network")
+    attention_channels: tuple[int, ...] = setting((256,), "channels per attention layer", 16)
+    attention_kernels: tuple[int, ...] = setting((3,), "kernel size per attention layer", 1)
+    attention_mixed: int = setting(4, "kernels that an attention's HyperConv mixes, c_w", 1)
+    attention_norm: Literal["instance", "none"] = setting(
+        "none", "normalisation of attention layers"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_same_length(self, "attention_channels", "attention_kernels")
+        check_odd(self, "attention_kernels")
+
+    def build(self, n_sequences: int, stack: int) -> "TSFSeq2Seq":
+        layers = tuple(map(ConvLayer, self.attention_channels, self.attention_kernels))
+        seq2seq = self.build_seq2seq(n_sequences, stack)
+        return TSFSeq2Seq(seq2seq, layers, self.attention_mixed, self.attention_norm)
 
 
-class TSFSeq2Seq(nn.Module):
+class TSFSeq2Seq(SynthesisNetwork):
     """Seq2Seq's encoder per source, task-specific fusion, Seq2Seq's decoder."""
+
+    variants = (FULL, WITHOUT_ATTENTION)
+    builds_on = "seq2seq"
 
     def __init__(
         self, seq2seq: Seq2Seq, layers: tuple[ConvLayer, ...], n_kernels: int, norm: Norm = "none"
     ) -> None:
         """`layers`, `n_kernels`, `norm`: those of the task-specific attention."""
         super().__init__()
+        self.n_sequences, self.slices = seq2seq.n_sequences, seq2seq.slices
+        self.size_multiple = seq2seq.size_multiple
         self.seq2seq = seq2seq
         self.fusion = FusionWeights(seq2seq.n_sequences)
         self.attention = TaskAttention(
             seq2seq.n_sequences, seq2seq.lstm_channels, layers, n_kernels, norm
         )
-
-    @property
-    def n_sequences(self) -> int:
-        return self.seq2seq.n_sequences
 
     def forward(
         self, images: Tensor, available: Availability, target: int, attention: bool = True
@@ -43,24 +76,13 @@ class TSFSeq2Seq(nn.Module):
         images (B, S, C, H, W) in [-1, 1], available (S,) bool → (B, C, H, W) in [-1, 1]. Pixels of
         absent sequences are never read. Raises ValueError where no sequence is available.
         """
-        sources = self._sources(available)
+        sources = self.sources_of(available)
+        (convs,) = self.seq2seq.decoder_convs(target)
         features = self.encode(images[:, sources])  # (B, n, c, H/r, W/r)
-        return self.synthesize(features, sources, target, images.shape[-2:], attention)
-
-    def synthesize(
-        self,
-        features: Tensor,
-        sources: Sequence[int],
-        target: int,
-        size: Sequence[int],
-        attention: bool = True,
-        convs: Sequence[GeneratedConv] | None = None,
-    ) -> Tensor:
-        """features (B, n, c, h, w) of `sources` → `target` (B, C, H, W), cut to `size`."""
-        feature = self.fuse(features, sources, target)  # (B, c, h, w)
+        feature = self.fuse(features, sources, target)  # (B, c, H/r, W/r)
         if attention:
             feature = feature + self.attend(features, feature, sources, target)
-        return self.decode(feature, target, size, convs)  # (B, C, H, W)
+        return self.decode(feature, convs, images.shape[-2:])  # (B, C, H, W)
 
     def encode(self, images: Tensor) -> Tensor:
         """Each source by itself: images (B, n, C, H, W) → features (B, n, c, H/r, W/r)."""
@@ -79,47 +101,36 @@ class TSFSeq2Seq(nn.Module):
         code = self.task_code(sources, target)
         return self.attention(features, fused, code, torch.as_tensor(sources, device=code.device))
 
-    def decode(
-        self,
-        feature: Tensor,
-        target: int,
-        size: Sequence[int] | None = None,
-        convs: Sequence[GeneratedConv] | None = None,
-    ) -> Tensor:
-        """feature (B, c, h, w) → images (B, C, H, W) of sequence `target`, cut to `size`.
+    def decode(self, feature: Tensor, convs: DecoderConvs, size: Sequence[int]) -> Tensor:
+        """feature (B, c, h, w) → images (B, C, H, W), cut to `size`; `convs`: the target's."""
+        return self.seq2seq.decode(feature, convs, size).squeeze(1)
 
-        `convs`: the target's of `Seq2Seq.decoder_convs`, where they are there already.
-        """
-        return self.seq2seq.decode(feature, target, size, convs=convs).squeeze(1)
-
-    def task_code(self, sources: Sequence[int], target: int) -> Tensor:
-        """z = [availability (S), one-hot target (S)]."""
-        if not 0 <= target < self.n_sequences:
-            raise ValueError(f"target must be 0 to {self.n_sequences - 1}, not {target}")
-        code = torch.zeros(2 * self.n_sequences, device=self.fusion.linear.weight.device)
-        code[list(sources)] = 1
-        code[self.n_sequences + target] = 1
-        return code
+    def synthesize(
+        self, images: Tensor, tasks: Sequence[Task], variants: Sequence[str] = (FULL,)
+    ) -> Iterator[tuple[str, Task, Tensor]]:
+        """As every network does it; each source is encoded once."""
+        encoded = self.seq2seq.encode_each(images, {i for task in tasks for i in task.sources})
+        for target, members in tasks_by_target(tasks).items():
+            (convs,) = self.seq2seq.decoder_convs(target)
+            for task in members:
+                features = torch.stack([encoded[i] for i in task.sources], dim=1)
+                fused = self.fuse(features, *task)  # (B, c, H/r, W/r)
+                for variant in variants:
+                    feature = fused
+                    if variant == FULL:
+                        feature = fused + self.attend(features, fused, *task)
+                    yield variant, task, self.decode(feature, convs, images.shape[-2:])
 
     def fusion_weights(self, available: Availability, target: int) -> Tensor:
         """Fusion weights ω (S,) of a task: they sum to one, and are 0 where a source is absent."""
-        return self.fusion(self.task_code(self._sources(available), target))
+        return self.fusion(self.task_code(self.sources_of(available), target))
 
     def enhanced_map(self, images: Tensor, available: Availability, target: int) -> Tensor:
         """TSEM |output with f_A − output without f_A| of the centre slice, (B, H, W)."""
-        sources = self._sources(available)
-        features = self.encode(images[:, sources])  # (B, n, c, H/r, W/r)
-        fused = self.fuse(features, sources, target)  # (B, c, H/r, W/r)
-        residual = self.attend(features, fused, sources, target)
-        both = torch.cat([fused + residual, fused])  # (2·B, c, H/r, W/r)
-        refined, plain = self.decode(both, target, images.shape[-2:]).chunk(2)  # (B, C, H, W) each
-        return (refined - plain)[:, refined.shape[1] // 2].abs()
+        task = Task(tuple(self.sources_of(available)), target)
+        outputs = self.synthesize(images, [task], self.variants)
+        refined, plain = (image[:, self.slices // 2] for _, _, image in outputs)  # (B, H, W) each
+        return (refined - plain).abs()
 
-    def _sources(self, available: Availability) -> list[int]:
-        """Indices of the available sequences, ascending."""
-        flags = torch.as_tensor(available, dtype=torch.bool).tolist()
-        if len(flags) != self.n_sequences:
-            raise ValueError(f"availability of {self.n_sequences} sequences needed, not {flags}")
-        if not any(flags):
-            raise ValueError("no source sequence is available")
-        return [index for index, flag in enumerate(flags) if flag]
+    def compiled_parts(self) -> Iterable[nn.Module]:
+        return *self.seq2seq.compiled_parts(), self.attention

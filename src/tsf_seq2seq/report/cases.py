@@ -11,7 +11,7 @@ from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.evaluation.scores import Score, examined_method
 from tsf_seq2seq.explain.tsem import explain, scored_cases
-from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.report.blocks import Drawn, Section
 from tsf_seq2seq.report.case_files import (
     ERROR,
@@ -84,7 +84,7 @@ def rank_cases(
 
 
 def write_cases(
-    network: TSFSeq2Seq,
+    network: SynthesisNetwork,
     config: Config,
     ranked: Sequence[RankedCase],
     batch_size: int,

@@ -7,7 +7,7 @@ from pathlib import Path
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.report.blocks import Section
 from tsf_seq2seq.report.cases import case_sections, missing_cases, rank_cases, write_cases
 from tsf_seq2seq.report.inputs import Inputs, ReportSources
@@ -22,7 +22,7 @@ MAKE_CASES = "name the stage 2 weights with -l, and an evaluation that scored th
 class Experiment:
     """What synthesizes the cases: the network, its settings and the file of its weights."""
 
-    network: TSFSeq2Seq
+    network: SynthesisNetwork
     config: Config
     weights: Path
     batch_size: int

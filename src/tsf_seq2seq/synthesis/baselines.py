@@ -1,34 +1,41 @@
-"""Yardsticks that need no network: linear regression per voxel, and the training set's mean."""
+"""Baselines that need no network: regression per voxel, and the training set's mean."""
 
 from collections.abc import Iterable, Sequence
+from itertools import combinations_with_replacement
 
 import numpy as np
 
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.tasks import Task
 
+BLOCK = 2**25  # values of a design matrix at once: 256 MB
 
-class LinearRegression:
-    """target ≈ β_0 + Σ_i β_i · source_i in normalised intensities, clipped to [-1, 1].
+
+class PolynomialRegression:
+    """target ≈ β_0 + Σ_i β_i · source_i + Σ_{i≤j} β_ij · source_i · source_j + … in normalised
+    intensities, clipped to [-1, 1]: all products of up to `degree` sources.
 
     One least-squares fit a task, over every voxel of the training windows that have its sequences;
-    all fits come from Gram matrices of [1, sequences], one for each set of sequences that windows
-    have.
+    all fits come from Gram matrices of [1, sequences, their products], one for each set of
+    sequences that windows have.
     """
 
-    def __init__(self, n_sequences: int) -> None:
-        self.n_sequences = n_sequences
+    def __init__(self, n_sequences: int, degree: int) -> None:
+        self.n_sequences, self.degree = n_sequences, degree
+        self.terms = self._terms(range(n_sequences))
         self.grams: dict[frozenset[int], np.ndarray] = {}
 
     def fit(
         self, windows: Iterable[np.ndarray], available: Sequence[int] | None = None
-    ) -> "LinearRegression":
+    ) -> "PolynomialRegression":
         """Add training windows (S, Z, Y, X) that have the `available` sequences (None: all)."""
         held = frozenset(range(self.n_sequences) if available is None else available)
         for window in windows:
-            flat = window.reshape(len(window), -1).astype(np.float64)
-            design = np.concatenate([np.ones((1, flat.shape[1])), flat])
-            self.grams[held] = self.grams.get(held, 0) + design @ design.T
+            flat = window.reshape(len(window), -1)
+            voxels = BLOCK // len(self.terms)
+            for start in range(0, flat.shape[1], voxels):
+                design = _products(flat[:, start : start + voxels].astype(np.float64), self.terms)
+                self.grams[held] = self.grams.get(held, 0) + design @ design.T
         return self
 
     def covers(self, task: Task) -> bool:
@@ -36,18 +43,34 @@ class LinearRegression:
         return any(held >= {*task.sources, task.target} for held in self.grams)
 
     def coefficients(self, task: Task) -> np.ndarray:
-        """[β_0, β of each source in the task's order]."""
+        """[β_0, β of each source in the task's order, β of each product of two (those of the first
+        source come first: 1·1, 1·2, 1·3, 2·2, 2·3, 3·3), …], in float64.
+        """
         needed = {*task.sources, task.target}
         gram = np.sum([gram for held, gram in self.grams.items() if held >= needed], axis=0)
-        rows = [0, *(source + 1 for source in task.sources)]
+        rows = [self.terms.index(tuple(sorted(term))) for term in self._terms(task.sources)]
         normal = gram[np.ix_(rows, rows)]
         return np.linalg.lstsq(normal, gram[rows, task.target + 1], rcond=None)[0]
 
     def predict(self, window: np.ndarray, task: Task) -> np.ndarray:
         """Synthesis (Z, Y, X) of the task's target from a window (S, Z, Y, X)."""
         intercept, *slopes = self.coefficients(task)
-        combined = np.tensordot(slopes, window[list(task.sources)], axes=1)
+        combined = np.tensordot(slopes, _products(window, self._terms(task.sources)[1:]), axes=1)
         return np.clip(intercept + combined, -1, 1).astype(np.float32)
+
+    def _terms(self, sequences: Sequence[int]) -> list[tuple[int, ...]]:
+        """What each term multiplies, such as (), (0,), (1,), (0, 0), (0, 1), (1, 1)."""
+        factors = range(self.degree + 1)
+        return [term for n in factors for term in combinations_with_replacement(sequences, n)]
+
+
+def _products(values: np.ndarray, terms: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """Sequences (S, …) → the product of each term's sequences (terms, …); 1 for ()."""
+    products = np.ones((len(terms), *values.shape[1:]), values.dtype)
+    for product, term in zip(products, terms, strict=True):
+        for sequence in term:
+            product *= values[sequence]
+    return products
 
 
 class MeanImage:

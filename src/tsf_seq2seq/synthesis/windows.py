@@ -54,7 +54,7 @@ def load_window(
 
     Raises UserError where a volume can't be used or has too few slices for a stack.
     """
-    height = config.seq2seq.slices
+    height = config.data.stack
     volumes = load_box(
         subject,
         lambda grid: evaluated_box(config, grid, max_stacks),
@@ -72,7 +72,7 @@ def evaluated_box(config: Config, grid: tuple[int, ...], max_stacks: int | None 
     box = central_window(grid, config.data.slices, config.data.crop)
     if max_stacks is None:
         return box
-    middle = central(box.z.stop - box.z.start, max_stacks + config.seq2seq.slices - 1)
+    middle = central(box.z.stop - box.z.start, max_stacks + config.data.stack - 1)
     return Window(slice(box.z.start + middle.start, box.z.start + middle.stop), box.y, box.x)
 
 

@@ -1,6 +1,5 @@
 """Ways to compute the same numbers faster: memory format and compilation of the networks' parts."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -8,16 +7,18 @@ from torch import nn
 
 from tsf_seq2seq.config import TrainConfig
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.models import TSFSeq2Seq
 from tsf_seq2seq.models.attention import AttentionLayer
+from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.models.blocks import HyperResidualBlock
-from tsf_seq2seq.models.build import Network
 from tsf_seq2seq.models.convlstm import ConvLSTMCell
 from tsf_seq2seq.training.perceptual import PerceptualLoss
 
 
-def prepare(
-    network: Network, perceptual: PerceptualLoss | None, train: TrainConfig, device: torch.device
+def accelerate(
+    network: SynthesisNetwork,
+    perceptual: PerceptualLoss | None,
+    train: TrainConfig,
+    device: torch.device,
 ) -> None:
     """Make networks on `device` compute as `train.channels_last` and `train.compile` say.
 
@@ -30,7 +31,7 @@ def prepare(
         compile_parts(network, perceptual)
 
 
-def use_channels_last(network: Network, perceptual: PerceptualLoss | None = None) -> None:
+def use_channels_last(network: SynthesisNetwork, perceptual: PerceptualLoss | None = None) -> None:
     """Let whatever convolves take its input in channels_last; what follows a convolution keeps it.
 
     The parameters keep their format, since a HyperConv's have five dimensions, and an optimizer's
@@ -43,7 +44,7 @@ def use_channels_last(network: Network, perceptual: PerceptualLoss | None = None
                 module.register_forward_pre_hook(_channels_last_input)
 
 
-def compile_parts(network: Network, perceptual: PerceptualLoss | None = None) -> None:
+def compile_parts(network: SynthesisNetwork, perceptual: PerceptualLoss | None = None) -> None:
     """Compile, at their first use, the parts in which the time goes; names of parameters stay.
 
     A part is compiled for each size of batch that comes: with sizes left open, PyTorch 2.14's
@@ -52,7 +53,10 @@ def compile_parts(network: Network, perceptual: PerceptualLoss | None = None) ->
     # Its variants: batch size, with or without gradients, training or validation, and the number of
     # sources. Past the limit, of 8 by default, a part would no longer run compiled.
     torch._dynamo.config.recompile_limit = 64
-    for part in _parts(network, perceptual):
+    parts = list(network.compiled_parts())
+    if perceptual is not None:
+        parts += [perceptual, perceptual.features]
+    for part in parts:
         part.compile(dynamic=False)
 
 
@@ -72,15 +76,6 @@ def check_compiler(device: torch.device) -> None:
 
 def _probe(x: torch.Tensor) -> torch.Tensor:
     return torch.tanh(x) + 1
-
-
-def _parts(network: Network, perceptual: PerceptualLoss | None) -> Iterator[nn.Module]:
-    seq2seq = network.seq2seq if isinstance(network, TSFSeq2Seq) else network
-    yield from (seq2seq.encoder, seq2seq.encoder_lstm, seq2seq.decoder_lstm, seq2seq.decoder)
-    if isinstance(network, TSFSeq2Seq):
-        yield network.attention
-    if perceptual is not None:
-        yield from (perceptual, perceptual.features)
 
 
 def _channels_last_input(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""The training loop of both stages."""
+"""The training loop of every network."""
 
 import signal
 import time
@@ -8,45 +8,45 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from tsf_seq2seq.checkpoints.backbones import load_features
 from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
-from tsf_seq2seq.config import Config, LossConfig
+from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.sampling import Crop, CropStream
 from tsf_seq2seq.data.statistics import measure_statistics
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.distributed import ALONE, Processes, loss_of_processes_reported
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.models.build import Network
-from tsf_seq2seq.training.acceleration import prepare
+from tsf_seq2seq.models.base import SynthesisNetwork, seeded
+from tsf_seq2seq.models.build import NETWORKS
+from tsf_seq2seq.training.acceleration import accelerate
 from tsf_seq2seq.training.log import NoLog, TrainingLog
-from tsf_seq2seq.training.objectives import LossTerms, Stage, poly_learning_rate, trainable
+from tsf_seq2seq.training.objectives import Objective
 from tsf_seq2seq.training.perceptual import PerceptualLoss
-from tsf_seq2seq.training.state import enter_folder, save_progress
+from tsf_seq2seq.training.state import Trained, enter_folder, save_state
 from tsf_seq2seq.training.validation import Validator
 
 
 def train(
     config: Config,
-    network: Network,
-    stage: Stage,
+    network: SynthesisNetwork,
     device: torch.device,
     resume: bool = False,
     processes: Processes = ALONE,
 ) -> None:
     """Train `network` as `config` says; its folder receives checkpoints, log and curves.
 
-    Parameters that need no gradient stay as they are. With `resume`, goes on from the folder's
-    last.pth exactly as if it had not stopped. SIGINT and SIGTERM save and end the process. Each of
-    several `processes` trains on train.batch_size samples a step, all on one task. Raises UserError
-    for bad data, a folder already in use, a loss that is not finite, and where another process
-    ends before its time.
+    What is optimized, the table of networks says. With `resume`, goes on from the folder's last.pth
+    exactly as if it had not stopped. SIGINT and SIGTERM save and end the process. Each of several
+    `processes` trains on train.batch_size samples a step, all on one task. Raises UserError for bad
+    data, a folder already in use, a loss that is not finite, and where another process ends before
+    its time.
     """
-    Trainer(config, network, stage, device, resume, processes).run()
+    Trainer(config, network, device, resume, processes).run()
 
 
 class Trainer:
@@ -55,56 +55,59 @@ class Trainer:
     def __init__(
         self,
         config: Config,
-        network: Network,
-        stage: Stage,
+        network: SynthesisNetwork,
         device: torch.device,
         resume: bool,
         processes: Processes = ALONE,
     ) -> None:
-        self.config, self.stage, self.device, self.processes = config, stage, device, processes
+        self.config, self.device, self.processes = config, device, processes
         self.folder = config.train.output
-        self.training, validation = _find_data(config, stage)
-        self.validator = Validator(validation, stage, config, processes)
         self.network = network.to(device)
-        self.perceptual = _perceptual_loss(config, device)
-        prepare(self.network, self.perceptual, config.train, device)
-        self.optimizer = torch.optim.Adam(
-            trainable(network), lr=config.train.lr, fused=device.type == "cuda"
-        )
+        perceptual = _perceptual_loss(config, device)
+        objective_of = NETWORKS[config.network.name].objective
+        with seeded(config.train.seed):  # an objective may bring modules of its own
+            self.objective = objective_of(network, config.loss, perceptual)
+        self.training, validation = _find_data(config, self.objective)
+        self.validator = Validator(validation, self.objective, config, processes)
+        accelerate(network, perceptual, config.train, device)
+        self.trained = _trained(self.objective, config, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
-        self.progress = enter_folder(self.folder, config, network, self.optimizer, resume)
-        _check_same_start(self.folder, self.progress.step, processes)
-        if self.progress.statistics is None and processes.main:
-            self.progress.statistics = measure_statistics(config.data, self.training)
-        self.log = TrainingLog(self.folder, self.progress.step) if processes.main else NoLog()
-        self.loss = _synchronized(StepLoss(network, stage, config.loss), processes)
+        self.state = enter_folder(self.folder, config, self.trained, resume)
+        _check_same_start(self.folder, self.state.step, processes)
+        if self.state.statistics is None and processes.main:
+            self.state.statistics = measure_statistics(config.data, self.training)
+        terms = self.objective.terms
+        self.log = TrainingLog(self.folder, self.state.step, terms) if processes.main else NoLog()
+        self.losses = {
+            name: _synchronized(StepLoss(self.objective, name), processes)
+            for name in self.trained.optimizers
+        }
 
     def run(self) -> None:
         """Step until the run's last step, or until a signal comes."""
-        progress, steps, main = self.progress, self.config.train.steps, self.processes.main
+        state, steps, main = self.state, self.config.train.steps, self.processes.main
         if main:
             self._print_counts()
-        stream = CropStream(
-            self.training, self.config, self.stage.sample_task, progress.position, self.processes
-        )
-        title = self.stage.title
-        bar = tqdm(total=steps, initial=progress.step, unit="step", desc=title, disable=not main)
+        sample_task, title = self.objective.sample_task, self.objective.title
+        stream = CropStream(self.training, self.config, sample_task, state.position, self.processes)
+        bar = tqdm(total=steps, initial=state.step, unit="step", desc=title, disable=not main)
         with _interruptible() as received, closing(iter(stream)) as crops, bar:
-            while progress.step < steps:
+            while state.step < steps:
                 started = time.perf_counter()
 
                 # --- one step on one crop
-                crop, progress.position = next(crops)
+                crop, state.position = next(crops)
                 (samples,) = self.processes.sum([len(crop.names)])
                 if not samples:
                     continue
-                *losses, interrupted = self._step(crop, len(crop.names) / samples, received)
-                progress.step += 1
-                progress.seconds += time.perf_counter() - started
-                progress.sums = [a + b for a, b in zip(progress.sums, losses, strict=True)]
+                losses = self._step(crop, len(crop.names) / samples)
+                state.step += 1
+                state.seconds += time.perf_counter() - started
+                state.sums = {key: state.sums.get(key, 0.0) + losses[key] for key in losses}
                 bar.update()
 
                 # --- log, images, validation, checkpoint
+                interrupted = self.processes.any(bool(received))
                 self._record(crop, bar)
                 if self._due(self.config.train.checkpoint_steps) or interrupted:
                     self._save()
@@ -113,79 +116,84 @@ class Trainer:
         self.log.close()
         if main:
             print(
-                f"{title}: {progress.step} steps in {progress.seconds:.0f} s, best validation "
-                f"PSNR {progress.best_psnr:.2f} dB; weights in {self.folder / 'best.pth'}"
+                f"{title}: {state.step} steps in {state.seconds:.0f} s, best validation "
+                f"PSNR {state.best_psnr:.2f} dB; weights in {self.folder / 'best.pth'}"
             )
 
-    def _step(self, crop: Crop, share: float, received: Sequence[str]) -> list[float]:
-        """One optimizer step on the samples of all processes, of which this one has a `share`.
+    def _step(self, crop: Crop, share: float) -> dict[str, float]:
+        """Let every optimizer step on the samples of all processes, of which this has a `share`.
 
-        The total loss before it, its unweighted terms, and whether any process received a signal.
+        The total loss before it, as `loss`, and its unweighted terms, over all processes.
         """
-        train, epoch = self.config.train, self.progress.position.epoch
-        for group in self.optimizer.param_groups:
-            group["lr"] = poly_learning_rate(train.lr, epoch, train.schedule_epochs)
+        train, objective = self.config.train, self.objective
+        rate = objective.learning_rate(train, self.state.position.epoch, self.state.step)
+        crop = crop.to(self.device)
         self.network.train()
-        self.optimizer.zero_grad()
-        with loss_of_processes_reported():
-            with autocast(self.device, train.precision):
-                terms = self.loss(crop.to(self.device), self.perceptual)
-            total = terms.total(self.config.loss)
-            weight = share * self.processes.size  # DistributedDataParallel averages
-            self.scaler.scale(total * weight).backward()
-        self.scaler.step(self.optimizer)
+        values: dict[str, Tensor] = {}
+        for name, optimizer in self.trained.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad()
+            with loss_of_processes_reported():
+                with autocast(self.device, train.precision):
+                    terms = self.losses[name](crop)
+                total = objective.total(terms)
+                weight = share * self.processes.size  # DistributedDataParallel averages
+                self.scaler.scale(total * weight).backward()
+            self.scaler.step(optimizer)
+            values |= {"loss": values["loss"] + total if "loss" in values else total, **terms}
         self.scaler.update()
-        own = torch.stack([total, *terms]).detach().tolist()
-        weighted = [share * value if share else 0.0 for value in own]
-        values = self.processes.sum([*weighted, bool(received)])
-        if not np.isfinite(values[0]):
-            raise UserError(self._not_finite(values[0], crop))
-        return values
+        measured = torch.stack(list(values.values())).detach().tolist()
+        summed = self.processes.sum([share * value if share else 0.0 for value in measured])
+        losses = dict(zip(values, summed, strict=True))
+        if not np.isfinite(losses["loss"]):
+            raise UserError(self._not_finite(losses["loss"], crop))
+        return losses
 
     def _record(self, crop: Crop, bar: tqdm) -> None:
         """Log losses, images and validation where they are due; keep the best weights."""
-        train, progress = self.config.train, self.progress
-        if progress.step % train.log_steps == 0:
-            means = [value / train.log_steps for value in progress.sums]
-            lr = self.optimizer.param_groups[0]["lr"]
-            self.log.training(progress.step, progress.position.epoch, lr, means, progress.seconds)
+        train, state = self.config.train, self.state
+        if state.step % train.log_steps == 0:
+            means = {
+                name: state.sums.get(name, 0.0) / train.log_steps
+                for name in ("loss", *self.objective.terms)
+            }
+            lr = next(iter(self.trained.optimizers.values())).param_groups[0]["lr"]
+            self.log.training(state.step, state.position.epoch, lr, means, state.seconds)
             pace = (bar.format_dict["rate"] or 0) * train.batch_size * self.processes.size
-            bar.set_postfix_str(f"loss {means[0]:.4f}, {pace:.1f} crops/s")
-            progress.sums = [0.0] * len(progress.sums)
+            bar.set_postfix_str(f"loss {means['loss']:.4f}, {pace:.1f} crops/s")
+            state.sums = {}
         if self._due(train.image_steps):
             self.log.images(
-                progress.step, self.network, crop.images[:1].to(self.device), crop.available
+                state.step, self.network, crop.images[:1].to(self.device), crop.available
             )
         if self._due(train.validation_steps):
             value = self.validator(self.network)
-            self.log.validation(progress.step, value, progress.seconds)
-            if value > progress.best_psnr:
-                progress.best_psnr = value
+            self.log.validation(state.step, value, state.seconds)
+            if value > state.best_psnr:
+                state.best_psnr = value
                 self._save_best()
 
     def _due(self, interval: int) -> bool:
         """Whether something that comes every `interval` steps, and at the end, comes now."""
-        step = self.progress.step
+        step = self.state.step
         return step % interval == 0 or step == self.config.train.steps
 
     def _save_best(self) -> None:
         if self.processes.main:
-            path, statistics = self.folder / "best.pth", self.progress.statistics
+            path, statistics = self.folder / "best.pth", self.state.statistics
             save_checkpoint(path, self.network, self.config, statistics=statistics)
 
     def _save(self) -> None:
-        if not self.processes.main:
-            return
-        self.log.flush()
-        save_progress(
-            self.folder / "last.pth", self.network, self.config, self.optimizer, self.progress
-        )
+        if self.processes.main:
+            self.log.flush()
+            save_state(self.folder / "last.pth", self.config, self.trained, self.state)
 
     def _stop(self, received: Sequence[str]) -> None:
         """End the process after a signal, its own or another process's."""
         name = received[0] if received else "SIGTERM"
         if self.processes.main:
-            tqdm.write(f"stopped by {name} at step {self.progress.step}; --resume goes on")
+            tqdm.write(f"stopped by {name} at step {self.state.step}; --resume goes on")
         raise SystemExit(128 + signal.Signals[name].value)
 
     def _not_finite(self, loss: float, crop: Crop) -> str:
@@ -193,7 +201,7 @@ class Trainer:
         last = self.folder / "last.pth"
         kept = f"; {last} keeps an earlier state" if last.exists() else ""
         return (
-            f"the loss became {loss} at step {self.progress.step + 1}, on subject "
+            f"the loss became {loss} at step {self.state.step + 1}, on subject "
             f"{', '.join(crop.names)} ({sources} → {target}){kept}"
         )
 
@@ -204,17 +212,16 @@ class Trainer:
 
 
 class StepLoss(nn.Module):
-    """A stage's loss terms as a module's output, as DistributedDataParallel needs them.
+    """The loss terms of an optimizer's step as a module's output, as DistributedDataParallel needs
+    them; only what the optimizer trains is to be synchronized."""
 
-    The perceptual loss is handed in: nothing of it is to be synchronized.
-    """
-
-    def __init__(self, network: Network, stage: Stage, weights: LossConfig) -> None:
+    def __init__(self, objective: Objective, name: str) -> None:
         super().__init__()
-        self.network, self.stage, self.weights = network, stage, weights
+        self.objective, self.name = objective, name
+        self.trained = objective.trained()[name]
 
-    def forward(self, crop: Crop, perceptual: PerceptualLoss | None) -> LossTerms:
-        return self.stage.loss(self.network, crop, perceptual, self.weights)
+    def forward(self, crop: Crop) -> dict[str, Tensor]:
+        return self.objective.losses(self.name, crop)
 
 
 def _synchronized(loss: StepLoss, processes: Processes) -> nn.Module:
@@ -240,20 +247,36 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=precision != "fp32")
 
 
-def _find_data(config: Config, stage: Stage) -> tuple[list[Subject], list[Subject]]:
+def _trained(objective: Objective, config: Config, device: torch.device) -> Trained:
+    """What the run changes, on the device."""
+    modules = objective.trained()
+    optimizers = {
+        name: objective.optimizer(name, trainable(module.to(device)), config.train)
+        for name, module in modules.items()
+    }
+    network = objective.network
+    return Trained(network, optimizers, {k: m for k, m in modules.items() if m is not network})
+
+
+def trainable(module: nn.Module) -> list[nn.Parameter]:
+    """Parameters that need gradients."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def _find_data(config: Config, objective: Objective) -> tuple[list[Subject], list[Subject]]:
     training = find_subjects(config.data, config.data.train)
     validation = find_subjects(config.data, config.data.valid)
-    if not any(stage.validation_tasks(subject) for subject in validation):
+    if not any(objective.validation_tasks(subject) for subject in validation):
         raise UserError(
-            f"{config.data.valid}: no subject gives a task to validate {stage.title} on; stage 2 "
-            "needs masks that leave out a sequence which is on disk"
+            f"{config.data.valid}: no subject gives a task to validate {objective.title} on; masks "
+            "must leave out a sequence which is on disk"
         )
     return training, validation
 
 
 def _perceptual_loss(config: Config, device: torch.device) -> PerceptualLoss | None:
     settings = config.perceptual
-    if settings.backbone == "none" or config.loss.perceptual == 0:
+    if settings.backbone == "none" or not getattr(config.loss, "perceptual", 0):
         return None
     return PerceptualLoss(load_features(settings.backbone, settings.weights)).to(device)
 

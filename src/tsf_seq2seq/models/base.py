@@ -1,0 +1,102 @@
+"""What every network is: images of some sequences in, the image of one other sequence out."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tsf_seq2seq.tasks import Task
+
+Availability = Tensor | Sequence[bool]
+FULL = "full"
+WITHOUT_ATTENTION = "without_attention"  # TSEM is what it differs from FULL by
+AVERAGE = "average"  # of the outputs from one source each
+
+
+class SynthesisNetwork(nn.Module):
+    """A network that synthesizes any of `n_sequences` sequences from some of the others.
+
+    It sees stacks of `slices` neighbouring slices, of which the centre one is scored, and pads H
+    and W to multiples of `size_multiple` by itself. `variants`: what it can put out for a task, the
+    whole network first, then ablations of it. `builds_on`: the part whose weights a training starts
+    from, none for a network that starts from nothing.
+    """
+
+    n_sequences: int
+    slices: int
+    size_multiple: int
+    variants: ClassVar[tuple[str, ...]] = (FULL,)
+    builds_on: ClassVar[str | None] = None
+
+    def forward(self, images: Tensor, available: Availability, target: int) -> Tensor:
+        """images (B, S, C, H, W) in [-1, 1], available (S,) bool → `target` (B, C, H, W)."""
+        raise NotImplementedError
+
+    def accepts(self, task: Task, variant: str = FULL) -> bool:
+        """Whether the network can do the task."""
+        return True
+
+    def synthesize(
+        self, images: Tensor, tasks: Sequence[Task], variants: Sequence[str] = (FULL,)
+    ) -> Iterator[tuple[str, Task, Tensor]]:
+        """Every variant of every task: (variant, task, (B, C, H, W)) of images (B, S, C, H, W).
+
+        What tasks share, a network computes once where it can; this one does them one by one.
+        """
+        for task in tasks:
+            available = [index in task.sources for index in range(self.n_sequences)]
+            yield FULL, task, self(images, available, task.target)
+
+    def fusion_weights(self, available: Availability, target: int) -> Tensor | None:
+        """Fusion weights ω (S,) of a task, which sum to one; None where there are none."""
+        return None
+
+    def compiled_parts(self) -> Iterable[nn.Module]:
+        """The parts in which the time goes, each of which torch.compile takes as a whole."""
+        return self.children()
+
+    def sources_of(self, available: Availability) -> list[int]:
+        """Indices of the available sequences, ascending; ValueError for a wrong number or none."""
+        flags = available.tolist() if isinstance(available, Tensor) else list(available)
+        if len(flags) != self.n_sequences:
+            raise ValueError(f"availability of {self.n_sequences} sequences needed, not {flags}")
+        if not any(flags):
+            raise ValueError("no source sequence is available")
+        return [index for index, flag in enumerate(flags) if flag]
+
+    def check_target(self, target: int) -> None:
+        """ValueError unless `target` is one of the sequences."""
+        if not 0 <= target < self.n_sequences:
+            raise ValueError(f"target must be 0 to {self.n_sequences - 1}, not {target}")
+
+    def task_code(self, sources: Sequence[int], target: int) -> Tensor:
+        """z = [availability (S), one-hot target (S)]."""
+        self.check_target(target)
+        code = torch.zeros(2 * self.n_sequences, device=next(self.parameters()).device)
+        code[list(sources)] = 1
+        code[self.n_sequences + target] = 1
+        return code
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Reflect right and bottom edges of (N, C, H, W) so that `size_multiple` divides H, W."""
+        bottom, right = (-x.shape[-2] % self.size_multiple, -x.shape[-1] % self.size_multiple)
+        return F.pad(x, (0, right, 0, bottom), mode="reflect") if bottom or right else x
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within it, random weights come from `seed`; random numbers outside stay untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def tasks_by_target(tasks: Iterable[Task]) -> dict[int, list[Task]]:
+    """Tasks of each target, targets in order of first appearance."""
+    groups: dict[int, list[Task]] = {}
+    for task in tasks:
+        groups.setdefault(task.target, []).append(task)
+    return groups
