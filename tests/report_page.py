@@ -111,6 +111,11 @@ class Page(HTMLParser):
         elif self.stack and self.stack[-1] in ("td", "th"):
             self.rows[-1][-1] += data
 
+    def table(self, beginning: str) -> list[list[str]]:
+        """The one table whose caption starts so."""
+        (rows,) = [rows for caption, rows in self.tables.items() if caption.startswith(beginning)]
+        return rows
+
     def values(self, tag: str, attribute: str) -> list[str]:
         """What an attribute holds, wherever it stands."""
         found = (own.get(attribute) for name, own in self.attributes if name == tag)

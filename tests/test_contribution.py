@@ -119,7 +119,7 @@ def test_ranks():
 
 def test_table():
     contribution = Contribution(("t1", "t2"), np.array([[1.0, -2], [3, 4]]), np.ones((2, 2), int))
-    lines = contribution_table(contribution).splitlines()[2:]
+    lines = contribution_table(contribution).markdown().splitlines()[4:]
     assert [line.replace("|", " ").split() for line in lines] == [
         ["t1", "1.000", "-2.000", "-0.500", "2", "-2.000", "2"],
         ["t2", "3.000", "4.000", "3.500", "1", "-1.000", "1"],

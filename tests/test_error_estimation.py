@@ -18,13 +18,14 @@ from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.evaluation.metrics import psnr
 from tsf_seq2seq.evaluation.regions import brain_mask, error_regions
+from tsf_seq2seq.evaluation.statistics import over_subjects
 from tsf_seq2seq.explain.error_estimation import (
     ErrorRow,
     gradient_magnitude,
     source_sets,
     synthesized,
 )
-from tsf_seq2seq.explain.error_summary import over_subjects, read_measured
+from tsf_seq2seq.explain.error_summary import read_measured
 from tsf_seq2seq.explain.ranking import (
     CLASSES,
     REMOVED,
@@ -253,7 +254,7 @@ def test_script(run, stage_2, tiny_config, tiny_dataset, tmp_path):
         int(mask.sum()) for name, mask in error_regions(brain, in_window(labels)).items()
     ][1:]
     check_curves_and_counts(output, numbers)
-    assert "| 3      | disagreement | 1        |" in outcome.out
+    assert "| 3      | disagreement of source sets | 1        |" in outcome.out
 
 
 def of_tsem(rows: list[dict[str, str]]) -> list[dict[str, str]]:

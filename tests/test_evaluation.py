@@ -26,9 +26,9 @@ from tsf_seq2seq.evaluation.scores import (
     Score,
     by_inputs,
     by_task,
-    markdown_table,
     read_scores,
-    summarise,
+    score_table,
+    summaries,
 )
 from tsf_seq2seq.synthesis.stacks import synthesize
 from tsf_seq2seq.tasks import Task
@@ -284,7 +284,7 @@ def scores() -> list[Score]:
 
 
 def test_summary_by_hand():
-    rows = summarise(scores(), lambda score: (score.n_inputs,))
+    rows = summaries(scores(), lambda score: (score.n_inputs,))
     assert (rows[(1,)].pairs, rows[(2,)].pairs) == (2, 1)
     assert (rows[(1,)].mean["psnr"], rows[(1,)].std["psnr"]) == (22.0, 2.0)
     assert (rows[(1,)].mean["ssim"], rows[(1,)].std["ssim"]) == pytest.approx((0.6, 0.1))
@@ -292,7 +292,7 @@ def test_summary_by_hand():
 
 
 def test_tables_by_hand():
-    table = markdown_table(("inputs", "method"), by_inputs(scores()))
+    table = score_table(("inputs", "method"), by_inputs(scores())).markdown()
     assert "LPIPS" not in table  # nobody measured it
     assert cells_of(table) == [
         ["1", "tsf", "2", "22.00 ± 2.00", "0.600 ± 0.100"],

@@ -14,7 +14,12 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import Score, write_scores
 from tsf_seq2seq.explain.attention_gain import attention_gains
 from tsf_seq2seq.explain.faithfulness import agreements, faithfulness
-from tsf_seq2seq.explain.fusion_weights import fusion_tasks, read_fusion_csv, write_fusion_csv
+from tsf_seq2seq.explain.fusion_weights import (
+    fusion_tasks,
+    fusion_weight_table,
+    omegas,
+    read_fusion_csv,
+)
 from tsf_seq2seq.explain.shapley import coalitions, leave_one_out, shapley_values
 from tsf_seq2seq.explain.source_values import source_values
 from tsf_seq2seq.tasks import Task
@@ -181,7 +186,8 @@ def write_inputs(folder: Path) -> tuple[Path, Path]:
         weights[list(task.sources)] = 1 / len(task.sources)
         table[task] = weights
     table[Task((0, 1), 2)] = np.array([0.75, 0.25, 0])
-    write_fusion_csv(folder / "fusion_weights.csv", table, NAMES)
+    shown = fusion_weight_table(omegas(table, NAMES), NAMES)
+    shown.write_csv(folder / "fusion_weights.csv")
     return folder / "metrics.csv", folder / "fusion_weights.csv"
 
 
@@ -206,7 +212,8 @@ def test_script(run, tmp_path):
     with open(tmp_path / "out" / "faithfulness.csv", newline="") as file:
         omega = {(r["target"], r["source"]): float(r["omega"]) for r in csv.DictReader(file)}
     assert omega["flair", "t1"] == 0.75
-    assert "| flair  | t1     | 0.750 | 0.667" in outcome.out
+    assert "What each source brings to flair" in outcome.out
+    assert "| t1     | PSNR (dB)   | 0.750 | 0.667" in outcome.out
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
         *("shapley.csv", "faithfulness.csv", "faithfulness.md"),

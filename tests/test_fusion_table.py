@@ -15,10 +15,10 @@ from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.explain.fusion_figure import fusion_figure
 from tsf_seq2seq.explain.fusion_weights import (
-    fusion_markdown,
     fusion_table,
     fusion_tasks,
-    write_fusion_csv,
+    fusion_weight_table,
+    omegas,
 )
 from tsf_seq2seq.models import TSFSeq2Seq
 from tsf_seq2seq.tasks import Task, all_tasks, mask_to_sequences
@@ -59,7 +59,8 @@ def test_table_is_the_networks(reference_model, expected):
 
 def test_csv(reference_model, tmp_path):
     table = fusion_table(reference_model, fusion_tasks(4))
-    write_fusion_csv(tmp_path / "fusion_weights.csv", table, SEQUENCES)
+    shown = fusion_weight_table(omegas(table, SEQUENCES), SEQUENCES)
+    shown.write_csv(tmp_path / "fusion_weights.csv")
     with open(tmp_path / "fusion_weights.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["sources", "target", *SEQUENCES]
@@ -75,7 +76,9 @@ def test_csv(reference_model, tmp_path):
 def test_markdown():
     """By hand."""
     table = {Task((0, 2), 1): np.array([0.25, 0, 0.75]), Task((2,), 0): np.array([0, 0, 1.0])}
-    assert fusion_markdown(table, ("t1", "t2", "flair")).splitlines() == [
+    names = ("t1", "t2", "flair")
+    shown = fusion_weight_table(omegas(table, names), names).markdown()
+    assert shown.splitlines()[2:] == [
         "| sources  | target | t1    | t2 | flair |",
         "|----------|--------|-------|----|-------|",
         "| t1+flair | t2     | 0.250 | –  | 0.750 |",
@@ -127,7 +130,8 @@ def test_script(script, tiny_config, tmp_path):
     outcome = run(script, "-l", tmp_path / "tsf.pth", "-o", tmp_path / "out")
     assert outcome.code == 0, outcome.err
     table = fusion_table(network, fusion_tasks(4))
-    assert outcome.out.startswith(fusion_markdown(table, SEQUENCES))
+    shown = fusion_weight_table(omegas(table, SEQUENCES), SEQUENCES)
+    assert outcome.out.startswith(shown.markdown())
     assert len((tmp_path / "out" / "fusion_weights.csv").read_text().splitlines()) == 29
     assert (tmp_path / "out" / "fusion_weights.pdf").read_bytes().startswith(b"%PDF")
     assert (tmp_path / "out" / "fusion_weights.png").read_bytes().startswith(b"\x89PNG")

@@ -12,7 +12,8 @@ from tsf_seq2seq.cli import evaluate_tsf_seq2seq
 from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import Config, load_config
 from tsf_seq2seq.data.slices import stacks
-from tsf_seq2seq.evaluation.scores import Score, advantages, read_scores
+from tsf_seq2seq.evaluation.scores import Score, read_scores
+from tsf_seq2seq.evaluation.statistics import compare
 from tsf_seq2seq.synthesis.synthesizers import (
     BASELINES,
     Seq2SeqAverage,
@@ -61,7 +62,7 @@ def score(method: str, name: str, sources: str, psnr: float, ssim: float) -> Sco
     return Score(name, sources, "t2", method, psnr, ssim, 1.0, 0.1)
 
 
-def test_advantages_by_hand():
+def test_paired_differences_by_hand():
     scores = [
         score("tsf", "a", "t1+flair", 30.0, 0.9),
         score("tsf", "b", "t1+flair", 28.0, 0.8),
@@ -71,13 +72,13 @@ def test_advantages_by_hand():
         score("tsf", "a", "t1", 20.0, 0.5),
         score("other", "a", "t1", 21.0, 0.4),
     ]
-    rows = advantages(scores, "tsf")
-    assert list(rows) == [(1, "other"), (2, "other")]
-    two = rows[2, "other"]
-    assert (two.pairs, two.psnr, two.psnr_wins) == (2, 2.0, 1.0)
-    assert two.ssim == pytest.approx(0.025)
-    assert two.ssim_wins == 0.5
-    assert rows[1, "other"].psnr == -1.0
+    rows = {(row.metric, row.inputs, row.other): row for row in compare(scores)}
+    assert [key[1:] for key in rows] == [(1, "other"), (2, "other")] * 3
+    two, ssim = rows["psnr", 2, "other"], rows["ssim", 2, "other"]
+    assert (two.method, two.subjects, two.difference, two.wins) == ("tsf", 2, 2.0, 1.0)
+    assert ssim.difference == pytest.approx(0.025)
+    assert ssim.wins == 0.5
+    assert rows["psnr", 1, "other"].difference == -1.0
 
 
 @pytest.fixture

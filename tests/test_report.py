@@ -2,6 +2,7 @@
 
 import csv
 import json
+from math import nan
 from pathlib import Path
 from statistics import mean
 
@@ -13,19 +14,20 @@ from tsf_seq2seq.cli.report import make_report
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import Score
+from tsf_seq2seq.evaluation.tumour import RegionScore
 from tsf_seq2seq.explain.error_estimation import CalibrationRow, ErrorRow
 from tsf_seq2seq.explain.faithfulness import Faithfulness
-from tsf_seq2seq.explain.fusion_weights import fusion_tasks, write_fusion_csv
+from tsf_seq2seq.explain.fusion_weights import fusion_tasks, fusion_weight_table, omegas
 from tsf_seq2seq.report.cases import rank_cases
-from tsf_seq2seq.report.inputs import Inputs
+from tsf_seq2seq.report.inputs import Inputs, sequences_of
 from tsf_seq2seq.report.page import script_json
-from tsf_seq2seq.report.quality import sequences_of, task_matrix
+from tsf_seq2seq.report.quality import task_matrix
 from tsf_seq2seq.report.report import write_report
 from tsf_seq2seq.report.training_curves import POINTS, curve
 from tsf_seq2seq.tables import write_rows
 
 SUBJECTS = [f"Tiny_{number:05d}" for number in range(7)]
-SUMMARY = "Mean over subjects [95 % confidence interval]"
+SUMMARY = "Methods. Means over subjects, whose tasks are averaged first. 95 % intervals"
 MATRIX = "Tasks: rows are source sets, columns targets"
 
 
@@ -44,7 +46,7 @@ def test_summary_is_that_of_the_csv(tmp_path):
     """Of the CSV beside the page, computed anew."""
     page = report(tmp_path, evaluation=evaluation(tmp_path / "e", made_up_scores(SUBJECTS)))
     rows = rows_of(tmp_path / "report" / "data" / "metrics.csv")
-    heading, *table = page.tables[SUMMARY]
+    heading, *table = page.table(SUMMARY)
     assert heading[4:] == ["PSNR (dB)", "SSIM", "LPIPS (sum)"]
     assert [row[:2] for row in table] == [[n, m] for n in "123" for m in METHODS]
     for inputs, method, subjects, pairs, *cells in table:
@@ -112,13 +114,13 @@ def test_other_numbers_of_sequences(tmp_path, sequences):
     n = len(sequences)
     cells = [cell for row in page.tables[MATRIX][1:] for cell in row[1:]]
     assert sum(cell != "" for cell in cells) == n * (2 ** (n - 1) - 1)
-    assert len(page.tables[SUMMARY]) == 1 + (n - 1) * len(METHODS)
+    assert len(page.table(SUMMARY)) == 1 + (n - 1) * len(METHODS)
 
 
 def test_without_lpips(tmp_path):
     scores = made_up_scores(SUBJECTS[:2], lpips=False)
     page = report(tmp_path, evaluation=evaluation(tmp_path / "e", scores))
-    assert page.tables[SUMMARY][0][4:] == ["PSNR (dB)", "SSIM"]
+    assert page.table(SUMMARY)[0][4:] == ["PSNR (dB)", "SSIM"]
     assert "LPIPS was not computed" in page.text
     assert "nan" not in page.text.lower()
 
@@ -131,7 +133,7 @@ def test_names_are_escaped(tmp_path):
     assert "x" not in page.values("img", "src")
     assert all("onerror" not in own for _, own in page.attributes)
     assert f"→ {evil}" in page.tables[MATRIX][0]
-    assert evil in page.tables[SUMMARY][2]
+    assert evil in page.table(SUMMARY)[2]
     matrices = [s for s in page.scripts if isinstance(s, dict) and "methods" in s]
     assert matrices[0]["methods"] == ["tsf", evil]
     assert script_json(["</script>"]) == '["\\u003c/script\\u003e"]'
@@ -188,7 +190,7 @@ def test_one_method_alone_needs_no_tests(tmp_path):
     scores = made_up_scores(SUBJECTS[:2], methods=("tsf",))
     page = report(tmp_path, evaluation=evaluation(tmp_path / "e", scores))
     assert "only tsf was scored" in page.text
-    assert "Paired differences over subjects" not in page.tables
+    assert not any(caption.startswith("Paired differences") for caption in page.tables)
 
 
 def test_damaged_tables_are_named(tmp_path):
@@ -201,7 +203,8 @@ def test_damaged_tables_are_named(tmp_path):
 def test_fusion_weights_beside_shapley_values(tmp_path):
     table = {task: _equal(task.sources) for task in fusion_tasks(3)}
     names = ("t1", "t2", "flair")
-    write_fusion_csv(tmp_path / "w" / "fusion_weights.csv", table, names)
+    shown = fusion_weight_table(omegas(table, names), names)
+    shown.write_csv(tmp_path / "w" / "fusion_weights.csv")
     ends = [0.5, 0.3, 0.7]
     rows = [
         Faithfulness("t1", source, "psnr", 6, omega, share, *ends, *ends, *ends)
@@ -209,10 +212,10 @@ def test_fusion_weights_beside_shapley_values(tmp_path):
     ]
     write_rows(tmp_path / "trust" / "below" / "faithfulness.csv", Faithfulness, rows)
     page = report(tmp_path, fusion_weights=tmp_path / "w", trust=tmp_path / "trust")
-    weights = page.tables["Fusion weights ω, target t1"]
+    weights = page.table("Fusion weights ω, target t1")
     assert weights[0] == ["sources", *names]
     assert ["t2+flair", "–", "0.500", "0.500"] in weights
-    brings = page.tables["What each source brings to t1"]
+    brings = page.table("What each source brings to t1")
     assert brings[1][:5] == ["t2", "PSNR (dB)", "0.250", "0.600", "+0.50 [+0.30, +0.70]"]
     shapley = [s for s in page.scripts if isinstance(s, dict) and len(s["data"]) == 2]
     assert [trace["y"] for trace in shapley[-1]["data"]] == [[0.25, 0.75], [0.6, 0.4]]
@@ -243,25 +246,27 @@ def test_error_estimation(tmp_path):
     tasks = [{"sources": "t1+t2", "target": "flair", "curves": curves}]
     (trust / "sparsification.json").write_text(json.dumps({"removed": [0, 0.5], "tasks": tasks}))
     page = report(tmp_path, trust=trust)
-    row = page.tables["In the brain, by number of inputs"][1]
-    assert row[:3] == ["2", "TSEM", "2"]
-    assert [cell.split()[0] for cell in row[3:]] == ["+0.300", "0.300", "0.700"]
-    calibration = page.tables["Calibration, means over volumes"][1:]
+    row = page.table("In the brain, by number of inputs")[1]
+    assert row[:4] == ["2", "TSEM", "2", "2"]
+    assert [cell.split()[0] for cell in row[4:]] == ["+0.300", "0.300", "0.700", "0.2000"]
+    calibration = page.table("Calibration")[1:]
     assert [row[2:] for row in calibration] == [["0.1000", "0.2500"], ["0.2000", "0.4500"]]
     lines = next(s for s in page.scripts if isinstance(s, dict) and len(s["data"]) == 3)
     assert [trace["y"] for trace in lines["data"]] == [[1, 0.5], [1, 0.9], [1, 1]]
 
 
 def test_tumour_table(tmp_path):
-    trust = tmp_path / "trust"
-    trust.mkdir()
-    lines = ["name,sources,region,psnr,ssim,mae"]
-    lines += ["a,t1,whole_tumour,20,0.5,0.1", "a,t2,whole_tumour,24,0.7,0.3"]
-    lines += ["b,t1,whole_tumour,26,nan,0.2"]
-    (trust / "tumour.csv").write_text("\n".join(lines) + "\n")
-    row = report(tmp_path, trust=trust).tables["By region"][1]
-    assert row[:3] == ["1", "whole tumour", "2"]
-    assert [cell.split()[0] for cell in row[3:]] == ["24.00", "0.600", "0.2000"]
+    trust, key = tmp_path / "trust", ("tsf", "whole_tumour", 9)
+    rows = [
+        RegionScore("a", "t1", "t2", *key, 20, 0.5, 0.1, nan, 0.25, 0.5),
+        RegionScore("a", "t2", "t1", *key, 24, 0.7, 0.3, nan, 0.75, 0.5),
+        RegionScore("b", "t1", "t2", *key, 26, nan, 0.2, nan, 1, 0.5),
+    ]
+    write_rows(trust / "tumour.csv", RegionScore, rows)
+    row = report(tmp_path, trust=trust).table("Regions")[1]
+    assert row[:4] == ["1", "whole tumour", "2", "3"]
+    means = ["24.00", "0.600", "0.2000", "–", "0.7500", "0.5000"]
+    assert [cell.split()[0] for cell in row[4:]] == means
 
 
 def test_long_curves_become_means_of_blocks():

@@ -10,15 +10,14 @@ from PIL import Image
 from report_page import Page, evaluation, made_up_scores, tiny_experiment
 
 from tsf_seq2seq.data.nifti import Geometry, read_volume
+from tsf_seq2seq.data.slices import Window, bounding_box
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.explain.tsem import explain
 from tsf_seq2seq.report.case_files import strip_slices
 from tsf_seq2seq.report.cases import manifest, rank_cases, write_cases
 from tsf_seq2seq.report.images import (
     INTENSITY,
-    Box,
     Scale,
-    bounding_box,
     colours,
     cropped_affine,
     overlay_colours,
@@ -50,9 +49,10 @@ def test_bounding_box_by_hand():
     mask = np.zeros((9, 8, 7), bool)
     mask[4:6, 3, 1] = True
     box = bounding_box(mask, 2)
-    assert box == Box((2, 1, 0), (6, 5, 4))
+    assert box == Window(slice(2, 8), slice(1, 6), slice(0, 4))
+    assert box.shape == (6, 5, 4)
     assert box.of(mask).sum() == 2
-    assert bounding_box(np.zeros((2, 3, 4), bool), 2) == Box((0, 0, 0), (2, 3, 4))
+    assert bounding_box(np.zeros((2, 3, 4), bool), 2).shape == (2, 3, 4)
 
 
 def test_affine_of_a_crop():

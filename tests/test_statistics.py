@@ -12,7 +12,7 @@ from tsf_seq2seq.evaluation.scores import Score, write_scores
 from tsf_seq2seq.evaluation.statistics import (
     bootstrap,
     compare,
-    comparison_markdown,
+    comparison_table,
     holm,
     rank_biserial,
     smallest_p,
@@ -35,10 +35,24 @@ def test_bootstrap():
     assert high == pytest.approx(mean + 1.96 * values.std() / 20, abs=0.02)
     assert bootstrap(values) == bootstrap(values)
     assert bootstrap(values, seed=1) != bootstrap(values)
+    assert bootstrap([4.0, 4.0, 4.0]) == (4, 4, 4)
+    almost = bootstrap([1.0, 1 + 2**-52])  # equal but for rounding
+    assert almost.low == almost.mean == almost.high
     one = bootstrap([4.0])
     assert one.mean == 4
     assert np.isnan(one[1:]).all()
     assert np.isnan(bootstrap([])).all()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("subjects", [2, 3, 5, 330])
+def test_intervals_hold_the_mean_without_warnings(subjects):
+    """Of a symmetric sample, of one subject apart from all others, and of whole numbers."""
+    rng = np.random.default_rng(subjects)
+    apart = np.append(np.zeros(subjects - 1), 1)
+    for values in (rng.normal(size=subjects), apart, np.arange(subjects) % 2):
+        mean, low, high = bootstrap(values)
+        assert min(values) <= low <= mean <= high <= max(values)
 
 
 def test_rank_biserial():
@@ -104,12 +118,12 @@ def test_compare():
 
 
 def test_what_few_subjects_allow():
-    few = comparison_markdown(compare(scores_of(5), "tsf"))
+    few = comparison_table(compare(scores_of(5), "tsf")).markdown()
     assert "with fewer than 6 subjects no test can be significant at 0.05" in few
-    enough = comparison_markdown(compare(scores_of(6), "tsf"))
+    enough = comparison_table(compare(scores_of(6), "tsf")).markdown()
     assert "the least p possible is 0.031, after Holm's correction over 1 tests 0.031." in enough
     twice = [*scores_of(6), *(score(str(i), "t1", "third", 20.0 + i) for i in range(6))]
-    text = comparison_markdown(compare(twice, "tsf"))
+    text = comparison_table(compare(twice, "tsf")).markdown()
     assert "over 2 tests 0.062: no test can stay significant at 0.05 after it" in text
     assert all(c.p_holm > 0.05 for c in compare(twice, "tsf"))
 
@@ -129,5 +143,5 @@ def test_script(script, tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["metric"] for row in rows] == ["psnr", "ssim"]
     assert float(rows[0]["difference"]) == 3.5
-    assert "| psnr   | 1      | tsf    | other   | 6        | +3.50 [" in outcome.out
+    assert "| PSNR (dB) | 1      | other       | 6        | +3.50 [" in outcome.out
     assert (tmp_path / "comparisons.md").read_text().startswith("# Paired comparisons")

@@ -24,7 +24,7 @@ from tsf_seq2seq.evaluation.scores import Score, write_scores
 from tsf_seq2seq.explain.tsem import (
     Finding,
     enhanced_maps,
-    findings_markdown,
+    finding_table,
     parse_task,
     possible_cases,
     rank_correlation,
@@ -135,12 +135,12 @@ def test_best_median_and_worst():
 # --- figure and table
 
 
-def test_findings_markdown():
+def test_finding_table():
     found = [
         Finding("a", "t1+t2", "flair", 28.123, 0.01, 0.1, 0.5),
         Finding("b", "t1", "t2", 9.0, 0.0, 0.2, float("nan")),
     ]
-    assert findings_markdown(found).splitlines()[2:] == [
+    assert finding_table(found).markdown().splitlines()[4:] == [
         "| a       | t1+t2   | flair  | 28.12     | 0.0100 | 0.1000 | 0.500    |",
         "| b       | t1      | t2     | 9.00      | 0.0000 | 0.2000 | –        |",
     ]

@@ -181,7 +181,7 @@ def test_script(run, script, tiny_config, tiny_dataset, tmp_path, turned):
         row = next(r for r in rows if (r["target"], r["region"]) == ("flair", region))
         wanted = torchmetrics_ssim(scaled(whole) * mask, scaled(real) * mask)
         assert float(row["brasyn_ssim"]) == pytest.approx(wanted, abs=1e-6)
-    assert "| 2      | enhancing_tumour | 2       |" in outcome.out
+    assert "| 2      | enhancing tumour | 1        | 2       |" in outcome.out
     assert (folder / "tumour.md").read_text().startswith("# Tumour and healthy tissue\n")
 
 

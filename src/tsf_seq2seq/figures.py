@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 
 from tsf_seq2seq.files import write_atomically
 
+FONT, SMALL_FONT = 8, 7  # points, of a paper's figures
+
 
 def plot_curves(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     """Training loss (left, logarithmic) and validation PSNR (right) over steps, from log.csv."""

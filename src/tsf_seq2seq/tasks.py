@@ -26,6 +26,11 @@ class Task(NamedTuple):
         return "+".join(names[i] for i in sorted(self.sources)), names[self.target]
 
 
+def n_inputs(sources: str) -> int:
+    """How many sources a label such as t1+t2 names."""
+    return sources.count("+") + 1
+
+
 class Masked(Protocol):
     """A subject, as far as its mask says what it has."""
 

@@ -23,13 +23,18 @@ from tsf_seq2seq.evaluation.protocol import (
 )
 from tsf_seq2seq.evaluation.scores import (
     Score,
-    Table,
-    advantage_table,
-    advantages,
+    Summaries,
     by_inputs,
     by_task,
-    markdown_table,
+    methods_of,
+    score_table,
     write_tables,
+)
+from tsf_seq2seq.evaluation.statistics import (
+    compare,
+    comparison_table,
+    method_means,
+    method_table,
 )
 from tsf_seq2seq.models.base import AVERAGE, FULL, WITHOUT_ATTENTION
 from tsf_seq2seq.synthesis.synthesizers import (
@@ -109,7 +114,7 @@ def evaluate_seq2seq(description: str) -> None:
         rows = by_task(scores)
         headings = ("source", "target", "method")
         write_tables(arguments.output, "Single-source synthesis", {"Per pair": (headings, rows)})
-        print(markdown_table(headings, rows))
+        print(score_table(headings, rows).markdown())
 
     subjects = _subjects(arguments, config)
     _run(arguments, config, [synthesizer], subjects, tasks_of, [arguments.load], report)
@@ -167,16 +172,17 @@ def _report_of_missing(arguments: argparse.Namespace, first: str) -> Callable[[l
     against each other."""
 
     def report(scores: list[Score]) -> None:
-        table_1: Table = (("inputs", "method"), by_inputs(scores))
+        table_1: Summaries = (("inputs", "method"), by_inputs(scores))
         tables = {"By number of inputs": table_1}
         if arguments.all_tasks:
             tables["By task"] = (("sources", "target", "method"), by_task(scores))
-        rows = advantages(scores, first)
-        paired = advantage_table(first, rows) if rows else None
-        write_tables(arguments.output, "Synthesis of missing sequences", tables, paired)
-        print(markdown_table(*table_1))
-        if paired:
-            print(f"\nPaired differences over volumes:\n\n{paired}")
+        further = {"By subjects": method_table(method_means(scores))}
+        print(score_table(*table_1).markdown())
+        if len(methods_of(scores)) > 1:
+            further["Paired differences"] = comparison_table(compare(scores, first))
+            print(f"\n{further['Paired differences'].markdown()}")
+        title = "Synthesis of missing sequences"
+        write_tables(arguments.output, title, tables, further)
 
     return report
 

@@ -18,15 +18,15 @@ from tsf_seq2seq.explain.contribution import contribution_of, contribution_table
 from tsf_seq2seq.explain.differentiation import complete_subjects, write_differentiation
 from tsf_seq2seq.explain.fusion_figure import plot_fusion_weights
 from tsf_seq2seq.explain.fusion_weights import (
-    fusion_markdown,
     fusion_table,
     fusion_tasks,
-    write_fusion_csv,
+    fusion_weight_table,
+    omegas,
 )
 from tsf_seq2seq.explain.seq2seq_figures import plot_contribution
 from tsf_seq2seq.explain.tsem import (
     Case,
-    findings_markdown,
+    finding_table,
     parse_task,
     possible_cases,
     scored_cases,
@@ -44,8 +44,9 @@ def explain_fusion_weights(description: str | None) -> None:
     config = experiment(arguments)
     network, names = load_network(arguments, config), list(config.data.sequences)
     table = fusion_table(network, fusion_tasks(len(names), arguments.with_reconstructions))
-    print(fusion_markdown(table, names))
-    write_fusion_csv(arguments.output / "fusion_weights.csv", table, names)
+    shown = fusion_weight_table(omegas(table, names), names)
+    print(shown.markdown())
+    shown.write_csv(arguments.output / "fusion_weights.csv")
     plot_fusion_weights(table, names, arguments.output / "fusion_weights")
     print(f"fusion_weights.csv, .pdf and .png are in {arguments.output}")
 
@@ -82,7 +83,7 @@ def map_tsem(description: str | None) -> None:
         arguments.cases or (3 if arguments.metrics else 6),
     )
     findings = write_tsem(network, config, cases, arguments.batch_size, arguments.output, shown)
-    print(findings_markdown(findings))
+    print(finding_table(findings).markdown())
     print(f"maps (NIfTI), tsem.csv, tsem.pdf and tsem.png are in {arguments.output}")
 
 
@@ -99,7 +100,7 @@ def explain_contribution(description: str | None) -> None:
     contribution = contribution_of(read_scores(arguments.metrics), arguments.sequences)
     write_contribution(output, contribution)
     plot_contribution(contribution, output / "contribution")
-    print(contribution_table(contribution))
+    print(contribution_table(contribution).markdown())
     print(f"contribution.csv, .json, .pdf and .png are in {output}")
 
 

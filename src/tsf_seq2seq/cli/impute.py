@@ -19,7 +19,6 @@ from tsf_seq2seq.imputation.subject import BATCH_SIZE
 DESCRIPTION = """Synthesize missing brain MRI sequences as NIfTI files on the subject's own grid.
 Sequences must be co-registered and skull-stripped. Research use only. Exit code 0: all done; 1:
 some subjects could not be imputed; 2: nothing could be done."""
-MEANINGS = {"load": "a checkpoint of ours"}
 LAYOUTS = (
     ("--bids", "bids", "BIDS derivatives"),
     ("--keep-names", "names", "each target under the name that the data set would have given it"),
@@ -64,7 +63,9 @@ def _parser(description: str, sequences: Sequence[str]) -> argparse.ArgumentPars
     parser.add_argument(
         "folders", nargs="*", type=Path, metavar="SUBJECT_FOLDER", help="of a subject or a data set"
     )
-    add_arguments(parser, ["load", "output"], required=True, meanings=MEANINGS)
+    add_arguments(
+        parser, ["load", "output"], required=True, meanings={"load": "a checkpoint of ours"}
+    )
     add_arguments(parser, ["device", "batch_size"])
     parser.set_defaults(batch_size=BATCH_SIZE)
     parser.add_argument(

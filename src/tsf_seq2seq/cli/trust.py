@@ -9,11 +9,11 @@ from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.fingerprint import goes_on, identity_of
 from tsf_seq2seq.evaluation.scores import read_scores
-from tsf_seq2seq.evaluation.statistics import Comparison, compare, comparison_markdown
-from tsf_seq2seq.evaluation.tumour import RegionScore, regions_markdown, score_regions
+from tsf_seq2seq.evaluation.statistics import Comparison, compare, comparison_table
+from tsf_seq2seq.evaluation.tumour import RegionScore, region_means, region_table, score_regions
 from tsf_seq2seq.explain.attention_gain import (
     AttentionGain,
-    attention_gain_markdown,
+    attention_gain_table,
     attention_gains,
 )
 from tsf_seq2seq.explain.error_estimation import Measured, measure_errors
@@ -38,12 +38,12 @@ def compare_methods(description: str | None) -> None:
     parser = script_parser(
         description, ["metrics"], ["output"], output="folder (else that of metrics.csv)"
     )
-    parser.add_argument("--method", default="tsf", help="compared with all others (default: tsf)")
+    parser.add_argument("--method", help="compared with all others (default: the first)")
     arguments = parser.parse_args()
     output = arguments.output or arguments.metrics.parent
     comparisons = compare(read_scores(arguments.metrics), arguments.method)
     write_rows(output / "comparisons.csv", Comparison, comparisons)
-    text = comparison_markdown(comparisons)
+    text = comparison_table(comparisons).markdown()
     _tell(output / "comparisons.md", f"# Paired comparisons over subjects\n\n{text}\n")
     print(f"comparisons.csv and comparisons.md are in {output}")
 
@@ -61,7 +61,10 @@ def evaluate_tumour(description: str | None) -> None:
     subjects = find_subjects(config.data, config.data.test)
     rows = score_regions(config, subjects, arguments.evaluation)
     write_rows(output / "tumour.csv", RegionScore, rows)
-    _tell(output / "tumour.md", f"# Tumour and healthy tissue\n\n{regions_markdown(rows)}\n")
+    _tell(
+        output / "tumour.md",
+        f"# Tumour and healthy tissue\n\n{region_table(region_means(rows)).markdown()}\n",
+    )
     if not any(row.region == "whole_tumour" for row in rows):
         print("no subject has a label map: only the brain as a whole is scored")
     print(f"tumour.csv and tumour.md are in {output}")
@@ -77,19 +80,20 @@ def check_faithfulness(description: str | None) -> None:
         metavar="CSV",
         help="fusion_weights.csv or its folder",
     )
+    parser.add_argument("--method", help="of the metrics, the one examined (default: the first)")
     arguments = parser.parse_args()
     scores, omega = read_scores(arguments.metrics), read_fusion_csv(arguments.fusion_weights)
     sequences = next(iter(omega.values()), {})
-    values = source_values(scores, list(sequences))
+    values = source_values(scores, list(sequences), arguments.method)
     rows = faithfulness(values, omega)
-    found, gains = agreements(rows), attention_gains(scores)
+    found, gains = agreements(rows), attention_gains(scores, arguments.method)
     output = arguments.output
     write_rows(output / "shapley.csv", SourceValue, values)
     write_rows(output / "faithfulness.csv", Faithfulness, rows)
     write_rows(output / "agreement.csv", Agreement, found)
     write_rows(output / "attention_gain.csv", AttentionGain, gains)
     text = f"# Fusion weights and what sources bring\n\n{faithfulness_markdown(rows, found)}\n"
-    text += f"\n## What f_A brings\n\n{attention_gain_markdown(gains)}\n"
+    text += f"\n## What f_A brings\n\n{attention_gain_table(gains).markdown()}\n"
     _tell(output / "faithfulness.md", text)
     print(f"shapley.csv, faithfulness.csv and .md, agreement and attention gain are in {output}")
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from tsf_seq2seq.config import DataConfig
 from tsf_seq2seq.data.loading import Subject, read_sequences
+from tsf_seq2seq.data.slices import bounding_box
 from tsf_seq2seq.data.store import VolumeStore, box_slices
 from tsf_seq2seq.data.store_index import (
     INDEX,
@@ -108,9 +109,8 @@ def positive_box(volumes: Iterable[np.ndarray]) -> np.ndarray:
 
     What is outside becomes background, whatever its value.
     """
-    inside = np.any([volume > 0 for volume in volumes], axis=0)
-    places = [np.flatnonzero(inside.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
-    return np.array([(place[0], place[-1] + 1) for place in places])
+    box = bounding_box(np.any([volume > 0 for volume in volumes], axis=0))
+    return np.array([(axis.start, axis.stop) for axis in (box.z, box.y, box.x)])
 
 
 def compress(array: np.ndarray) -> bytes:

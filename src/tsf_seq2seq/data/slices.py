@@ -42,6 +42,12 @@ class Window:
     y: slice
     x: slice
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Its size (z, y, x) in voxels."""
+        z, y, x = (axis.stop - axis.start for axis in (self.z, self.y, self.x))
+        return z, y, x
+
     def of(self, volumes: np.ndarray) -> np.ndarray:
         """The box of (..., z, y, x), a view."""
         return volumes[..., self.z, self.y, self.x]
@@ -58,6 +64,16 @@ class Window:
 def central_window(shape: tuple[int, ...], slices: int, crop: tuple[int, ...]) -> Window:
     """The central slices and crop of a volume of `shape` (z, y, x); shorter axes stay whole."""
     return Window(central(shape[0], slices), central(shape[1], crop[0]), central(shape[2], crop[1]))
+
+
+def bounding_box(mask: np.ndarray, margin: int = 0) -> Window:
+    """The smallest box around a mask (z, y, x), and `margin` voxels more; all, if it is empty."""
+    ends = []
+    for size, others in zip(mask.shape, ((1, 2), (0, 2), (0, 1)), strict=True):
+        places = np.flatnonzero(mask.any(axis=others))
+        low, high = (int(places[0]), int(places[-1]) + 1) if places.size else (0, size)
+        ends.append(slice(max(0, low - margin), min(size, high + margin)))
+    return Window(*ends)
 
 
 def stacks(volumes: np.ndarray, height: int) -> np.ndarray:

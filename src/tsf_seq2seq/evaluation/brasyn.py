@@ -3,7 +3,9 @@
 from math import nan
 
 import numpy as np
-from scipy.ndimage import find_objects, gaussian_filter
+from scipy.ndimage import gaussian_filter
+
+from tsf_seq2seq.data.slices import bounding_box
 
 PERCENTILES = (0.5, 99.5)
 SIGMA, RADIUS = 1.5, 5  # of torchmetrics' Gaussian window, voxels
@@ -39,8 +41,9 @@ def gaussian_ssim(a: np.ndarray, b: np.ndarray) -> float:
     data_range = max(np.ptp(a), np.ptp(b))
     if data_range == 0:
         return nan
-    box = _surroundings((a != 0) | (b != 0))
-    inside = _ssim_map(a[box], b[box], float(data_range))
+    # One radius reaches every voxel whose window touches the mask, the other holds their windows.
+    box = bounding_box((a != 0) | (b != 0), 2 * RADIUS)
+    inside = _ssim_map(box.of(a), box.of(b), float(data_range))
     return float((inside.sum() + a.size - inside.size) / a.size)  # SSIM is 1 where both are 0
 
 
@@ -58,15 +61,3 @@ def _ssim_map(a: np.ndarray, b: np.ndarray, data_range: float) -> np.ndarray:
 
 def _smooth(volume: np.ndarray) -> np.ndarray:
     return gaussian_filter(volume, SIGMA, radius=RADIUS, mode="mirror")
-
-
-def _surroundings(mask: np.ndarray) -> tuple[slice, ...]:
-    """The mask's bounding box with two windows' radii around it.
-
-    One radius reaches every voxel whose window touches the mask, the other holds their windows.
-    """
-    (box,) = find_objects(mask.astype(np.uint8))
-    return tuple(
-        slice(max(0, own.start - 2 * RADIUS), min(size, own.stop + 2 * RADIUS))
-        for own, size in zip(box, mask.shape, strict=True)
-    )

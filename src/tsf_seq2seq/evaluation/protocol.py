@@ -16,7 +16,7 @@ from tsf_seq2seq.distributed import ALONE, Processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.fingerprint import goes_on
 from tsf_seq2seq.evaluation.metrics import LPIPS, psnr, ssim
-from tsf_seq2seq.evaluation.scores import Score, read_scores, write_scores
+from tsf_seq2seq.evaluation.scores import Score, prediction_path, read_scores, write_scores
 from tsf_seq2seq.figures import Example, plot_examples
 from tsf_seq2seq.synthesis.synthesizers import Outputs, Synthesizer
 from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window
@@ -153,9 +153,7 @@ def _save_prediction(
     task: Task,
     names: Sequence[str],
 ) -> None:
-    sources, target = task.label(names)
-    name = loaded.volumes.subject.name.replace("/", "_")
-    path = folder / "predict" / f"{name}_{target}_from_{sources}.nii.gz"
+    path = prediction_path(folder, loaded.volumes.subject.name, *task.label(names))
     write_volume(path, loaded.on_whole_grid(output), loaded.volumes.geometry)
 
 

@@ -1,19 +1,58 @@
-"""Scores of synthesized volumes: metrics.csv, and the tables made of it."""
+"""Scores of synthesized volumes: the metrics, metrics.csv, and the tables made of it."""
 
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite, nan
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
+from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_text
-from tsf_seq2seq.tables import markdown, read_table, write_rows
+from tsf_seq2seq.tables import Table, group_by, interval, read_table, write_rows
+from tsf_seq2seq.tasks import n_inputs
 
-METRICS = ("psnr", "ssim", "lpips", "lpips_per_slice")
-HEADINGS = ("PSNR (dB)", "SSIM", "LPIPS (sum)", "LPIPS (mean)")
-DECIMALS = (2, 3, 2, 4)
+_Group = TypeVar("_Group", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure of synthesized volumes.
+
+    `key`: its field in rows such as Score; `sign`: 1 where higher is better, −1 where lower is, 0
+    where neither; decimals of its values and of their differences; `signed`: values show a +, too.
+    """
+
+    key: str
+    sign: int
+    heading: str
+    decimals: int
+    difference_decimals: int = 0
+    signed: bool = False
+
+    def of(self, row: Any) -> float:
+        """The row's value; nan where there is no row."""
+        return nan if row is None else float(getattr(row, self.key))
+
+    def text(self, mean: float, low: float = nan, high: float = nan) -> str:
+        """A value, with its interval where it has one."""
+        return interval(mean, low, high, f"{'+' if self.signed else ''}.{self.decimals}f")
+
+    def difference(self, mean: float, low: float = nan, high: float = nan) -> str:
+        """A difference with its sign, and with its interval where it has one."""
+        return interval(mean, low, high, f"+.{self.difference_decimals}f")
+
+
+PSNR = Metric("psnr", 1, "PSNR (dB)", 2, 2)
+SSIM = Metric("ssim", 1, "SSIM", 3, 4)
+LPIPS_SUM = Metric("lpips", -1, "LPIPS (sum)", 2, 3)
+COMPARED = (PSNR, SSIM, LPIPS_SUM)  # what comparisons and explanations look at
+METRICS = {
+    metric.key: metric
+    for metric in (*COMPARED, Metric("lpips_per_slice", -1, "LPIPS (mean)", 4, 5))
+}
 
 
 @dataclass(frozen=True)
@@ -35,10 +74,12 @@ class Score:
 
     @property
     def n_inputs(self) -> int:
-        return self.sources.count("+") + 1
+        return n_inputs(self.sources)
 
-
-Group = tuple[object, ...]  # what the scores of one row of a table share
+    @property
+    def volume(self) -> tuple[str, str, str]:
+        """What every method synthesizes: subject, sources, target."""
+        return self.name, self.sources, self.target
 
 
 @dataclass(frozen=True)
@@ -50,7 +91,7 @@ class Summary:
     std: Mapping[str, float]
 
 
-Table = tuple[Sequence[str], Mapping[Group, Summary]]  # headings of the groups, rows
+Summaries = tuple[Sequence[str], Mapping[Any, Summary]]  # headings of the keys, rows
 
 
 def write_scores(path: Path, scores: Iterable[Score]) -> None:
@@ -60,131 +101,111 @@ def write_scores(path: Path, scores: Iterable[Score]) -> None:
 
 def read_scores(path: Path) -> list[Score]:
     """Scores of a metrics.csv; UserError where it is missing or not one."""
-    return read_table(path, _parse_row, "a metrics.csv of this software")
+
+    def parse(row: Mapping[str, str]) -> Score:
+        values = [float(row.get(metric) or "nan") for metric in METRICS]
+        return Score(row["name"], row["sources"], row["target"], row["method"], *values)
+
+    return read_table(path, parse, "a metrics.csv of this software")
 
 
-def summarise(scores: Iterable[Score], group: Callable[[Score], Group]) -> dict[Group, Summary]:
-    """Scores by group, in order of first appearance."""
-    groups: dict[Group, list[Score]] = {}
-    for score in scores:
-        groups.setdefault(group(score), []).append(score)
-    return {
-        key: Summary(
-            len(members),
-            {metric: float(np.mean(_values(members, metric))) for metric in METRICS},
-            {metric: float(np.std(_values(members, metric))) for metric in METRICS},
-        )
-        for key, members in groups.items()
-    }
+def prediction_path(folder: Path, name: str, sources: str, target: str) -> Path:
+    """Where an evaluation saves a prediction: predict/<name>_<target>_from_<sources>.nii.gz."""
+    return folder / "predict" / f"{name.replace('/', '_')}_{target}_from_{sources}.nii.gz"
 
 
-def by_inputs(scores: Sequence[Score]) -> dict[Group, Summary]:
-    """(number of inputs, method), sorted by number: the paper's Table 1."""
-    summary = summarise(scores, lambda score: (score.n_inputs, score.method))
-    return dict(sorted(summary.items(), key=lambda item: int(str(item[0][0]))))
+def methods_of(scores: Iterable[Score]) -> list[str]:
+    """The methods, in order of appearance."""
+    return list(dict.fromkeys(score.method for score in scores))
 
 
-def by_task(scores: Sequence[Score]) -> dict[Group, Summary]:
-    """(sources, target, method)."""
-    return summarise(scores, lambda score: (score.sources, score.target, score.method))
+def examined_method(scores: Sequence[Score], named: str | None = None) -> str:
+    """The method that explanations and comparisons are of: the one named, else the first.
 
-
-@dataclass(frozen=True)
-class Advantage:
-    """How much better one method is than another on the same volume pairs.
-
-    Mean differences of PSNR (dB) and SSIM, and the share of pairs where each is higher.
+    Raises UserError where there are no scores of it.
     """
-
-    pairs: int
-    psnr: float
-    psnr_wins: float
-    ssim: float
-    ssim_wins: float
-
-
-def advantages(scores: Sequence[Score], method: str) -> dict[Group, Advantage]:
-    """(number of inputs, other method) → advantage of `method`, paired over volumes."""
-    own = {(s.name, s.sources, s.target): s for s in scores if s.method == method}
-    groups: dict[Group, list[tuple[float, float]]] = {}
-    for other in scores:
-        mine = own.get((other.name, other.sources, other.target))
-        if mine is not None and other.method != method:
-            pair = (mine.psnr - other.psnr, mine.ssim - other.ssim)
-            groups.setdefault((other.n_inputs, other.method), []).append(pair)
-    results: dict[Group, Advantage] = {}
-    for key in sorted(groups, key=lambda key: int(str(key[0]))):
-        differences = np.array(groups[key])
-        (psnr, ssim), (psnr_wins, ssim_wins) = differences.mean(0), (differences > 0).mean(0)
-        results[key] = Advantage(
-            len(differences), float(psnr), float(psnr_wins), float(ssim), float(ssim_wins)
-        )
-    return results
+    methods = methods_of(scores)
+    if not methods:
+        raise UserError("there are no scores")
+    if named and named not in methods:
+        raise UserError(f"there are no scores of method {named}, only of {', '.join(methods)}")
+    return named or methods[0]
 
 
-def advantage_table(method: str, rows: Mapping[Group, Advantage]) -> str:
-    """Markdown of `advantages`."""
-    cells = [["inputs", f"{method} against", "pairs", "PSNR (dB)", "higher", "SSIM", "higher"]]
-    for key, row in rows.items():
-        differences = [f"{row.psnr:+.2f}", f"{row.psnr_wins:.0%}"]
-        differences += [f"{row.ssim:+.3f}", f"{row.ssim_wins:.0%}"]
-        cells.append([*map(str, key), str(row.pairs), *differences])
-    return markdown(cells)
+def measured_metrics(scores: Sequence[Score]) -> list[Metric]:
+    """The metrics that were computed: LPIPS needs weights that may have been missing."""
+    return [metric for metric in COMPARED if any(isfinite(metric.of(score)) for score in scores)]
 
 
-def markdown_table(headings: Sequence[str], rows: Mapping[Group, Summary]) -> str:
-    """Markdown with one row per group: its key, pairs, and mean ± standard deviation."""
-    shown = [i for i in range(len(METRICS)) if any(not _missing(s, i) for s in rows.values())]
-    cells = [[*headings, "pairs", *(HEADINGS[i] for i in shown)]]
-    for key, summary in rows.items():
-        cells.append([*map(str, key), str(summary.pairs), *(_cell(summary, i) for i in shown)])
-    return markdown(cells)
+def summaries(scores: Iterable[Score], group: Callable[[Score], _Group]) -> dict[_Group, Summary]:
+    """Scores by group, in order of first appearance."""
+    return {key: _summary(own) for key, own in group_by(scores, group).items()}
+
+
+def by_inputs(scores: Sequence[Score]) -> dict[tuple[int, str], Summary]:
+    """(number of inputs, method), sorted by number: the paper's Table 1."""
+    rows = summaries(scores, lambda score: (score.n_inputs, score.method))
+    return dict(sorted(rows.items(), key=lambda item: item[0][0]))
+
+
+def by_task(scores: Sequence[Score]) -> dict[tuple[str, str, str], Summary]:
+    """(sources, target, method)."""
+    return summaries(scores, lambda score: (score.sources, score.target, score.method))
+
+
+def score_table(headings: Sequence[str], rows: Mapping[Any, Summary]) -> Table:
+    """One row per group: its key, pairs, and mean ± standard deviation."""
+    shown = [
+        metric
+        for metric in METRICS.values()
+        if not all(np.isnan(row.mean[metric.key]) for row in rows.values())
+    ]
+    cells = [
+        [*key, row.pairs, *(_mean_and_deviation(row, metric) for metric in shown)]
+        for key, row in rows.items()
+    ]
+    columns = [*headings, "pairs", *(metric.heading for metric in shown)]
+    return Table("Mean ± standard deviation over volume pairs.", columns, cells, len(headings))
 
 
 def write_tables(
-    folder: Path, title: str, tables: Mapping[str, Table], paired: str | None = None
+    folder: Path,
+    title: str,
+    tables: Mapping[str, Summaries],
+    further: Mapping[str, Table] | None = None,
 ) -> None:
-    """Write table.md and table.json; `tables`: caption → (key headings, rows).
+    """Write table.md and table.json; `tables`: title → (headings of the keys, rows).
 
-    `paired`: a Markdown table of paired differences, which table.md ends with.
+    `further` tables follow in table.md alone.
     """
+    shown = {heading: score_table(*table) for heading, table in tables.items()} | dict(
+        further or {}
+    )
     texts = [f"# {title}"]
-    content = {}
-    for caption, (headings, rows) in tables.items():
-        texts += [f"## {caption}", markdown_table(headings, rows)]
-        content[caption] = [
-            dict(zip(headings, key, strict=True)) | _json_values(summary)
-            for key, summary in rows.items()
-        ]
-    if paired:
-        texts += ["## Paired differences over volumes", paired]
+    texts += [f"## {heading}\n\n{table.markdown()}" for heading, table in shown.items()]
     write_text(folder / "table.md", "\n\n".join(texts) + "\n")
+    content = {
+        heading: [
+            dict(zip(headings, key, strict=True)) | _json_values(row) for key, row in rows.items()
+        ]
+        for heading, (headings, rows) in tables.items()
+    }
     write_text(folder / "table.json", json.dumps(content, indent=1) + "\n")
 
 
-def _parse_row(row: Mapping[str, str]) -> Score:
-    values = [float(row.get(metric) or "nan") for metric in METRICS]
-    return Score(row["name"], row["sources"], row["target"], row["method"], *values)
+def _summary(scores: Sequence[Score]) -> Summary:
+    values = {key: [metric.of(score) for score in scores] for key, metric in METRICS.items()}
+    mean = {key: float(np.mean(own)) for key, own in values.items()}
+    return Summary(len(scores), mean, {key: float(np.std(own)) for key, own in values.items()})
 
 
-def _json_values(summary: Summary) -> dict[str, object]:
-    values: dict[str, object] = {"pairs": summary.pairs}
-    for metric in METRICS:
-        mean, std = summary.mean[metric], summary.std[metric]
-        finite = math.isfinite(mean)
-        values[metric] = {"mean": mean, "std": std} if finite else None
-    return values
+def _mean_and_deviation(row: Summary, metric: Metric) -> str:
+    mean = row.mean[metric.key]
+    return "–" if np.isnan(mean) else f"{metric.text(mean)} ± {metric.text(row.std[metric.key])}"
 
 
-def _values(scores: Sequence[Score], metric: str) -> list[float]:
-    return [getattr(score, metric) for score in scores]
-
-
-def _missing(summary: Summary, index: int) -> bool:
-    return math.isnan(summary.mean[METRICS[index]])
-
-
-def _cell(summary: Summary, index: int) -> str:
-    mean, std = summary.mean[METRICS[index]], summary.std[METRICS[index]]
-    decimals = DECIMALS[index]
-    return "–" if math.isnan(mean) else f"{mean:.{decimals}f} ± {std:.{decimals}f}"
+def _json_values(row: Summary) -> dict[str, object]:
+    return {"pairs": row.pairs} | {
+        key: {"mean": row.mean[key], "std": row.std[key]} if isfinite(row.mean[key]) else None
+        for key in METRICS
+    }

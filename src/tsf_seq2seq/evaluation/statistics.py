@@ -1,20 +1,41 @@
 """What the differences between methods are worth: intervals and tests over subjects."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
+import scipy.stats
 from scipy.stats import rankdata, wilcoxon
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.evaluation.scores import Score
-from tsf_seq2seq.explain.contribution import SIGNS
-from tsf_seq2seq.tables import interval, markdown, number
+from tsf_seq2seq.evaluation.scores import (
+    COMPARED,
+    METRICS,
+    Metric,
+    Score,
+    examined_method,
+    measured_metrics,
+    methods_of,
+)
+from tsf_seq2seq.tables import Table, cell_text, group_by, write_table
 
 ALPHA = 0.05
 RESAMPLES = 10_000
+ROUNDING = 1e-12  # values that differ by less than this share of themselves are equal
+INTERVALS = "95 % intervals in brackets: BCa bootstrap over subjects"
+
+
+class OfSubject(Protocol):
+    """A row that says something of a subject."""
+
+    @property
+    def name(self) -> str: ...
+
+
+_Row = TypeVar("_Row", bound=OfSubject)
 
 
 class Estimate(NamedTuple):
@@ -26,24 +47,109 @@ class Estimate(NamedTuple):
 
 
 def bootstrap(values: Sequence[float] | np.ndarray, seed: int = 0) -> Estimate:
-    """Mean of one value per subject, and the percentile bootstrap's interval over subjects.
+    """Mean of one value per subject, and the BCa bootstrap's interval over subjects (Efron 1987).
 
-    Values that are not finite are left out; the interval is nan for fewer than two subjects, and
-    too narrow for a handful. Equal numbers of subjects are drawn alike, so that the intervals of a
-    table are of the same draws.
+    Values that are not finite are left out. The interval is nan for fewer than two subjects, the
+    mean itself where all are equal (BCa is not defined for either), and too narrow for a handful.
+    Equal numbers of subjects are drawn alike, so that the intervals of a table are of the same
+    draws.
     """
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
     if len(finite) < 2:
         return Estimate(float(finite[0]) if len(finite) else nan, nan, nan)
-    rng = np.random.default_rng(seed)
-    block = max(1, 2_000_000 // len(finite))  # keeps the draws of many subjects out of memory
-    means = [
-        finite[rng.integers(len(finite), size=(min(block, RESAMPLES - done), len(finite)))].mean(1)
-        for done in range(0, RESAMPLES, block)
+    mean = float(finite.mean())
+    if np.ptp(finite) <= ROUNDING * np.abs(finite).max():
+        return Estimate(mean, mean, mean)
+    ends = scipy.stats.bootstrap(
+        (finite,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=1 - ALPHA,
+        method="BCa",
+        batch=max(1, 2_000_000 // len(finite)),  # keeps the draws of many subjects out of memory
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Estimate(mean, float(ends.low), float(ends.high))
+
+
+def subject_means(rows: Iterable[_Row], value: Callable[[_Row], float]) -> np.ndarray:
+    """Each subject's mean of a value over its rows, (subjects,); what isn't finite is left out.
+
+    A subject's tasks are averaged before subjects are: they are not independent of each other.
+    """
+    finite = [(row.name, own) for row in rows if isfinite(own := value(row))]
+    subjects = group_by(finite, lambda pair: pair[0]).values()
+    return np.array([np.mean([own for _, own in pairs]) for pairs in subjects])
+
+
+def over_subjects(rows: Iterable[_Row], value: Callable[[_Row], float]) -> Estimate:
+    """Mean and interval over subjects of a value that is averaged over a subject's tasks first."""
+    return bootstrap(subject_means(rows, value))
+
+
+class Means(NamedTuple):
+    """A row of a table of means: what its rows share, their subjects and number, and estimates."""
+
+    key: tuple[Any, ...]
+    subjects: int
+    volumes: int
+    metrics: dict[str, Estimate]
+
+
+def means_of(
+    rows: Iterable[_Row], key: Callable[[_Row], tuple[Any, ...]], metrics: Iterable[Metric]
+) -> list[Means]:
+    """Metrics over subjects, by key: sorted by its first part, then in order of appearance."""
+    groups = sorted(group_by(rows, key).items(), key=lambda group: group[0][0])
+    return [
+        Means(
+            name,
+            len({row.name for row in own}),
+            len(own),
+            {metric.key: over_subjects(own, metric.of) for metric in metrics},
+        )
+        for name, own in groups
     ]
-    low, high = np.quantile(np.concatenate(means), [ALPHA / 2, 1 - ALPHA / 2])
-    return Estimate(float(finite.mean()), float(low), float(high))
+
+
+def means_table(
+    caption: str, headings: Sequence[str], means: Iterable[Means], metrics: Sequence[Metric]
+) -> Table:
+    """One row per key; the caption is followed by what the numbers are."""
+    return Table(
+        f"{caption}. Means over subjects, whose tasks are averaged first. {INTERVALS}.",
+        [*headings, "subjects", "volumes", *(metric.heading for metric in metrics)],
+        [
+            [*row.key, row.subjects, row.volumes]
+            + [metric.text(*row.metrics[metric.key]) for metric in metrics]
+            for row in means
+        ],
+        labels=len(headings),
+    )
+
+
+def method_means(scores: Sequence[Score]) -> list[Means]:
+    """(number of inputs, method) → means of the metrics that were computed."""
+    metrics = measured_metrics(scores)
+    return means_of(scores, lambda score: (score.n_inputs, score.method), metrics)
+
+
+def method_table(means: Sequence[Means]) -> Table:
+    """One row per number of inputs and method."""
+    metrics = [METRICS[key] for key in means[0].metrics]
+    return means_table("Methods", ["inputs", "method"], means, metrics)
+
+
+def write_method_means(path: Path, means: Iterable[Means]) -> None:
+    """Write summary.csv: one row per number of inputs, method and metric."""
+    columns = ["inputs", "method", "subjects", "pairs", "metric", "mean", "low", "high"]
+    rows = [
+        (*row.key, row.subjects, row.volumes, metric, *estimate)
+        for row in means
+        for metric, estimate in row.metrics.items()
+    ]
+    write_table(path, columns, rows)
 
 
 def rank_biserial(differences: Sequence[float] | np.ndarray) -> float:
@@ -107,27 +213,29 @@ class Comparison:
     p_smallest: float
 
 
-def compare(scores: Sequence[Score], method: str) -> list[Comparison]:
-    """`method` against every other, per number of inputs and metric.
+def compare(scores: Sequence[Score], method: str | None = None) -> list[Comparison]:
+    """`method` (else the first) against every other, per number of inputs and metric.
 
     Raises UserError where there are no scores of `method`, or none of another on the same tasks.
     """
-    methods = list(dict.fromkeys(score.method for score in scores))
-    if method not in methods:
-        raise UserError(f"there are no scores of method {method}, only of {', '.join(methods)}")
-    inputs = sorted({score.n_inputs for score in scores})
+    method = examined_method(scores, method)
+    others = [other for other in methods_of(scores) if other != method]
+    sizes = sorted(group_by(scores, lambda score: score.n_inputs).items())
     comparisons = []
-    for metric in SIGNS:
+    for metric in COMPARED:
         groups = {
-            (n, other): subject_differences(scores, method, other, metric, n)
-            for n in inputs
-            for other in methods
-            if other != method
+            (inputs, other): subject_differences(own, method, other, metric.key, inputs)
+            for inputs, own in sizes
+            for other in others
         }
         groups = {key: differences for key, differences in groups.items() if len(differences)}
         p_values = [wilcoxon_p(differences) for differences in groups.values()]
-        for key, p, p_holm in zip(groups, p_values, holm(p_values), strict=True):
-            comparisons.append(_comparison(metric, method, key, groups[key], p, p_holm))
+        for ((inputs, other), own), p, p_holm in zip(
+            groups.items(), p_values, holm(p_values), strict=True
+        ):
+            wins, effect, least = float((own > 0).mean()), rank_biserial(own), smallest_p(len(own))
+            key = metric.key, inputs, method, other, len(own)
+            comparisons.append(Comparison(*key, *bootstrap(own), wins, effect, p, p_holm, least))
     if not comparisons:
         raise UserError(f"there are no two methods to compare, only scores of {method}")
     return comparisons
@@ -136,39 +244,39 @@ def compare(scores: Sequence[Score], method: str) -> list[Comparison]:
 def subject_differences(
     scores: Sequence[Score], method: str, other: str, metric: str, inputs: int
 ) -> np.ndarray:
-    """Per subject, the mean over its tasks of `inputs` sources of how much better `method` is.
-
-    A subject's tasks are averaged first: they are not independent of each other.
-    """
-    rivals = {
-        (s.name, s.sources, s.target): getattr(s, metric) for s in scores if s.method == other
-    }
-    subjects: dict[str, list[float]] = {}
-    for score in scores:
-        if score.method == method and score.n_inputs == inputs:
-            rival = rivals.get((score.name, score.sources, score.target), nan)
-            difference = SIGNS[metric] * (getattr(score, metric) - rival)
-            if isfinite(difference):
-                subjects.setdefault(score.name, []).append(difference)
-    return np.array([np.mean(differences) for differences in subjects.values()])
+    """Per subject, the mean over its tasks of `inputs` sources of how much better `method` is."""
+    value = METRICS[metric].of
+    rivals = {score.volume: value(score) for score in scores if score.method == other}
+    own = [score for score in scores if score.method == method and score.n_inputs == inputs]
+    return METRICS[metric].sign * subject_means(
+        own, lambda score: value(score) - rivals.get(score.volume, nan)
+    )
 
 
-def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
-    """One row a comparison, and what the number of subjects lets the tests say."""
-    rows = [["metric", "inputs", "method", "against", "subjects", "better by [95 % interval]"]]
-    rows[0] += ["better in", "effect", "p", "p (Holm)"]
-    for c in comparisons:
-        style = "+.2f" if c.metric == "psnr" else "+.4f" if c.metric == "ssim" else "+.3f"
-        cells = [interval(c.difference, c.low, c.high, style), f"{c.wins:.0%}"]
-        cells += [number(c.effect, "+.2f"), f"{c.p:.2g}", f"{c.p_holm:.2g}"]
-        rows.append([c.metric, str(c.inputs), c.method, c.other, str(c.subjects), *cells])
-    return f"{markdown(rows)}\n\n{power_note(comparisons)}"
+def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+    """One row a comparison; the caption says what the number of subjects lets the tests find."""
+    method = comparisons[0].method
+    headings = ["metric", "inputs", f"{method} against", "subjects", "better by", "better in"]
+    return Table(
+        "Paired differences over subjects, whose tasks are averaged first; positive where "
+        f"{method} is better. {INTERVALS}. {power_note(comparisons)}",
+        [*headings, "effect", "p", "p (Holm)"],
+        [
+            [
+                *(METRICS[c.metric].heading, c.inputs, c.other, c.subjects),
+                METRICS[c.metric].difference(c.difference, c.low, c.high),
+                *(f"{c.wins:.0%}", cell_text(c.effect, "+.2f"), f"{c.p:.2g}", f"{c.p_holm:.2g}"),
+            ]
+            for c in comparisons
+        ],
+        labels=3,
+    )
 
 
 def power_note(comparisons: Sequence[Comparison]) -> str:
     """Whether the tests could have found anything, in a sentence."""
     fewest, most = (choose(c.subjects for c in comparisons) for choose in (min, max))
-    tests = max(sum(c.metric == metric for c in comparisons) for metric in SIGNS)
+    tests = max(map(len, group_by(comparisons, lambda c: c.metric).values()))
     numbers = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     least = smallest_p(most)
     text = (
@@ -181,19 +289,3 @@ def power_note(comparisons: Sequence[Comparison]) -> str:
     if tests * least > ALPHA:
         return f"{text}: no test can stay significant at {ALPHA} after it."
     return f"{text}."
-
-
-def _comparison(
-    metric: str,
-    method: str,
-    key: tuple[int, str],
-    differences: np.ndarray,
-    p: float,
-    p_holm: float,
-) -> Comparison:
-    n = len(differences)
-    wins, effect = float((differences > 0).mean()), rank_biserial(differences)
-    mean = bootstrap(differences)
-    return Comparison(
-        metric, key[0], method, key[1], n, *mean, wins, effect, p, p_holm, smallest_p(n)
-    )

@@ -17,9 +17,19 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.brasyn import brasyn_ssim
 from tsf_seq2seq.evaluation.metrics import DATA_RANGE, SSIM_WINDOW
 from tsf_seq2seq.evaluation.regions import brain_mask, tumour_regions
-from tsf_seq2seq.evaluation.scores import Score, read_scores
+from tsf_seq2seq.evaluation.scores import PSNR, SSIM, Metric, Score, prediction_path, read_scores
+from tsf_seq2seq.evaluation.statistics import Means, means_of, means_table
 from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window, window_labels
-from tsf_seq2seq.tables import markdown, number
+from tsf_seq2seq.tables import Table
+from tsf_seq2seq.tasks import n_inputs
+
+REGION_METRICS = (
+    *(PSNR, SSIM),
+    Metric("mae", -1, "MAE", 4),
+    Metric("brasyn_ssim", 1, "BraSyn's SSIM", 4),
+    Metric("slice_difference", 0, "slice to slice", 4),
+    Metric("slice_difference_target", 0, "slice to slice, target", 4),
+)
 
 
 @dataclass(frozen=True)
@@ -81,16 +91,10 @@ def predictions_of(folder: Path) -> tuple[list[Score], int | None]:
     except (OSError, ValueError, LookupError, TypeError):
         raise UserError(f"{folder} is no folder of an evaluation: {path} can't be read") from None
     scores = [score for score in read_scores(folder / "metrics.csv") if score.method == first]
-    saved = [score for score in scores if prediction_path(folder, score).exists()]
+    saved = [score for score in scores if prediction_path(folder, *score.volume).exists()]
     if not saved:
         raise UserError(f"{folder} has no predictions: evaluate without --no-predictions")
     return saved, slices
-
-
-def prediction_path(folder: Path, score: Score) -> Path:
-    """Where an evaluation saves a prediction."""
-    name = score.name.replace("/", "_")
-    return folder / "predict" / f"{name}_{score.target}_from_{score.sources}.nii.gz"
 
 
 def score_regions(config: Config, subjects: Iterable[Subject], folder: Path) -> list[RegionScore]:
@@ -110,39 +114,27 @@ def score_regions(config: Config, subjects: Iterable[Subject], folder: Path) -> 
         regions = tumour_regions(brain_mask(loaded.centres), labels)
         for score in own:
             target = loaded.centres[names.index(score.target)]
-            synthesis = _read_prediction(prediction_path(folder, score), loaded)
+            synthesis = _read_prediction(prediction_path(folder, *score.volume), loaded)
             rows += _score(score, target, synthesis, regions, loaded)
     if not rows:
         raise UserError(f"{folder} has no predictions of the subjects in {config.data.test}")
     return rows
 
 
-def regions_markdown(rows: Sequence[RegionScore]) -> str:
-    """Mean ± standard deviation over volumes, per number of inputs and region."""
-    cells = [["inputs", "region", "volumes", "PSNR (dB)", "SSIM", "MAE", "BraSyn's SSIM"]]
-    cells[0].append("slice to slice (target's)")
-    groups: dict[tuple[int, str], list[RegionScore]] = {}
-    for row in rows:
-        groups.setdefault((row.sources.count("+") + 1, row.region), []).append(row)
-    for (inputs, region), own in sorted(groups.items(), key=lambda item: item[0][0]):
-        flicker, wanted = (
-            number(float(np.mean(values)), ".4f")
-            for values in (
-                [row.slice_difference for row in own],
-                [row.slice_difference_target for row in own],
-            )
-        )
-        cells.append(
-            [
-                *(str(inputs), region, str(len(own))),
-                _mean_and_deviation([row.psnr for row in own], ".2f"),
-                _mean_and_deviation([row.ssim for row in own], ".3f"),
-                _mean_and_deviation([row.mae for row in own], ".4f"),
-                _mean_and_deviation([row.brasyn_ssim for row in own], ".4f"),
-                f"{flicker} ({wanted})",
-            ]
-        )
-    return markdown(cells)
+def region_means(rows: Sequence[RegionScore]) -> list[Means]:
+    """(number of inputs, region) → means of `REGION_METRICS`."""
+    return means_of(
+        rows, lambda row: (n_inputs(row.sources), row.region.replace("_", " ")), REGION_METRICS
+    )
+
+
+def region_table(means: Sequence[Means]) -> Table:
+    """One row per number of inputs and region."""
+    caption = (
+        "Regions, with the mean absolute error (MAE), and the mean absolute difference from slice "
+        "to slice"
+    )
+    return means_table(caption, ["inputs", "region"], means, REGION_METRICS)
 
 
 def _score(
@@ -182,8 +174,3 @@ def _read_prediction(path: Path, loaded: SubjectWindow) -> np.ndarray:
     if geometry.shape != wanted.shape:
         raise UserError(f"{path} has shape {geometry.shape}, but its subject {wanted.shape}")
     return loaded.of_whole_grid(geometry.to_network(voxels)).astype(np.float32)
-
-
-def _mean_and_deviation(values: Sequence[float], style: str) -> str:
-    finite = [value for value in values if np.isfinite(value)]
-    return f"{np.mean(finite):{style}} ± {np.std(finite):{style}}" if finite else "–"

@@ -6,20 +6,20 @@ from math import nan
 
 import numpy as np
 
-from tsf_seq2seq.evaluation.scores import Score
-from tsf_seq2seq.evaluation.statistics import bootstrap
-from tsf_seq2seq.explain.contribution import SIGNS
-from tsf_seq2seq.explain.source_values import EMPTY, FULL, PLAIN, Key, score_table
-from tsf_seq2seq.tables import interval, markdown, number
+from tsf_seq2seq.evaluation.scores import COMPARED, METRICS, Score, examined_method
+from tsf_seq2seq.evaluation.statistics import INTERVALS, bootstrap
+from tsf_seq2seq.explain.source_values import EMPTY, without_attention
+from tsf_seq2seq.tables import Table, cell_text, group_by
 
 
 @dataclass(frozen=True)
 class AttentionGain:
     """What f_A brings on a task, mean over subjects: a row of attention_gain.csv.
 
-    `gain`: tsf − tsf_without_attention with its 95 % interval, positive where f_A helps (LPIPS's
-    sign is turned); `wins`: share of subjects where it does; `of_total`: the gain as a share of
-    what the network gains over the training subjects' mean image, nan where that wasn't scored.
+    `gain`: what the method has more than its ablation without f_A, with its 95 % interval, positive
+    where f_A helps (LPIPS's sign is turned); `wins`: share of subjects where it does; `of_total`:
+    the gain as a share of what the network gains over the training subjects' mean image, nan where
+    that wasn't scored.
     """
 
     sources: str
@@ -33,46 +33,47 @@ class AttentionGain:
     of_total: float
 
 
-def attention_gains(scores: Sequence[Score]) -> list[AttentionGain]:
-    """Per metric and task, over the subjects that have scores with and without f_A."""
+def attention_gains(scores: Sequence[Score], method: str | None = None) -> list[AttentionGain]:
+    """Per metric and task, over the subjects that have scores of `method` with and without f_A."""
+    method = examined_method(scores, method)
+    found = {(score.method, score.volume): score for score in scores}
+    tasks = group_by(
+        (s for s in scores if s.method == method), lambda score: (score.sources, score.target)
+    )
     gains = []
-    names = list(dict.fromkeys(score.name for score in scores))
-    tasks = dict.fromkeys((s.sources, s.target) for s in scores if s.method == PLAIN)
-    for metric, sign in SIGNS.items():
-        table = score_table(scores, metric)
-        for sources, target in tasks:
-            task = frozenset(sources.split("+"))
-            of_method = {FULL: task, PLAIN: task, EMPTY: frozenset[str]()}
+    for metric in COMPARED:
+        for task, own in tasks.items():
             full, plain, empty = (
-                np.array([table.get(Key(method, name, own, target), nan) for name in names])
-                for method, own in of_method.items()
+                np.array([metric.of(found.get((rival, score.volume))) for score in own])
+                for rival in (method, without_attention(method), EMPTY)
             )
             both = np.isfinite(full - plain)
             if not both.any():
                 continue
-            differences = sign * (full - plain)[both]
-            total = sign * float((full - empty)[both].mean())
-            mean = bootstrap(differences)
-            wins, share = float((differences > 0).mean()), mean.mean / total if total else nan
-            counted = metric, len(differences)
-            gains.append(AttentionGain(sources, target, *counted, *mean, wins, share))
+            differences = metric.sign * (full - plain)[both]
+            total = metric.sign * float((full - empty)[both].mean())
+            mean, wins = bootstrap(differences), float((differences > 0).mean())
+            share = mean.mean / total if total else nan
+            gains.append(AttentionGain(*task, metric.key, len(differences), *mean, wins, share))
     return gains
 
 
-def attention_gain_markdown(gains: Sequence[AttentionGain]) -> str:
-    """One row a task: gains in PSNR, SSIM, LPIPS, and PSNR's share of the whole gain."""
-    rows = [["sources", "target", "subjects", "PSNR (dB)", "helps in", "of the gain over the mean"]]
-    rows[0] += ["SSIM", "LPIPS (turned)"]
-    tasks: dict[tuple[str, str], dict[str, AttentionGain]] = {}
-    for gain in gains:
-        tasks.setdefault((gain.sources, gain.target), {})[gain.metric] = gain
-    for task, found in tasks.items():
-        psnr, others = found.get("psnr"), [found.get("ssim"), found.get("lpips")]
-        cells = ["–"] * 4
-        if psnr is not None:
-            cells = [str(psnr.subjects), interval(psnr.gain, psnr.low, psnr.high, "+.2f")]
-            cells += [f"{psnr.wins:.0%}", number(psnr.of_total, ".1%")]
-        for other, style in zip(others, ("+.4f", "+.3f"), strict=True):
-            cells.append("–" if other is None else number(other.gain, style))
-        rows.append([*task, *cells])
-    return markdown(rows)
+def attention_gain_table(gains: Sequence[AttentionGain]) -> Table:
+    """One row a task: gains in every metric, and the first one's share of the whole gain."""
+    metrics = [METRICS[key] for key in dict.fromkeys(gain.metric for gain in gains)]
+    rows = []
+    for task, own in group_by(gains, lambda gain: (gain.sources, gain.target)).items():
+        shown = {g.metric: METRICS[g.metric].difference(g.gain, g.low, g.high) for g in own}
+        first = own[0]
+        cells = [first.subjects, f"{first.wins:.0%}", cell_text(first.of_total, ".1%")]
+        rows.append([*task, *cells, *(shown.get(metric.key) for metric in metrics)])
+    of = metrics[0].heading if metrics else "metric"
+    return Table(
+        "What f_A brings: the network with it minus without, positive where it helps (LPIPS's sign "
+        f"is turned). {INTERVALS}. Subjects helped, and f_A's share of what the network gains over "
+        f"the mean image, by {of}.",
+        ["sources", "target", "subjects", "helps in", "share of the gain"]
+        + [metric.heading for metric in metrics],
+        rows,
+        labels=2,
+    )

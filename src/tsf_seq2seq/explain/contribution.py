@@ -1,19 +1,18 @@
 """Sequence contribution: how well each sequence synthesizes the others (Seq2Seq, 2302.00517)."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import rankdata
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.evaluation.scores import Score
+from tsf_seq2seq.evaluation.scores import COMPARED, Score, examined_method
 from tsf_seq2seq.files import write_text
-from tsf_seq2seq.tables import markdown, write_table
-
-SIGNS = {"psnr": 1, "ssim": 1, "lpips": -1}  # high PSNR and SSIM are good, high LPIPS is bad
-METHOD = "seq2seq"
+from tsf_seq2seq.tables import Table, group_by
 
 
 @dataclass(frozen=True)
@@ -35,87 +34,73 @@ class Contribution:
         return -self.matrix.sum(axis=0) / len(self.sequences)
 
 
-def contribution_of(scores: Iterable[Score], sequences: Sequence[str] = ()) -> Contribution:
+def contribution_of(
+    scores: Sequence[Score], sequences: Sequence[str] = (), method: str | None = None
+) -> Contribution:
     """Contribution of the sequences (of those named, else in order of first appearance).
 
-    Only single-source scores of Seq2Seq among them count, reconstructions (source = target)
-    included. Raises UserError where there are none, or a sequence named is in none of them.
+    Only single-source scores of `method` (else the first) among them count, reconstructions
+    (source = target) included. Raises UserError where there are none, or a sequence named is in
+    none of them.
     """
-    rows = [row for row in scores if row.method == METHOD and row.n_inputs == 1]
+    method = examined_method(scores, method)
+    rows = [row for row in scores if row.method == method and row.n_inputs == 1]
     found = list(dict.fromkeys(name for row in rows for name in (row.sources, row.target)))
     if not found:
-        raise UserError(f"there are no scores of single-source synthesis (method {METHOD})")
+        raise UserError(f"there are no scores of single-source synthesis (method {method})")
     unknown = [name for name in sequences if name not in found]
     if unknown:
         raise UserError(f"there are no scores of {unknown[0]}, only of {', '.join(found)}")
     names = tuple(dict.fromkeys(sequences or found))
     rows = [row for row in rows if {row.sources, row.target} <= set(names)]
-    pairs = np.array([(names.index(row.sources), names.index(row.target)) for row in rows])
+    places = {name: place for place, name in enumerate(names)}
+
+    def pair(row: Score) -> tuple[int, int]:
+        return places[row.sources], places[row.target]
+
     subjects = np.zeros((len(names), len(names)), dtype=int)
-    np.add.at(subjects, tuple(pairs.reshape(-1, 2).T), 1)
+    for row in rows:
+        subjects[pair(row)] += 1
     matrix = np.zeros(subjects.shape)
-    for metric, sign in SIGNS.items():
-        values = np.array([getattr(row, metric) for row in rows])
-        matrix += sign * z_of_pairs(values, pairs, len(names))
+    for metric in COMPARED:
+        finite = [row for row in rows if isfinite(metric.of(row))]
+        every = [metric.of(row) for row in finite]
+        for place, own in group_by(finite, pair).items():
+            matrix[place] += metric.sign * z_score([metric.of(row) for row in own], every)
     return Contribution(names, matrix, subjects)
 
 
-def z_of_pairs(values: np.ndarray, pairs: np.ndarray, n_sequences: int) -> np.ndarray:
-    """z[i, j] = (mean over the rows of pair (i, j) − mean over all) / (σ over all + 1e-9).
-
-    `values` (N,), `pairs` (N, 2): source and target of each row; σ is the population's. Values that
-    are not finite are left out; z is 0 where nothing is left.
-    """
-    z = np.zeros((n_sequences, n_sequences))
-    finite = np.isfinite(values)
-    values, pairs = values[finite], pairs[finite]
-    for source, target in {(int(i), int(j)) for i, j in pairs}:
-        of_pair = values[(pairs == (source, target)).all(axis=1)]
-        z[source, target] = (of_pair.mean() - values.mean()) / (values.std() + 1e-9)
-    return z
+def z_score(values: Sequence[float], every: Sequence[float]) -> float:
+    """z = (mean of a pair's values − mean of every pair's) / (σ of every pair's + 1e-9)."""
+    return float((np.mean(values) - np.mean(every)) / (np.std(every) + 1e-9))
 
 
 def ranks(values: np.ndarray) -> list[int]:
     """1 for the largest value, 2 for the next, …"""
-    order = np.argsort(-values, kind="stable")
-    return [int(rank) for rank in np.argsort(order) + 1]
+    return [int(rank) for rank in rankdata(-values, method="ordinal")]
 
 
-def contribution_rows(contribution: Contribution) -> list[dict[str, object]]:
+def contribution_table(contribution: Contribution) -> Table:
     """One row a sequence: its A to every target, C_t and C_d with their ranks."""
     totipotency, differentiation = contribution.totipotency, contribution.differentiation
-    columns = zip(
+    columns: list[Sequence[object]] = [
         contribution.sequences,
-        contribution.matrix.tolist(),
-        zip(totipotency.tolist(), ranks(totipotency), strict=True),
-        zip(differentiation.tolist(), ranks(differentiation), strict=True),
-        strict=True,
-    )
-    return [
-        {
-            "source": name,
-            **{f"A to {target}": a for target, a in zip(contribution.sequences, row, strict=True)},
-            "C_t": c_t,
-            "C_t rank": c_t_rank,
-            "C_d": c_d,
-            "C_d rank": c_d_rank,
-        }
-        for name, row, (c_t, c_t_rank), (c_d, c_d_rank) in columns
+        *contribution.matrix.T.tolist(),
+        *(totipotency.tolist(), ranks(totipotency)),
+        *(differentiation.tolist(), ranks(differentiation)),
     ]
-
-
-def contribution_table(contribution: Contribution) -> str:
-    """The rows as a Markdown table."""
-    rows = contribution_rows(contribution)
-    cells = [[str(key) for key in rows[0]]]
-    for row in rows:
-        cells.append([f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()])
-    return markdown(cells)
+    headings = ["source", *(f"A to {name}" for name in contribution.sequences)]
+    return Table(
+        "Sequence contribution A = z(PSNR) + z(SSIM) − z(LPIPS) of each source's synthesis of each "
+        "target; C_t, totipotency: how well a sequence gives the others; C_d, imaging "
+        "differentiation: how badly the others give it.",
+        [*headings, "C_t", "C_t rank", "C_d", "C_d rank"],
+        list(zip(*columns, strict=True)),
+    )
 
 
 def write_contribution(folder: Path, contribution: Contribution) -> None:
     """Write contribution.csv (one row a sequence) and contribution.json."""
-    rows = contribution_rows(contribution)
     content = {
         "sequences": contribution.sequences,
         "A": contribution.matrix.tolist(),
@@ -125,5 +110,5 @@ def write_contribution(folder: Path, contribution: Contribution) -> None:
         "C_t_rank": ranks(contribution.totipotency),
         "C_d_rank": ranks(contribution.differentiation),
     }
-    write_table(folder / "contribution.csv", list(rows[0]), [row.values() for row in rows])
+    contribution_table(contribution).write_csv(folder / "contribution.csv")
     write_text(folder / "contribution.json", json.dumps(content, indent=1) + "\n")

@@ -2,14 +2,15 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 
 import numpy as np
 
-from tsf_seq2seq.evaluation.statistics import Estimate, bootstrap
+from tsf_seq2seq.evaluation.scores import Metric
+from tsf_seq2seq.evaluation.statistics import bootstrap, means_of, means_table
 from tsf_seq2seq.explain.error_estimation import (
     BRAIN,
     CalibrationRow,
@@ -21,19 +22,34 @@ from tsf_seq2seq.explain.ranking import CLASSES, REMOVED, pooled_spearman
 from tsf_seq2seq.explain.tsem import rank_correlation
 from tsf_seq2seq.files import write_text
 from tsf_seq2seq.tables import (
-    interval,
-    markdown,
-    number,
+    Table,
+    group_by,
     read_rows,
     read_table,
     write_rows,
     write_table,
 )
+from tsf_seq2seq.tasks import n_inputs
 
 ROWS, CALIBRATION = "error_estimation.csv", "calibration.csv"
 CURVES, COUNTS = "sparsification.csv", "pooled_counts.csv"
 SHARES = [f"removed_{share:.2f}" for share in REMOVED]
 CURVE_COLUMNS = ["name", "sources", "target", "order"]
+# What readers call the orders of voxels, the best possible one first.
+ESTIMATORS_SHOWN = {"oracle": "the error itself", "tsem": "TSEM"}
+ESTIMATORS_SHOWN |= {"disagreement": "disagreement of source sets"}
+ESTIMATORS_SHOWN |= {"gradient": "gradient of the synthesis", "random": "random order"}
+ERROR_METRICS = (
+    Metric("spearman", 1, "Spearman", 3, signed=True),
+    *(Metric("ause", -1, "AUSE", 3), Metric("ause_relative", -1, "relative AUSE", 3)),
+    Metric("mean_error", -1, "mean error", 4),
+)
+MEANINGS = (
+    "Spearman: correlation of an estimate with the absolute error over voxels. AUSE: the area "
+    "between the sparsification curves of the estimate and of the error itself, in units of the "
+    "mean error; relative AUSE: as a share of a random order's, 0 is perfect and 1 random. "
+    "Disagreement: the standard deviation between the outputs from all sets of the sources."
+)
 COUNT_COLUMNS = ["sources", "target", "estimator", "estimate_class", "error_class", "voxels"]
 
 
@@ -63,10 +79,8 @@ class TaskSummary:
 
 def task_summaries(measured: Measured) -> list[TaskSummary]:
     """One a task and estimator."""
-    groups: dict[tuple[str, str, str], list[ErrorRow]] = {}
-    for row in measured.rows:
-        if row.region == BRAIN:
-            groups.setdefault((row.sources, row.target, row.estimator), []).append(row)
+    brain = (row for row in measured.rows if row.region == BRAIN)
+    groups = group_by(brain, lambda row: (row.sources, row.target, row.estimator))
     return [
         TaskSummary(
             *key,
@@ -78,15 +92,6 @@ def task_summaries(measured: Measured) -> list[TaskSummary]:
         )
         for key, own in groups.items()
     ]
-
-
-def over_subjects(rows: Iterable[ErrorRow], value: Callable[[ErrorRow], float]) -> Estimate:
-    """Mean and interval over subjects of a value that is averaged over a subject's tasks first."""
-    subjects: dict[str, list[float]] = {}
-    for row in rows:
-        if np.isfinite(value(row)):
-            subjects.setdefault(row.name, []).append(value(row))
-    return bootstrap([float(np.mean(values)) for values in subjects.values()])
 
 
 def write_measured(output: Path, measured: Measured) -> None:
@@ -117,11 +122,10 @@ def read_measured(output: Path) -> Measured:
 
 def write_summary(output: Path, measured: Measured) -> str:
     """Write the tables and curves over subjects; the Markdown one is returned, too."""
-    summaries = task_summaries(measured)
-    write_rows(output / "error_estimation_tasks.csv", TaskSummary, summaries)
+    write_rows(output / "error_estimation_tasks.csv", TaskSummary, task_summaries(measured))
     content = {"removed": REMOVED.tolist(), "tasks": mean_curves(measured.curves)}
     write_text(output / "sparsification.json", json.dumps(content, indent=1) + "\n")
-    text = error_markdown(measured, summaries)
+    text = error_markdown(measured)
     write_text(output / "error_estimation.md", text)
     return text
 
@@ -131,44 +135,91 @@ def mean_curves(curves: Sequence[Curve]) -> list[dict[str, object]]:
 
     The random order's is 1 throughout.
     """
-    tasks: dict[tuple[str, str], dict[str, list[np.ndarray]]] = {}
-    for curve in curves:
-        orders = tasks.setdefault((curve.sources, curve.target), {})
-        if curve.errors[0] > 0:
-            orders.setdefault(curve.order, []).append(curve.errors / curve.errors[0])
     return [
         {
             "sources": sources,
             "target": target,
-            "curves": {order: np.mean(own, axis=0).tolist() for order, own in orders.items()},
+            "curves": {
+                order: np.mean([curve.errors / curve.errors[0] for curve in own], axis=0).tolist()
+                for order, own in group_by(of_task, lambda curve: curve.order).items()
+            },
         }
-        for (sources, target), orders in tasks.items()
+        for (sources, target), of_task in group_by(
+            (curve for curve in curves if curve.errors[0] > 0),
+            lambda curve: (curve.sources, curve.target),
+        ).items()
     ]
 
 
-def error_markdown(measured: Measured, summaries: Sequence[TaskSummary]) -> str:
+def error_markdown(measured: Measured) -> str:
     """The summary: by number of inputs, by region, calibration, by task."""
-    texts = [
-        "# TSEM as an estimate of the error",
-        "Rank correlation: Spearman's, of the estimate with the absolute error, voxel by voxel. "
-        "AUSE: area between the sparsification curves of the estimate and of the error itself, as "
-        "a share of a random order's: 0 is perfect, 1 random. Means over subjects (whose tasks "
-        "are averaged first) with 95 % bootstrap intervals. Disagreement: the standard deviation "
-        "between the outputs from all sets of the sources.",
-        "## In the brain, by number of inputs",
-        _table([row for row in measured.rows if row.region == BRAIN], "inputs", _n_inputs),
-        "## By region",
-        "Only tasks of two and more sources, for which all estimates exist.",
-        _table(
-            [row for row in measured.rows if "+" in row.sources], "region", lambda row: row.region
-        ),
-        "## Calibration of TSEM",
-        "A subject's brain voxels in ten equal parts by rising TSEM; means over all volumes.",
-        _calibration_table(measured.parts),
-        "## By task",
-        _task_table(summaries),
-    ]
+    brain = [row for row in measured.rows if row.region == BRAIN]
+    by_task = _error_table("By task", brain, "task", lambda row: f"{row.sources} → {row.target}")
+    tables = [*error_tables(measured.rows), calibration_table(measured.parts), by_task]
+    title = "# TSEM as an estimate of the error"
+    texts = [title, MEANINGS, *(table.markdown() for table in tables)]
     return "\n\n".join(texts) + "\n"
+
+
+def error_tables(rows: Sequence[ErrorRow]) -> list[Table]:
+    """Every estimator, by number of inputs and, where there are labels, by region."""
+    brain = [row for row in rows if row.region == BRAIN]
+    several = [row for row in rows if "+" in row.sources]  # for which every estimate exists
+    caption = "In the brain, by number of inputs"
+    tables = [_error_table(caption, brain, "inputs", lambda row: n_inputs(row.sources))]
+    if len({row.region for row in several}) > 1:
+        caption = "By region, from two and more sources"
+        tables.append(_error_table(caption, several, "region", lambda row: row.region))
+    return tables
+
+
+def calibration_means(parts: Sequence[CalibrationRow]) -> list[tuple[str, int, float, float]]:
+    """Estimator, tenth of a volume's voxels, mean estimate and mean error, means over volumes.
+
+    Of tasks from two and more sources where there are any: all estimates exist for them.
+    """
+    parts = [part for part in parts if "+" in part.sources] or parts
+    groups = group_by(parts, lambda part: (part.estimator, part.part))
+    return [
+        (
+            *key,
+            float(np.mean([part.mean_estimate for part in own])),
+            float(np.mean([part.mean_error for part in own])),
+        )
+        for key, own in sorted(
+            groups.items(), key=lambda group: (estimator_rank(group[0][0]), group[0][1])
+        )
+    ]
+
+
+def calibration_table(parts: Sequence[CalibrationRow]) -> Table:
+    """One row an estimator and tenth."""
+    return Table(
+        "Calibration: a volume's brain voxels in ten equal parts by rising estimate, means over "
+        "volumes.",
+        ["estimate", "tenth", "mean estimate", "mean error"],
+        [[shown_estimator(own), *numbers] for own, *numbers in calibration_means(parts)],
+        labels=2,
+        style=".4f",
+    )
+
+
+def shown_estimator(name: str) -> str:
+    """What readers call an order of voxels."""
+    return ESTIMATORS_SHOWN.get(name, name)
+
+
+def estimator_rank(estimator: str) -> int:
+    """Its place in tables and charts."""
+    known = list(ESTIMATORS_SHOWN)
+    return known.index(estimator) if estimator in known else len(known)
+
+
+def _error_table(
+    caption: str, rows: Sequence[ErrorRow], heading: str, key: Callable[[ErrorRow], object]
+) -> Table:
+    means = means_of(rows, lambda row: (key(row), shown_estimator(row.estimator)), ERROR_METRICS)
+    return means_table(caption, [heading, "estimate"], means, ERROR_METRICS)
 
 
 def _ranks_subjects(rows: Sequence[ErrorRow]) -> float:
@@ -176,45 +227,6 @@ def _ranks_subjects(rows: Sequence[ErrorRow]) -> float:
         return nan
     estimates = np.array([row.mean_estimate for row in rows])
     return rank_correlation(estimates, np.array([row.psnr for row in rows]))
-
-
-def _n_inputs(row: ErrorRow) -> str:
-    return str(row.sources.count("+") + 1)
-
-
-def _table(rows: Sequence[ErrorRow], heading: str, group: Callable[[ErrorRow], str]) -> str:
-    """One row per group and estimator."""
-    cells = [[heading, "estimate", "subjects", "rank correlation", "AUSE (relative)", "error"]]
-    for key in sorted({(group(row), row.estimator) for row in rows}):
-        own = [row for row in rows if (group(row), row.estimator) == key]
-        rho = over_subjects(own, lambda row: row.spearman)
-        ause = over_subjects(own, lambda row: row.ause_relative)
-        error = over_subjects(own, lambda row: row.mean_error)
-        numbers = [interval(*rho, "+.3f"), interval(*ause), number(error.mean, ".4f")]
-        cells.append([*key, str(len({row.name for row in own})), *numbers])
-    return markdown(cells)
-
-
-def _calibration_table(parts: Sequence[CalibrationRow]) -> str:
-    cells = [["part", "TSEM", "error"]]
-    tsem = [part for part in parts if part.estimator == "tsem"]
-    for n in sorted({part.part for part in tsem}):
-        own = [part for part in tsem if part.part == n]
-        means = np.mean([(part.mean_estimate, part.mean_error) for part in own], axis=0)
-        cells.append([str(n), *(f"{mean:.4f}" for mean in means)])
-    return markdown(cells)
-
-
-def _task_table(summaries: Sequence[TaskSummary]) -> str:
-    cells = [["sources", "target", "estimate", "subjects", "rank correlation", "all voxels"]]
-    cells[0] += ["AUSE (relative)", "mean estimate and PSNR"]
-    for s in summaries:
-        rho = interval(s.spearman, s.spearman_low, s.spearman_high, "+.3f")
-        ause = interval(s.ause_relative, s.ause_relative_low, s.ause_relative_high)
-        ranks = number(s.spearman_pooled, "+.3f"), number(s.mean_estimate_and_psnr, "+.2f")
-        key = s.sources, s.target, s.estimator, str(s.subjects)
-        cells.append([*key, rho, ranks[0], ause, ranks[1]])
-    return markdown(cells)
 
 
 def _write_curves(path: Path, curves: Sequence[Curve]) -> None:

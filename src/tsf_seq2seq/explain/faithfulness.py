@@ -1,20 +1,18 @@
 """Do the fusion weights ω say what a source brings? Beside Shapley values of the metrics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
 
 import numpy as np
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.evaluation.statistics import bootstrap
-from tsf_seq2seq.explain.contribution import SIGNS
+from tsf_seq2seq.evaluation.scores import METRICS
+from tsf_seq2seq.evaluation.statistics import INTERVALS, bootstrap
+from tsf_seq2seq.explain.fusion_weights import Omegas
 from tsf_seq2seq.explain.source_values import SourceValue
 from tsf_seq2seq.explain.tsem import rank_correlation
-from tsf_seq2seq.tables import interval, markdown, number
-
-Omegas = Mapping[tuple[str, str], Mapping[str, float]]  # (sources, target) → source → ω
-STYLES = {"psnr": ".2f", "ssim": ".4f", "lpips": ".3f"}
+from tsf_seq2seq.tables import Table, cell_text, group_by
 
 
 @dataclass(frozen=True)
@@ -67,12 +65,9 @@ def faithfulness(values: Sequence[SourceValue], fusion_weights: Omegas) -> list[
         (target, frozenset(sources.split("+"))): weights
         for (sources, target), weights in fusion_weights.items()
     }
-    groups: dict[tuple[str, str], dict[str, list[SourceValue]]] = {}
-    for value in values:
-        sources = groups.setdefault((value.target, value.metric), {})
-        sources.setdefault(value.source, []).append(value)
     rows = []
-    for (target, metric), sources in groups.items():
+    for (target, metric), group in group_by(values, lambda v: (v.target, v.metric)).items():
+        sources = group_by(group, lambda value: value.source)
         weights = omega.get((target, frozenset(sources)))
         if weights is None:
             raise UserError(f"the fusion weights have no task {'+'.join(sources)} → {target}")
@@ -82,9 +77,8 @@ def faithfulness(values: Sequence[SourceValue], fusion_weights: Omegas) -> list[
             lost = bootstrap([v.leave_one_out for v in own])
             alone = bootstrap([v.alone for v in own])
             key = target, source, metric, len(own), weights[source]
-            rows.append(
-                Faithfulness(*key, mean.mean / total if total else nan, *mean, *lost, *alone)
-            )
+            share = mean.mean / total if total else nan
+            rows.append(Faithfulness(*key, share, *mean, *lost, *alone))
     return rows
 
 
@@ -94,64 +88,78 @@ def agreements(rows: Sequence[Faithfulness]) -> list[Agreement]:
     Descriptive: a target with three sources has three numbers to rank.
     """
     found = []
-    for metric in dict.fromkeys(row.metric for row in rows):
-        of_metric = [row for row in rows if row.metric == metric]
-        targets = [
-            _agreement(target, [row for row in of_metric if row.target == target])
-            for target in dict.fromkeys(row.target for row in of_metric)
-        ]
-        pooled = rank_correlation(
-            np.array([row.omega for row in of_metric]), np.array([row.share for row in of_metric])
+    for metric, own in group_by(rows, lambda row: row.metric).items():
+        targets = [_agreement(group) for group in group_by(own, lambda row: row.target).values()]
+        lost, alone, same = (
+            _finite_mean([getattr(target, field) for target in targets])
+            for field in ("leave_one_out", "alone", "same_first")
         )
-        lost = _finite_mean([own.leave_one_out for own in targets])
-        alone = _finite_mean([own.alone for own in targets])
-        same = _finite_mean([own.same_first for own in targets])
-        found += [*targets, Agreement("all", metric, len(of_metric), pooled, lost, alone, same)]
+        pooled = _correlation_with_omega(own, "share")
+        found += [*targets, Agreement("all", metric, len(own), pooled, lost, alone, same)]
     return found
 
 
-def faithfulness_markdown(rows: Sequence[Faithfulness], found: Sequence[Agreement]) -> str:
-    """ω beside Shapley values, a table per metric, and the rank correlations."""
-    texts = []
-    for metric in dict.fromkeys(row.metric for row in rows):
-        style = STYLES[metric]
-        cells = [["target", "source", "ω", "Shapley's share", f"Shapley ({metric})"]]
-        cells[0] += ["lost without it", "alone", "subjects"]
-        for r in (row for row in rows if row.metric == metric):
-            signed = "+" + style
-            numbers = [number(r.omega), number(r.share)]
-            numbers += [interval(r.shapley, r.shapley_low, r.shapley_high, signed)]
-            lost = r.leave_one_out, r.leave_one_out_low, r.leave_one_out_high
-            numbers += [interval(*lost, signed)]
-            numbers += [interval(r.alone, r.alone_low, r.alone_high, style)]
-            cells.append([r.target, r.source, *numbers, str(r.subjects)])
-        texts.append(markdown(cells))
-    cells = [["metric", "target", "pairs", "ω and Shapley", "ω and lost", "ω and alone"]]
-    cells[0].append("same first")
-    for a in found:
-        ranks = [number(rho, "+.2f") for rho in (a.shapley, a.leave_one_out, a.alone)]
-        cells.append([a.metric, a.target, str(a.pairs), *ranks, f"{a.same_first:.0%}"])
-    texts.append("Spearman's rank correlations, which three sources allow only to describe:")
-    return "\n\n".join([*texts, markdown(cells)])
-
-
-def _agreement(target: str, rows: Sequence[Faithfulness]) -> Agreement:
-    """Of one target; for LPIPS, a low value of a source alone is good."""
-    sign = SIGNS[rows[0].metric]
-    omega = np.array([row.omega for row in rows])
-    shapley = np.array([row.shapley for row in rows])
-    lost = np.array([row.leave_one_out for row in rows])
-    alone = sign * np.array([row.alone for row in rows])
-    same = float(omega.argmax() == shapley.argmax())
-    return Agreement(
-        target,
-        rows[0].metric,
-        len(rows),
-        rank_correlation(omega, shapley),
-        rank_correlation(omega, lost),
-        rank_correlation(omega, alone),
-        same,
+def faithfulness_table(rows: Sequence[Faithfulness], target: str) -> Table:
+    """ω of a target's sources beside what they bring to it."""
+    cells = []
+    for row in (row for row in rows if row.target == target):
+        metric = METRICS[row.metric]
+        numbers = [
+            metric.difference(row.shapley, row.shapley_low, row.shapley_high),
+            metric.difference(row.leave_one_out, row.leave_one_out_low, row.leave_one_out_high),
+            metric.text(row.alone, row.alone_low, row.alone_high),
+        ]
+        key = row.source, metric.heading, row.omega, row.share
+        cells.append([*key, *numbers, row.subjects])
+    headings = ["source", "metric", "ω", "Shapley's share", "Shapley value", "lost without it"]
+    return Table(
+        f"What each source brings to {target}: Shapley values, and what is lost when only it is "
+        f"missing, positive where it helps (LPIPS's sign is turned). {INTERVALS}.",
+        [*headings, "alone", "subjects"],
+        cells,
+        labels=2,
     )
+
+
+def agreement_table(rows: Sequence[Agreement]) -> Table:
+    """Rank correlations of ω with what the sources bring."""
+    cells = []
+    for row in rows:
+        ranks = [cell_text(r, "+.2f") for r in (row.shapley, row.leave_one_out, row.alone)]
+        key = row.target, METRICS[row.metric].heading, row.pairs
+        cells.append([*key, *ranks, f"{row.same_first:.0%}"])
+    headings = ["target", "metric", "pairs", "ω and Shapley", "ω and lost without", "ω and alone"]
+    return Table(
+        "Does ω order the sources as what they bring does? Spearman's rank correlations, which "
+        "three sources allow only to describe.",
+        [*headings, "same source first"],
+        cells,
+        labels=2,
+    )
+
+
+def faithfulness_markdown(rows: Sequence[Faithfulness], found: Sequence[Agreement]) -> str:
+    """ω beside what sources bring, a table per target, and the rank correlations."""
+    tables = [faithfulness_table(rows, target) for target in group_by(rows, lambda row: row.target)]
+    return "\n\n".join(table.markdown() for table in [*tables, agreement_table(found)])
+
+
+def _agreement(rows: Sequence[Faithfulness]) -> Agreement:
+    """Of one target; for LPIPS, a low value of a source alone is good."""
+    first, sign = rows[0], METRICS[rows[0].metric].sign
+    correlations = (
+        _correlation_with_omega(rows, "shapley"),
+        _correlation_with_omega(rows, "leave_one_out"),
+        sign * _correlation_with_omega(rows, "alone"),
+    )
+    best = (max(rows, key=lambda row: getattr(row, field)) for field in ("omega", "shapley"))
+    same = len({row.source for row in best}) == 1
+    return Agreement(first.target, first.metric, len(rows), *correlations, float(same))
+
+
+def _correlation_with_omega(rows: Sequence[Faithfulness], field: str) -> float:
+    omega = np.array([row.omega for row in rows])
+    return rank_correlation(omega, np.array([getattr(row, field) for row in rows]))
 
 
 def _finite_mean(values: Sequence[float]) -> float:

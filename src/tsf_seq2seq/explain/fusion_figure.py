@@ -21,7 +21,7 @@ SOURCE_COLUMN = 0.085  # width of a column of source marks, where the longest ba
 NUMBERED = 0.1  # narrower segments carry no number
 PANEL_WIDTH, BAR_HEIGHT, PANEL_MARGIN = 3.5, 0.17, 0.75  # inches
 MOST_BARS = 31  # per panel, as many as six sequences have source sets
-COLUMNS = {2: 2, 3: 3, 4: 2, 5: 3, 6: 3}  # of panels, by the number of targets; else 4
+PANEL_COLUMNS = {2: 2, 3: 3, 4: 2, 5: 3, 6: 3}  # of panels, by the number of targets; else 4
 
 
 def plot_fusion_weights(table: FusionTable, names: Sequence[str], path: Path) -> None:
@@ -37,7 +37,7 @@ def fusion_figure(table: FusionTable, names: Sequence[str]) -> Figure:
     """
     whole, table = len(table), telling_sets(table)
     targets = sorted({task.target for task in table})
-    columns = COLUMNS.get(len(targets), 4)
+    columns = PANEL_COLUMNS.get(len(targets), 4)
     rows = math.ceil(len(targets) / columns)
     bars = max(sum(task.target == target for task in table) for target in targets)
     size = (columns * PANEL_WIDTH, rows * (bars * BAR_HEIGHT + PANEL_MARGIN))

@@ -9,10 +9,11 @@ import torch
 
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models.base import SynthesisNetwork
-from tsf_seq2seq.tables import markdown, read_table, write_table
+from tsf_seq2seq.tables import Table, read_table
 from tsf_seq2seq.tasks import Task
 
 FusionTable = Mapping[Task, np.ndarray]  # task → ω (S,), 0 where a sequence is no source
+Omegas = Mapping[tuple[str, str], Mapping[str, float]]  # (sources, target) → sequence → ω
 
 
 def fusion_tasks(n_sequences: int, with_reconstructions: bool = False) -> list[Task]:
@@ -42,10 +43,32 @@ def fusion_table(network: SynthesisNetwork, tasks: Sequence[Task]) -> dict[Task,
     return table
 
 
-def write_fusion_csv(path: Path, table: FusionTable, names: Sequence[str]) -> None:
-    """sources,target, then one column per sequence: ω, empty where it is no source."""
-    cells = ([*task.label(names), *_cells(task, w, ".6g", "")] for task, w in table.items())
-    write_table(path, ["sources", "target", *names], cells)
+def omegas(table: FusionTable, names: Sequence[str]) -> Omegas:
+    """The same, by the names of a task's sequences, as `read_fusion_csv` gives it."""
+    return {task.label(names): dict(zip(names, own, strict=True)) for task, own in table.items()}
+
+
+def fusion_weight_table(weights: Omegas, names: Sequence[str], target: str = "") -> Table:
+    """One row a task, one column a sequence: ω, empty where it is no source; of one target or all.
+
+    With six digits, as fusion_weights.csv has them.
+    """
+    chosen = {key: own for key, own in weights.items() if key[1] == target or not target}
+    headings = ["sources"] if target else ["sources", "target"]
+    rows = [
+        [
+            *key[: len(headings)],
+            *(float(f"{own[n]:.6g}") if n in key[0].split("+") else None for n in names),
+        ]
+        for key, own in chosen.items()
+    ]
+    of = f", target {target}" if target else ""
+    return Table(
+        f"Fusion weights ω{of}: the shares of a task's sources in the fusion; they sum to one.",
+        [*headings, *names],
+        rows,
+        len(headings),
+    )
 
 
 def read_fusion_csv(path: Path) -> dict[tuple[str, str], dict[str, float]]:
@@ -64,18 +87,3 @@ def read_fusion_csv(path: Path) -> dict[tuple[str, str], dict[str, float]]:
     if not table:
         raise UserError(f"{path} is not {what} (it has no rows)")
     return table
-
-
-def fusion_markdown(table: FusionTable, names: Sequence[str]) -> str:
-    """The same table as Markdown, ω with three decimals."""
-    rows = [["sources", "target", *names]]
-    for task, weights in table.items():
-        rows.append([*task.label(names), *_cells(task, weights, ".3f", "–")])
-    return markdown(rows)
-
-
-def _cells(task: Task, weights: np.ndarray, style: str, absent: str) -> list[str]:
-    return [
-        format(float(weight), style) if i in task.sources else absent
-        for i, weight in enumerate(weights)
-    ]

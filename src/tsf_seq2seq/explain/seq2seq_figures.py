@@ -8,12 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tsf_seq2seq.explain.contribution import Contribution
-from tsf_seq2seq.figures import save_figure_pair
+from tsf_seq2seq.figures import FONT, SMALL_FONT, save_figure_pair
 
 PAGE_WIDTH = 7.0  # inches, both columns of a paper
 BLUE, ORANGE, SKY = "#0072B2", "#E69F00", "#56B4E9"  # of Okabe and Ito's colour-blind safe palette
-FONT, SMALL_FONT = 8, 7  # points
-LETTERS = 32  # of all names: longer ones stand aslant below the matrix
+NAMES_LETTERS = 32  # of all names: longer ones stand aslant below the matrix
 
 
 def plot_contribution(contribution: Contribution, path: Path) -> None:
@@ -41,7 +40,7 @@ def _draw_matrix(axes: Axes, contribution: Contribution) -> None:
         colour = "white" if abs(value) > 0.65 * limit else "black"
         axes.text(column, row, shown, ha="center", va="center", fontsize=FONT, color=colour)
     axes.set_xticks(range(len(names)), names, fontsize=FONT)
-    if sum(map(len, names)) > LETTERS:
+    if sum(map(len, names)) > NAMES_LETTERS:
         for label in axes.get_xticklabels():
             label.set(rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names, fontsize=FONT)

@@ -1,18 +1,17 @@
 """What every source brings to every target, per subject: Shapley values of the metrics."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
-from typing import NamedTuple
 
 import numpy as np
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.evaluation.scores import Score
-from tsf_seq2seq.explain.contribution import SIGNS
+from tsf_seq2seq.evaluation.scores import COMPARED, Metric, Score, examined_method
 from tsf_seq2seq.explain.shapley import Coalition, coalitions, leave_one_out, shapley_values
+from tsf_seq2seq.models.base import WITHOUT_ATTENTION
 
-FULL, PLAIN, EMPTY = "tsf", "tsf_without_attention", "mean_image"
+EMPTY = "mean_image"  # the method that has no sources
+ScoresOfSubject = Mapping[tuple[Coalition, str], Score]  # sources and target → score
 
 
 @dataclass(frozen=True)
@@ -35,72 +34,58 @@ class SourceValue:
     no_source: float
 
 
-class Key(NamedTuple):
-    """What a score is of; the mean image has no sources."""
-
-    method: str
-    name: str
-    sources: Coalition
-    target: str
+def without_attention(method: str) -> str:
+    """What the ablation of a method, its network without f_A, is called."""
+    return f"{method}_{WITHOUT_ATTENTION}"
 
 
-def score_table(scores: Iterable[Score], metric: str) -> dict[Key, float]:
-    """The finite scores of one metric."""
-    table = {}
-    for score in scores:
-        sources = score.sources.split("+") if score.method != EMPTY else ()
-        value = getattr(score, metric)
-        if isfinite(value):
-            table[Key(score.method, score.name, frozenset(sources), score.target)] = value
-    return table
-
-
-def source_values(scores: Sequence[Score], sequences: Sequence[str]) -> list[SourceValue]:
+def source_values(
+    scores: Sequence[Score], sequences: Sequence[str], method: str | None = None
+) -> list[SourceValue]:
     """Shapley value, leave-one-out drop and quality alone of every source, per subject.
 
-    The players for a target are all other `sequences`; the subjects, those with scores of all
-    source sets. Raises UserError where there are none.
+    Of `method`, else the first. The players for a target are all other `sequences`; the subjects,
+    those with scores of all source sets. Raises UserError where there are none.
     """
-    values = []
-    for metric, sign in SIGNS.items():
-        table = score_table(scores, metric)
-        names = list(dict.fromkeys(score.name for score in scores))
-        for target in sequences:
-            sources = [name for name in sequences if name != target]
-            values += _of_target(table, names, sources, target, metric, sign)
+    method = examined_method(scores, method)
+    subjects: dict[str, dict[tuple[Coalition, str], Score]] = {}
+    for score in scores:
+        if score.method in (method, EMPTY):
+            sources = frozenset(score.sources.split("+") if score.method == method else ())
+            subjects.setdefault(score.name, {})[sources, score.target] = score
+    values = [
+        value
+        for metric in COMPARED
+        for target in sequences
+        for value in _of_target(subjects, sequences, target, metric)
+    ]
     if not values:
         raise UserError(
-            f"no subject has scores of {FULL} from all source sets and of {EMPTY}: evaluate with "
-            f"--all-tasks --methods {FULL} {PLAIN} {EMPTY}"
+            f"no subject has scores of {method} from all source sets and of {EMPTY}: evaluate with "
+            f"--all-tasks, and with {without_attention(method)} and {EMPTY} among the methods"
         )
     return values
 
 
 def _of_target(
-    table: dict[Key, float],
-    names: Sequence[str],
-    sources: Sequence[str],
-    target: str,
-    metric: str,
-    sign: int,
-) -> list[SourceValue]:
+    subjects: Mapping[str, ScoresOfSubject], sequences: Sequence[str], target: str, metric: Metric
+) -> Iterator[SourceValue]:
     """One metric and target: all subjects that have every coalition's score."""
+    sources = [name for name in sequences if name != target]
     sets = coalitions(frozenset(sources))
-    keys = {
-        name: [Key(FULL if members else EMPTY, name, members, target) for members in sets]
-        for name in names
+    games = {
+        name: np.array([metric.of(own.get((members, target))) for members in sets])
+        for name, own in subjects.items()
     }
-    complete = [name for name in names if all(key in table for key in keys[name])]
-    if not complete:
-        return []
-    raw = np.array([[table[key] for key in keys[name]] for name in complete])  # (subjects, sets)
-    game = dict(zip(sets, (sign * raw).T, strict=True))
+    games = {name: values for name, values in games.items() if np.isfinite(values).all()}
+    if not games:
+        return
+    raw = np.array(list(games.values()))  # (subjects, sets)
+    game = dict(zip(sets, (metric.sign * raw).T, strict=True))
     shapley, lost = shapley_values(game), leave_one_out(game)
-    values = []
-    for row, name in enumerate(complete):
+    for row, name in enumerate(games):
         for source in sources:
             alone = float(raw[row, sets.index(frozenset([source]))])
             brought = float(shapley[source][row]), float(lost[source][row])
             ends = alone, float(raw[row, -1]), float(raw[row, 0])
-            values.append(SourceValue(name, target, source, metric, *brought, *ends))
-    return values
+            yield SourceValue(name, target, source, metric.key, *brought, *ends)

@@ -17,13 +17,13 @@ from tsf_seq2seq.data.slices import BACKGROUND, stacks
 from tsf_seq2seq.data.statistics import evenly_spaced
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.metrics import psnr
-from tsf_seq2seq.evaluation.scores import Score
+from tsf_seq2seq.evaluation.scores import PSNR, Score, examined_method
 from tsf_seq2seq.explain.differentiation import shown_slice
 from tsf_seq2seq.explain.tsem_figure import Picture, plot_tsem
 from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
 from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window
-from tsf_seq2seq.tables import markdown, write_rows
+from tsf_seq2seq.tables import Table, cell_text, write_rows
 from tsf_seq2seq.tasks import Task, missing_target_tasks
 
 
@@ -104,16 +104,20 @@ def scored_cases(
     tasks: Sequence[Task],
     names: Sequence[str],
     count: int,
+    method: str | None = None,
 ) -> list[Case]:
-    """`count` cases among those that an evaluation scored for method tsf, evenly from the highest
-    PSNR to the lowest: three are the best, the median (of two, the better) and the worst.
+    """`count` cases among those that an evaluation scored for `method` (else its first), evenly
+    from the highest PSNR to the lowest: three are the best, the median (of two, the better) and the
+    worst.
 
     Only of the `subjects`, and of the `tasks` where some are given.
     """
+    scores = list(scores)
+    method = method or examined_method(scores)
     known = {subject.name: subject for subject in subjects}
     found: list[tuple[float, Case]] = []
     for score in scores:
-        if score.method == "tsf" and score.name in known and not isnan(score.psnr):
+        if score.method == method and score.name in known and not isnan(score.psnr):
             task = parse_task(f"{score.sources}:{score.target}", names)
             if not tasks or task in tasks:
                 found.append((score.psnr, Case(known[score.name], task)))
@@ -184,14 +188,21 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(spearmanr(a, b).statistic)
 
 
-def findings_markdown(findings: Iterable[Finding]) -> str:
+def finding_table(findings: Iterable[Finding]) -> Table:
     """One row a case."""
-    rows = [["subject", "sources", "target", "PSNR (dB)", "TSEM", "error", "Spearman"]]
-    for found in findings:
-        numbers = [f"{found.psnr:.2f}", f"{found.mean_tsem:.4f}", f"{found.mean_error:.4f}"]
-        rho = "–" if isnan(found.spearman) else f"{found.spearman:.3f}"
-        rows.append([found.name, found.sources, found.target, *numbers, rho])
-    return markdown(rows)
+    return Table(
+        "TSEM and absolute error, means over the brain, and Spearman's correlation of the two.",
+        ["subject", "sources", "target", PSNR.heading, "TSEM", "error", "Spearman"],
+        [
+            [
+                *(f.name, f.sources, f.target, PSNR.text(f.psnr)),
+                *(f.mean_tsem, f.mean_error, cell_text(f.spearman)),
+            ]
+            for f in findings
+        ],
+        labels=3,
+        style=".4f",
+    )
 
 
 def _finding(explained: Explained, task: Task, names: Sequence[str]) -> Finding:

@@ -10,13 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from tsf_seq2seq.figures import save_figure_pair
+from tsf_seq2seq.figures import FONT, SMALL_FONT, save_figure_pair
 
-TITLES = ("target", "synthesis", "|error|", "TSEM")
+PANEL_TITLES = ("target", "synthesis", "|error|", "TSEM")
 OUTLINE = "#56B4E9"  # the sky blue of Okabe and Ito, seen on grey as on the maps' colours
-FONT, SMALL_FONT = 8, 7  # points
 WIDTH, LABEL, GAP, EDGE = 7.0, 1.2, 0.04, 0.1  # inches
-LETTERS = 20  # in a line of a label
+LABEL_LETTERS = 20  # in a line of a label
 TOP, BAR, FOOT = 0.22, 0.09, 0.2  # inches: titles, colour bars, the bars' ticks
 
 
@@ -55,7 +54,7 @@ def tsem_figure(pictures: Sequence[Picture]) -> Figure:
             for axes, image, limit in zip(row[2:], (error, picture.tsem), largest, strict=True)
         ]
         _finish(row, picture)
-    for axes, title in zip(grid[0], TITLES, strict=True):
+    for axes, title in zip(grid[0], PANEL_TITLES, strict=True):
         axes.set_title(title, fontsize=FONT, pad=3)
     for heat, axes, limit in zip(heats, bars, largest, strict=True):
         ticks = [0, *(float(f"{share**2 * limit:.1g}") for share in (0.25, 0.5, 0.75))]
@@ -74,7 +73,7 @@ def _limit(images: Sequence[np.ndarray]) -> float:
 def _finish(row: Sequence[Axes], picture: Picture) -> None:
     row[0].text(
         *(-0.05, 0.5),
-        "\n".join(fill(line, LETTERS) for line in picture.label.splitlines()),
+        "\n".join(fill(line, LABEL_LETTERS) for line in picture.label.splitlines()),
         transform=row[0].transAxes,
         fontsize=SMALL_FONT,
         ha="right",

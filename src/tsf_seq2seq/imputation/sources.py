@@ -11,7 +11,7 @@ from nibabel.spatialimages import SpatialImage
 
 from tsf_seq2seq.data.loading import check_same_grid, positive_maximum
 from tsf_seq2seq.data.nifti import Geometry, read_image, voxels_and_grid
-from tsf_seq2seq.data.slices import normalise
+from tsf_seq2seq.data.slices import bounding_box, normalise
 from tsf_seq2seq.errors import UserError
 
 Image = Path | str | SpatialImage
@@ -110,20 +110,10 @@ def unstripped(inside: np.ndarray, geometry: Geometry) -> str | None:
     litres = float(inside.sum()) * millilitre / 1000
     if litres > LARGEST_BRAIN_LITRES:
         return f"{litres:.1f} litres are above 0, and a brain has at most {LARGEST_BRAIN_LITRES}"
-    box = np.prod([stop - start for start, stop in bounding_box(inside)])
-    share = float(inside.sum() / max(box, 1))
+    share = float(bounding_box(inside).of(inside).mean())
     if share > FULLEST_BOX:
         return f"what is above 0 fills {share:.0%} of its bounding box, a brain at most 85%"
     return None
-
-
-def bounding_box(inside: np.ndarray) -> list[tuple[int, int]]:
-    """First and behind the last z, y and x where `inside` (Z, Y, X) holds; (0, 0) for nowhere."""
-    box = []
-    for others in ((1, 2), (0, 2), (0, 1)):
-        places = np.flatnonzero(inside.any(axis=others))
-        box.append((int(places[0]), int(places[-1]) + 1) if places.size else (0, 0))
-    return box
 
 
 def _on_grid(

@@ -11,7 +11,7 @@ import torch
 
 from tsf_seq2seq.checkpoints.checkpoint import Model, open_model
 from tsf_seq2seq.data.nifti import image_like
-from tsf_seq2seq.data.slices import BACKGROUND, stacks
+from tsf_seq2seq.data.slices import BACKGROUND, bounding_box, stacks
 from tsf_seq2seq.data.statistics import in_plane_spacing
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.imputation.field_of_view import (
@@ -20,7 +20,7 @@ from tsf_seq2seq.imputation.field_of_view import (
     spacing_text,
     training_plane,
 )
-from tsf_seq2seq.imputation.sources import Image, Sources, bounding_box, load_sources
+from tsf_seq2seq.imputation.sources import Image, Sources, load_sources
 from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
 from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.tasks import Task
@@ -195,7 +195,8 @@ def _synthesize(
     view, resampling = _view(model, sources)
 
     # --- the brain's slices, and their neighbours: at the volume's ends, the end slice again
-    (low, high), *_ = bounding_box(sources.brain)
+    z = bounding_box(sources.brain).z
+    low, high = z.start, z.stop
     places = np.arange(low - height // 2, high + height // 2).clip(0, len(sources.brain) - 1)
     window = np.full((len(names), len(places), *view.size), BACKGROUND, dtype=np.float32)
     for name, image in sources.images.items():
@@ -230,7 +231,8 @@ def _view(model: Model, sources: Sources) -> tuple[FieldOfView, tuple[str, ...]]
     if wanted is not None and scaled != (height, width):
         own, usual = spacing_text(in_plane_spacing(sources.geometry)), spacing_text(wanted)
         resampling += (f"axial slices from {own} to the training data's {usual} and back",)
-    _, *brain = bounding_box(sources.brain)
+    box = bounding_box(sources.brain)
+    brain = [(axis.start, axis.stop) for axis in (box.y, box.x)]
     multiple = model.network.size_multiple
     view = field_of_view(brain, (height, width), scaled, model.config.data.crop, multiple)
     return view, resampling

@@ -1,19 +1,10 @@
 """What a report is made of: sections of charts, tables and other blocks; templates draw them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-
-@dataclass(frozen=True)
-class Table:
-    """A table; the first `labels` columns are headings of their rows, the others numbers."""
-
-    kind: ClassVar[str] = "table"
-    caption: str
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    labels: int = 1
+from tsf_seq2seq.tables import Table
 
 
 @dataclass(frozen=True)
@@ -29,67 +20,24 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Charts side by side where the page is wide enough."""
+class Drawn:
+    """What the template of this name draws.
 
-    kind: ClassVar[str] = "group"
-    charts: Sequence[Chart]
+    `group`: charts side by side where the page is wide enough; `facts`: terms and what they are
+    here; `matrix`: of `task_matrix`; `cases`: of `case_sections`; `viewer`: the manifest that
+    viewer.js reads.
+    """
 
-
-@dataclass(frozen=True)
-class Facts:
-    """Terms and what they are here."""
-
-    kind: ClassVar[str] = "facts"
-    items: Sequence[tuple[str, str]]
+    kind: str
+    content: Any
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """The task matrix: rows of source sets, columns of targets; see `task_matrix`."""
-
-    kind: ClassVar[str] = "matrix"
-    content: Mapping[str, Any]
+Block = Table | Chart | Drawn
 
 
-@dataclass(frozen=True)
-class Picture:
-    """An image file of the report, with words for who can't see it; its size in pixels."""
-
-    path: str
-    title: str
-    alternative: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class ShownCase:
-    """A case in pictures."""
-
-    title: str
-    caption: str
-    pictures: Sequence[Picture]
-
-
-@dataclass(frozen=True)
-class Cases:
-    """Best, median and worst case of every target, and what the colours of their maps mean."""
-
-    kind: ClassVar[str] = "cases"
-    targets: Mapping[str, Sequence[ShownCase]]
-    scales: Sequence[tuple[str, str]]  # map, its upper end in words
-
-
-@dataclass(frozen=True)
-class Viewer:
-    """The volumes to look through: the manifest that viewer.js reads."""
-
-    kind: ClassVar[str] = "viewer"
-    manifest: Mapping[str, Any]
-
-
-Block = Table | Chart | Group | Facts | Matrix | Cases | Viewer
+def group(charts: Sequence[Chart]) -> Drawn:
+    """Charts side by side."""
+    return Drawn("group", charts)
 
 
 @dataclass(frozen=True)
@@ -97,7 +45,7 @@ class Section:
     """A chapter of the page.
 
     `text`: paragraphs above the blocks; `note`: one line on what is missing and which command makes
-    it; `files`: links to what its numbers come from, relative to the page.
+    it; `files`: what its numbers come from, in the page's folder data/.
     """
 
     identifier: str
@@ -105,4 +53,4 @@ class Section:
     text: Sequence[str] = ()
     blocks: Sequence[Block] = ()
     note: str = ""
-    files: Sequence[str] = field(default_factory=tuple)
+    files: Sequence[str] = ()

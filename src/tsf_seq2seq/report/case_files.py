@@ -8,21 +8,19 @@ from typing import NamedTuple
 import numpy as np
 
 from tsf_seq2seq.config import Config
-from tsf_seq2seq.data.slices import BACKGROUND
+from tsf_seq2seq.data.slices import BACKGROUND, Window, bounding_box
 from tsf_seq2seq.explain.differentiation import lesion_mask, slice_to_show
 from tsf_seq2seq.explain.tsem import Case, Explained
 from tsf_seq2seq.report.images import (
     INTENSITY,
-    Box,
     Scale,
-    bounding_box,
     cropped_affine,
     write_colours,
     write_grey,
     write_quantised,
 )
 
-FOLDER = "cases"
+CASES_FOLDER = "cases"
 STRIP_SLICES = 24
 MARGIN = 2  # voxels around the brain
 ERROR = Scale(0.0, 0.5)
@@ -54,7 +52,7 @@ class SubjectFiles:
 
     name: str
     sequences: dict[str, str]  # sequence → its files' path without suffix
-    box: Box
+    box: Window
     affine: np.ndarray  # of the box
     slices: list[int]  # of the box, in strips
     shown: int  # the strip's slice that pictures show
@@ -81,7 +79,7 @@ def write_subject(
     shown = slice_to_show(inside, box.shape[0])
     slices = strip_slices(box.shape[0], shown)
     affine = cropped_affine(loaded.volumes.geometry, _grid_start(explained, box))
-    folder = f"{FOLDER}/{number + 1:02d}"
+    folder = f"{CASES_FOLDER}/{number + 1:02d}"
     paths = {names[index]: f"{folder}/sequence_{index + 1}" for index in needed}
     for index in needed:
         _write(output / paths[names[index]], box.of(loaded.centres[index]), affine, slices)
@@ -96,18 +94,20 @@ def write_subject(
     return files
 
 
-def _width(affine: np.ndarray, box: Box) -> float:
+def _width(affine: np.ndarray, box: Window) -> float:
     """Width / height of a slice in mm."""
     x, y = (np.linalg.norm(affine[:3, axis]) * box.shape[2 - axis] for axis in (0, 1))
     return float(x / y)
 
 
-def _grid_start(explained: Explained, box: Box) -> tuple[int, int, int]:
+def _grid_start(explained: Explained, box: Window) -> tuple[int, int, int]:
     """The box's first voxel (z, y, x) on the subject's whole grid in LPS order."""
     centres = explained.loaded.place
-    starts = (centres.z.start, centres.y.start, centres.x.start)
-    z, y, x = (low + own for low, own in zip(starts, box.start, strict=True))
-    return z, y, x
+    return (
+        centres.z.start + box.z.start,
+        centres.y.start + box.y.start,
+        centres.x.start + box.x.start,
+    )
 
 
 def _write(path: Path, volume: np.ndarray, affine: np.ndarray, slices: Sequence[int]) -> None:

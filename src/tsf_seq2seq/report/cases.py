@@ -1,4 +1,4 @@
-"""Chosen cases, synthesized anew, and the manifest of their files that viewer.js reads."""
+"""Sections of the chosen cases, synthesized anew: pictures, and the viewer."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,9 +9,10 @@ from tqdm import tqdm
 
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
-from tsf_seq2seq.evaluation.scores import Score
+from tsf_seq2seq.evaluation.scores import Score, examined_method
 from tsf_seq2seq.explain.tsem import explain, scored_cases
 from tsf_seq2seq.models.base import SynthesisNetwork
+from tsf_seq2seq.report.blocks import Drawn, Section
 from tsf_seq2seq.report.case_files import (
     ERROR,
     CaseFiles,
@@ -21,18 +22,61 @@ from tsf_seq2seq.report.case_files import (
 )
 from tsf_seq2seq.report.images import SHOWN_INTENSITY, Scale, overlay_colours, write_colours
 
+TITLE = "Best, median and worst cases"
+PICTURES = {
+    "target": ("target", "Real"),
+    "synthesis": ("synthesis", "Synthesis of"),
+    "error": ("error", "Absolute error of the synthesis of"),
+    "tsem": ("TSEM", "TSEM of the synthesis of"),
+}
 RANKS = ((), ("only",), ("best", "worst"), ("best", "median", "worst"))
 
 
+def case_sections(
+    subjects: Sequence[SubjectFiles], tsem: Scale, names: Sequence[str]
+) -> list[Section]:
+    """Pictures of the cases, by target and the best first, and the viewer."""
+    found = sorted(cases_of(subjects), key=lambda pair: -pair[1].psnr)
+    content = {
+        "targets": {
+            target: own
+            for target in names
+            if (own := [pair for pair in found if pair[1].target == target])
+        },
+        "scales": [("error", f"{ERROR.high:g}"), ("TSEM", f"{tsem.high:g}")],
+        "pictures": PICTURES,
+    }
+    text = [
+        "By PSNR of the network with f_A, over all scored tasks of a target. Each picture is the "
+        "slice with the largest lesion, else the middle one; the patient's right is on the left. "
+        "Error and TSEM in normalised intensities, whose range is 2."
+    ]
+    words = ["The same cases, slice by slice. Intensities as the network sees them."]
+    viewer = Drawn("viewer", manifest(subjects, tsem))
+    return [
+        Section("cases", TITLE, text, [Drawn("cases", content)], files=["metrics.csv"]),
+        Section("viewer", "Look through the volumes", words, [viewer]),
+    ]
+
+
+def missing_cases(reason: str) -> Section:
+    """In place of the cases, why there are none."""
+    return Section("cases", TITLE, note=f"Left out: {reason}.")
+
+
 def rank_cases(
-    scores: Sequence[Score], subjects: Sequence[Subject], names: Sequence[str]
+    scores: Sequence[Score],
+    subjects: Sequence[Subject],
+    names: Sequence[str],
+    method: str | None = None,
 ) -> list[RankedCase]:
-    """Best, median and worst case by PSNR of every target."""
+    """Best, median and worst case of `method` (else the first) by PSNR of every target."""
     ranked = []
+    method = examined_method(scores, method)
     for target in names:
-        own = [s for s in scores if (s.target, s.method) == (target, "tsf")]
+        own = [s for s in scores if (s.target, s.method) == (target, method)]
         values = {(s.name, s.sources): s.psnr for s in own}
-        cases = scored_cases(own, subjects, (), names, 3)
+        cases = scored_cases(own, subjects, (), names, 3, method)
         for rank, case in zip(RANKS[len(cases)], cases, strict=True):
             psnr = values[case.subject.name, case.task.label(names)[0]]
             ranked.append(RankedCase(rank, psnr, case))
@@ -80,20 +124,19 @@ def manifest(subjects: Sequence[SubjectFiles], tsem: Scale) -> dict[str, Any]:
                 "slices": subject.slices,
                 "shown": subject.shown,
                 "lesion": subject.lesion,
-                "tasks": [_task_entry(case) for case in subject.cases],
+                "tasks": [
+                    {
+                        "sources": case.sources,
+                        "target": case.target,
+                        "rank": case.rank,
+                        "psnr": f"{case.psnr:.1f} dB",
+                        "folder": case.folder,
+                    }
+                    for case in subject.cases
+                ],
             }
             for subject in subjects
         ],
-    }
-
-
-def _task_entry(case: CaseFiles) -> dict[str, Any]:
-    return {
-        "sources": case.sources,
-        "target": case.target,
-        "rank": case.rank,
-        "psnr": f"{case.psnr:.1f} dB",
-        "folder": case.folder,
     }
 
 

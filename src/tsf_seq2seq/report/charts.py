@@ -22,12 +22,9 @@ def line(
     return trace | more
 
 
-def error_bars(
-    means: Sequence[float], lows: Sequence[float], highs: Sequence[float]
-) -> dict[str, Any]:
+def error_bars(means: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> dict[str, Any]:
     """Plotly's error bars of confidence intervals; none where an interval isn't known."""
-    above = [high - mean if isfinite(high) else 0 for mean, high in zip(means, highs, strict=True)]
-    below = [mean - low if isfinite(low) else 0 for mean, low in zip(means, lows, strict=True)]
+    above, below = (np.nan_to_num(side).tolist() for side in (highs - means, means - lows))
     return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "width": 4}
 
 

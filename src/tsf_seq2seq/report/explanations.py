@@ -1,29 +1,106 @@
-"""Charts and tables of what explains the network: fusion weights, Shapley values, TSEM."""
+"""Sections on the explanations: what sources contribute, and what TSEM says of the error."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.explain.contribution import SIGNS
-from tsf_seq2seq.explain.error_estimation import BRAIN, CalibrationRow, ErrorRow
-from tsf_seq2seq.explain.error_summary import over_subjects
-from tsf_seq2seq.explain.faithfulness import Agreement, Faithfulness
-from tsf_seq2seq.explain.tsem import Finding
+from tsf_seq2seq.evaluation.scores import METRICS
+from tsf_seq2seq.explain.attention_gain import AttentionGain, attention_gain_table
+from tsf_seq2seq.explain.error_estimation import CalibrationRow, ErrorRow
+from tsf_seq2seq.explain.error_summary import (
+    ESTIMATORS_SHOWN,
+    MEANINGS,
+    calibration_means,
+    calibration_table,
+    error_tables,
+    estimator_rank,
+    shown_estimator,
+)
+from tsf_seq2seq.explain.faithfulness import (
+    Agreement,
+    Faithfulness,
+    agreement_table,
+    faithfulness_table,
+)
+from tsf_seq2seq.explain.fusion_weights import Omegas, fusion_weight_table, read_fusion_csv
+from tsf_seq2seq.explain.tsem import Finding, finding_table
 from tsf_seq2seq.report import charts
-from tsf_seq2seq.report.blocks import Chart, Table
-from tsf_seq2seq.report.quality import HEADING, STYLE
-from tsf_seq2seq.tables import interval, number
+from tsf_seq2seq.report.blocks import Block, Chart, Section, group
+from tsf_seq2seq.report.inputs import ReportSources
+from tsf_seq2seq.tables import group_by, read_rows
 
-Weights = Mapping[tuple[str, str], Mapping[str, float]]  # (sources, target) → source → ω
+EXPLAIN = "src/explain/seq2seq"
 BAR_PIXELS = 24
-TITLES = {"tsem": "TSEM", "gradient": "gradient of the synthesis", "oracle": "the error itself"}
-TITLES |= {"disagreement": "disagreement of source sets", "random": "random order"}
 
 
-def fusion_chart(weights: Weights, sequences: Sequence[str], target: str) -> Chart:
+def contributions(sources: ReportSources) -> Section:
+    """Fusion weights, beside them Shapley values, and what f_A brings."""
+    text, blocks, notes, files = [], list[Block](), [], []
+    path = sources.take("fusion_weights", "fusion_weights.csv")
+    if path is None:
+        notes.append(f"Fusion weights are left out: {EXPLAIN}/fusion_weights.py makes them.")
+    else:
+        weights = read_fusion_csv(path)
+        names = _ordered(sources, (n for task, to in weights for n in (to, *task.split("+"))))
+        targets = [name for name in names if name in {target for _, target in weights}]
+        blocks.append(group([fusion_chart(weights, names, t) for t in targets]))
+        files.append(path.name)
+        text.append("ω: the weights of the fusion's average; they sum to one over a source set.")
+    path = sources.take("trust", "faithfulness.csv")
+    if path is None:
+        notes.append(f"Shapley values are left out: {EXPLAIN}/faithfulness.py makes them.")
+    else:
+        rows = read_rows(path, Faithfulness)
+        names = _ordered(sources, (name for row in rows for name in (row.target, row.source)))
+        targets = [name for name in names if name in {row.target for row in rows}]
+        blocks.append(group([shapley_chart(rows, names, t) for t in targets]))
+        files.append(path.name)
+        text.append(
+            "Shapley values: what a source brings to the quality of the synthesis, averaged over "
+            "all orders in which sources may arrive; shares add up to one over a target's sources."
+        )
+    if path := sources.take("trust", "agreement.csv"):
+        blocks.append(agreement_table(read_rows(path, Agreement)))
+        files.append(path.name)
+    if path := sources.take("trust", "attention_gain.csv"):
+        blocks.append(attention_gain_table(read_rows(path, AttentionGain)))
+        files.append(path.name)
+    title = "What each source contributes"
+    return Section("contributions", title, text, blocks, " ".join(notes), files)
+
+
+def error_estimation(sources: ReportSources) -> Section:
+    """TSEM as an estimate of the error."""
+    title = "Does TSEM show where the error is?"
+    path = sources.take("trust", "error_estimation.csv")
+    if path is None:
+        path = sources.take("tsem", "tsem.csv")
+        note = f"Curves and rival estimates are left out: {EXPLAIN}/error_estimation.py makes them."
+        if path is None:
+            return Section("tsem", title, note=note)
+        return Section(
+            "tsem", title, (), [finding_table(read_rows(path, Finding))], note, [path.name]
+        )
+    tables, files, shown = error_tables(read_rows(path, ErrorRow)), [path.name], list[Chart]()
+    if path := sources.take("trust", "sparsification.json"):
+        shown.append(sparsification_chart(path))
+        files.append(path.name)
+    if path := sources.take("trust", "calibration.csv"):
+        shown.append(calibration_chart(read_rows(path, CalibrationRow)))
+        files.append(path.name)
+    text = [
+        "TSEM, the map of what the attention residual changes, beside rivals that need no target "
+        "either: how well each orders a brain's voxels by their error.",
+        MEANINGS,
+    ]
+    blocks: list[Block] = [group(shown), *tables] if shown else [*tables]
+    return Section("tsem", title, text, blocks, files=files)
+
+
+def fusion_chart(weights: Omegas, sequences: Sequence[str], target: str) -> Chart:
     """Stacked bars of ω for every source set of a target: the paper's Fig. 3."""
     tasks = {
         sources: {name: own[name] for name in sources.split("+")}
@@ -40,17 +117,13 @@ def fusion_chart(weights: Weights, sequences: Sequence[str], target: str) -> Cha
     layout = {"barmode": "stack", "legend": {"traceorder": "normal"}}
     axes = {"xaxis": {"range": [0, 1]}, "yaxis": {"autorange": "reversed", "title": {"text": ""}}}
     figure = charts.figure(traces, "fusion weight ω", "", height, **layout, **axes)
-    rows = [
-        [sources, *(number(own[n]) if n in own else "–" for n in sequences)]
-        for sources, own in tasks.items()
-    ]
     return Chart(
         f"fusion-{sequences.index(target)}",
         f"→ {target}: fusion weights of every source set",
         f"Stacked bars: what each source contributes to {target}, for every source set. The table "
         "below holds the numbers.",
         figure,
-        Table(f"Fusion weights ω, target {target}", ["sources", *sequences], rows),
+        fusion_weight_table(weights, sequences, target),
     )
 
 
@@ -61,48 +134,18 @@ def shapley_chart(rows: Sequence[Faithfulness], sequences: Sequence[str], target
     )
     omega = {row.source: row.omega for row in own}
     traces = [charts.bars("ω", list(omega), charts.numbers(list(omega.values())), 0)]
-    for colour, metric in enumerate(SIGNS, start=1):
-        shares = {row.source: row.share for row in own if row.metric == metric}
-        if shares:
-            values = charts.numbers(list(shares.values()))
-            name = f"Shapley's share, {metric.upper()}"
-            traces.append(charts.bars(name, list(shares), values, colour))
+    for colour, (metric, of) in enumerate(group_by(own, lambda row: row.metric).items(), start=1):
+        values = charts.numbers([row.share for row in of])
+        name = f"Shapley's share, {METRICS[metric].heading}"
+        traces.append(charts.bars(name, [row.source for row in of], values, colour))
     return Chart(
         f"shapley-{sequences.index(target)}",
         f"→ {target}: ω beside Shapley values",
         f"Bars: for each source of {target}, its fusion weight and its share of the gain in "
         "quality by Shapley values. The table below holds the numbers.",
         charts.figure(traces, "source", "share", barmode="group"),
-        _shapley_table(own, target),
+        faithfulness_table(own, target),
     )
-
-
-def _shapley_table(rows: Sequence[Faithfulness], target: str) -> Table:
-    cells = []
-    for row in rows:
-        signed = f"+{STYLE[row.metric]}"
-        shapley = interval(row.shapley, row.shapley_low, row.shapley_high, signed)
-        lost = interval(row.leave_one_out, row.leave_one_out_low, row.leave_one_out_high, signed)
-        numbers = [number(row.omega), number(row.share), shapley, lost]
-        cells.append([row.source, HEADING[row.metric], *numbers, str(row.subjects)])
-    headings = ["source", "metric", "ω", "Shapley's share", "Shapley value [95 %]"]
-    return Table(
-        f"What each source brings to {target}",
-        [*headings, "lost without it [95 %]", "subjects"],
-        cells,
-        labels=2,
-    )
-
-
-def agreement_table(rows: Sequence[Agreement]) -> Table:
-    """Rank correlations of ω with what the sources bring."""
-    cells = []
-    for row in rows:
-        ranks = [number(r, "+.2f") for r in (row.shapley, row.leave_one_out, row.alone)]
-        cells.append([row.target, HEADING[row.metric], *ranks, f"{row.same_first:.0%}"])
-    headings = ["target", "metric", "ω and Shapley", "ω and lost without", "ω and alone"]
-    caption = "Does ω order the sources as their contributions do? Spearman's rank correlation"
-    return Table(caption, [*headings, "same source first"], cells, labels=2)
 
 
 def sparsification_chart(path: Path) -> Chart:
@@ -115,10 +158,12 @@ def sparsification_chart(path: Path) -> Chart:
         raise UserError(f"{path} holds no sparsification curves ({error!r})") from None
     tasks = [curves for curves in tasks if len(curves) == most]
     traces = []
-    for colour, order in enumerate(sorted(tasks[0], key=_rank)):
+    for colour, order in enumerate(sorted(tasks[0], key=estimator_rank)):
         mean = np.mean([curves[order] for curves in tasks], axis=0)
-        traces.append(charts.line(TITLES.get(order, order), removed, list(mean), colour))
-    traces.append(charts.line(TITLES["random"], removed, [1.0] * len(removed), len(traces)))
+        traces.append(charts.line(shown_estimator(order), removed, list(mean), colour))
+    traces.append(
+        charts.line(ESTIMATORS_SHOWN["random"], removed, [1.0] * len(removed), len(traces))
+    )
     figure = charts.figure(traces, "share of voxels removed", "mean error left (1 = all)", 380)
     return Chart(
         "sparsification",
@@ -130,76 +175,24 @@ def sparsification_chart(path: Path) -> Chart:
     )
 
 
-def _rank(order: str) -> int:
-    known = ("oracle", "tsem", "disagreement", "gradient")
-    return known.index(order) if order in known else len(known)
-
-
 def calibration_chart(parts: Sequence[CalibrationRow]) -> Chart:
     """Mean error over mean estimate in ten equal parts of the voxels, mean over volumes."""
-    traces, cells = [], []
-    parts = [part for part in parts if "+" in part.sources] or parts  # all estimates exist for them
-    for colour, estimator in enumerate(sorted({p.estimator for p in parts}, key=_rank), start=1):
-        tenths = [
-            np.mean(
-                [(p.mean_estimate, p.mean_error) for p in parts if (p.estimator, p.part) == key],
-                axis=0,
-            )
-            for key in sorted({(p.estimator, p.part) for p in parts if p.estimator == estimator})
-        ]
-        x, y = np.transpose(tenths)
-        traces.append(charts.line(TITLES.get(estimator, estimator), list(x), list(y), colour))
-        cells += [
-            [TITLES.get(estimator, estimator), str(n), f"{a:.4f}", f"{b:.4f}"]
-            for n, (a, b) in enumerate(tenths, start=1)
-        ]
-    figure = charts.figure(
-        traces, "mean estimate", "mean error", 380, xaxis={"rangemode": "tozero"}
-    )
-    headings = ["estimate", "tenth", "mean estimate", "mean error"]
+    traces = []
+    for name, tenths in group_by(calibration_means(parts), lambda row: row[0]).items():
+        x, y = [row[2] for row in tenths], [row[3] for row in tenths]
+        traces.append(charts.line(shown_estimator(name), x, y, estimator_rank(name)))
+    axis = {"rangemode": "tozero"}
     return Chart(
         "calibration",
         "Calibration: the error where an estimate is small and where it is large",
         "Lines: the brain voxels of a volume in ten equal parts by rising estimate, mean error "
         "over mean estimate; the table below holds the numbers.",
-        figure,
-        Table("Calibration, means over volumes", headings, cells, labels=2),
+        charts.figure(traces, "mean estimate", "mean error", 380, xaxis=axis),
+        calibration_table(parts),
     )
 
 
-def error_tables(rows: Sequence[ErrorRow]) -> list[Table]:
-    """AUSE and Spearman's correlation of each estimator: by number of inputs, and by region."""
-    brain = [row for row in rows if row.region == BRAIN]
-    inputs = _error_table(brain, "inputs", lambda row: str(row.sources.count("+") + 1))
-    if len({row.region for row in rows}) < 2:
-        return [inputs]
-    several = [row for row in rows if "+" in row.sources]  # for which every estimate exists
-    return [inputs, _error_table(several, "region", lambda row: row.region)]
-
-
-def _error_table(rows: Sequence[ErrorRow], heading: str, group: Callable[[ErrorRow], str]) -> Table:
-    cells = []
-    for key, estimator in dict.fromkeys(sorted((group(r), r.estimator) for r in rows)):
-        own = [row for row in rows if (group(row), row.estimator) == (key, estimator)]
-        rho = interval(*over_subjects(own, lambda row: row.spearman), "+.3f")
-        ause = interval(*over_subjects(own, lambda row: row.ause))
-        relative = interval(*over_subjects(own, lambda row: row.ause_relative))
-        subjects = str(len({row.name for row in own}))
-        cells.append([key, TITLES.get(estimator, estimator), subjects, rho, ause, relative])
-    headings = [heading, "estimate", "subjects", "Spearman [95 %]", "AUSE [95 %]"]
-    caption = (
-        "In the brain, by number of inputs"
-        if heading == "inputs"
-        else "By region, from two and more sources"
-    )
-    return Table(caption, [*headings, "relative AUSE [95 %]"], cells, labels=2)
-
-
-def finding_table(findings: Sequence[Finding]) -> Table:
-    """tsem.csv: TSEM and error of single volumes."""
-    rows = []
-    for f in findings:
-        numbers = [f"{f.psnr:.2f}", f"{f.mean_tsem:.4f}", f"{f.mean_error:.4f}"]
-        rows.append([f.name, f.sources, f.target, *numbers, number(f.spearman, "+.3f")])
-    headings = ["subject", "sources", "target", "PSNR (dB)", "mean TSEM", "mean error", "Spearman"]
-    return Table("TSEM and error within the brain", headings, rows, labels=3)
+def _ordered(sources: ReportSources, found: Iterable[str]) -> list[str]:
+    """The sequences found: in the report's order, then in that of their appearance."""
+    found = list(found)
+    return [name for name in dict.fromkeys([*sources.sequences, *found]) if name in found]

@@ -15,7 +15,7 @@ from tsf_seq2seq.data.nifti import Geometry
 from tsf_seq2seq.files import write_atomically
 
 LEVELS = 255
-COLOURS = "inferno"  # of maps; ordered in brightness, for colour-blind readers too
+COLOUR_MAP = "inferno"  # of maps; ordered in brightness, for colour-blind readers too
 OPAQUE_FROM = 128  # quantised values of an overlay below it let the synthesis shine through
 
 
@@ -34,29 +34,6 @@ class Scale:
 
 INTENSITY = Scale(-1.0, 1.0)
 SHOWN_INTENSITY = Scale(-1.0, 0.25)  # a little above the 99th percentile (0)
-
-
-@dataclass(frozen=True)
-class Box:
-    """A box of a volume (z, y, x) in LPS order: its first voxel, and its size."""
-
-    start: tuple[int, int, int]
-    shape: tuple[int, int, int]
-
-    def of(self, volume: np.ndarray) -> np.ndarray:
-        """The box of (…, z, y, x), a view."""
-        z, y, x = (slice(a, a + n) for a, n in zip(self.start, self.shape, strict=True))
-        return volume[..., z, y, x]
-
-
-def bounding_box(mask: np.ndarray, margin: int) -> Box:
-    """The smallest box around a mask (z, y, x), and `margin` voxels more; all, if it is empty."""
-    if not mask.any():
-        return Box((0, 0, 0), mask.shape)
-    places = np.argwhere(mask)
-    start = np.maximum(places.min(axis=0) - margin, 0)
-    end = np.minimum(places.max(axis=0) + 1 + margin, mask.shape)
-    return Box(tuple(start.tolist()), tuple((end - start).tolist()))
 
 
 def cropped_affine(geometry: Geometry, start: Sequence[int]) -> np.ndarray:
@@ -96,7 +73,7 @@ def write_colours(path: Path, slices: np.ndarray, scale: Scale, overlay: bool = 
 
 def colours() -> np.ndarray:
     """The colour map of maps: (256, 3) uint8."""
-    shares = matplotlib.colormaps[COLOURS](np.arange(256))[:, :3]
+    shares = matplotlib.colormaps[COLOUR_MAP](np.arange(256))[:, :3]
     return np.rint(shares * 255).astype(np.uint8)
 
 

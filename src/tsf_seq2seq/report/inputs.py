@@ -1,11 +1,12 @@
 """Where a report's numbers come from, and their copies beside the page."""
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from tsf_seq2seq.evaluation.scores import Score
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.evaluation.scores import Score, examined_method, read_scores
 from tsf_seq2seq.files import write_atomically
 
 DATA = "data"  # folder of the report
@@ -32,28 +33,42 @@ class Inputs:
         return next((path for path in found if path.is_file()), None)
 
 
-class DataFolder:
-    """The folder data/ of a report: everything that the page's numbers were computed from."""
+@dataclass
+class ReportSources:
+    """What the sections read, copied to `report`/data: all that the page's numbers come from.
 
-    def __init__(self, report: Path) -> None:
-        self.folder = report / DATA
-
-    def copy(self, path: Path, name: str | None = None) -> str:
-        """Copy a file there; its link from the page."""
-        name = name or path.name
-        write_atomically(self.folder / name, lambda temporary: shutil.copyfile(path, temporary))
-        return f"{DATA}/{name}"
-
-    def path(self, name: str) -> Path:
-        """Where the file `name`, that the report itself computes, is to be written."""
-        return self.folder / name
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What the sections read, and where they put copies."""
+    `scores` of the evaluation, where there is one; `method`: the one that is examined; `sequences`
+    in the page's order. Raises UserError where the evaluation's folder holds no metrics.csv.
+    """
 
     inputs: Inputs
-    data: DataFolder
-    scores: Sequence[Score]
-    sequences: Sequence[str]
+    report: Path
+    method: str = ""
+    sequences: list[str] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        path = self.take("evaluation", "metrics.csv")
+        if path is None and self.inputs.evaluation is not None:
+            raise UserError(f"{self.inputs.evaluation} holds no metrics.csv")
+        if path is not None:
+            self.scores = read_scores(path)
+            self.method = examined_method(self.scores, self.method)
+        self.sequences = self.sequences or sequences_of(self.scores)
+
+    def take(self, step: str, name: str, copy: str = "") -> Path | None:
+        """A step's file, which is copied beside the page by its name or as `copy`; None without."""
+        path = self.inputs.file(step, name)
+        if path is not None:
+            write_atomically(self.path(copy or name), partial(shutil.copyfile, path))
+        return path
+
+    def path(self, name: str) -> Path:
+        """Where a file that the page's numbers come from is to be written."""
+        return self.report / DATA / name
+
+
+def sequences_of(scores: list[Score]) -> list[str]:
+    """Sequences in the order in which they first stand among sources, then among targets."""
+    sources = (name for score in scores for name in score.sources.split("+"))
+    return list(dict.fromkeys([*sources, *(score.target for score in scores)]))

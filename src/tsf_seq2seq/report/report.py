@@ -7,18 +7,15 @@ from pathlib import Path
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.evaluation.scores import Score
 from tsf_seq2seq.models.base import SynthesisNetwork
-from tsf_seq2seq.report import sections
 from tsf_seq2seq.report.blocks import Section
-from tsf_seq2seq.report.case_sections import case_sections, missing_cases
-from tsf_seq2seq.report.cases import rank_cases, write_cases
-from tsf_seq2seq.report.inputs import DataFolder, Inputs, Sources
+from tsf_seq2seq.report.cases import case_sections, missing_cases, rank_cases, write_cases
+from tsf_seq2seq.report.inputs import Inputs, ReportSources
 from tsf_seq2seq.report.page import write_page
 from tsf_seq2seq.report.provenance import facts, other_weights, read_identity
-from tsf_seq2seq.report.quality import sequences_of
+from tsf_seq2seq.report.sections import all_sections
 
-MAKE_CASES = "name the stage 2 weights with -l, and an evaluation that scored method tsf"
+MAKE_CASES = "name the stage 2 weights with -l, and an evaluation that scored them"
 
 
 @dataclass(frozen=True)
@@ -38,44 +35,45 @@ def write_report(
     command: Sequence[str],
     title: str,
     viewer: Path | None = None,
+    method: str = "",
 ) -> Path:
     """Write the report's folder; the path of index.html.
 
-    Steps that were not made are left out with a note. Raises UserError where there is nothing to
-    show at all, or a file is not what its name says.
+    `method` of the evaluation is examined, else its first. Steps that were not made are left out
+    with a note. Raises UserError where there is nothing to show at all, or a file is not what its
+    name says.
     """
     if viewer is not None and not viewer.is_file():
         raise UserError(f"{viewer} does not exist; make viewer fetches NiiVue")
-    data = DataFolder(output)
-    scores = sections.read_evaluation(inputs, data)
     if inputs == Inputs() and experiment is None:
         raise UserError("there is nothing to report: name at least one folder of results")
-    names = list(experiment.config.data.sequences) if experiment else sequences_of(scores)
+    names = list(experiment.config.data.sequences) if experiment else []
+    sources = ReportSources(inputs, output, method, names)
     identity_path = inputs.file("evaluation", "evaluation.json")
     identity = None if identity_path is None else read_identity(identity_path)
     weights = experiment.weights if experiment else None
-    sources = Sources(inputs, data, scores, names)
-    found = sections.all_sections(sources, facts(command, weights, identity, scores))
+    found = all_sections(sources, facts(command, weights, identity, sources.scores))
     if all(not section.blocks for section in found[:-1]):
         raise UserError("there is nothing to report: the folders named hold no results")
     place = [section.identifier for section in found].index("tasks")
-    found[place:place] = show_cases(experiment, scores, output)
+    found[place:place] = show_cases(experiment, sources)
     return write_page(output, title, found, other_weights(weights, identity), viewer)
 
 
-def show_cases(
-    experiment: Experiment | None, scores: Sequence[Score], output: Path
-) -> list[Section]:
+def show_cases(experiment: Experiment | None, sources: ReportSources) -> list[Section]:
     """Pictures and viewer of chosen cases, or a note why there are none."""
     if experiment is None:
         return [missing_cases(MAKE_CASES)]
     config = experiment.config
     names = list(config.data.sequences)
     try:
-        ranked = rank_cases(scores, find_subjects(config.data, config.data.test), names)
+        subjects = find_subjects(config.data, config.data.test)
+        ranked = rank_cases(sources.scores, subjects, names, sources.method)
         if not ranked:
             return [missing_cases(MAKE_CASES)]
-        files = write_cases(experiment.network, config, ranked, experiment.batch_size, output)
+        files = write_cases(
+            experiment.network, config, ranked, experiment.batch_size, sources.report
+        )
     except UserError as error:
         return [missing_cases(str(error))]
     return case_sections(*files, names)

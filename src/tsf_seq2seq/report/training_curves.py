@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tsf_seq2seq.report import charts
-from tsf_seq2seq.report.blocks import Chart, Group
+from tsf_seq2seq.report.blocks import Chart, Drawn, group
 
 POINTS = 400  # at most, of a curve
 
 Log = Sequence[Mapping[str, str]]
 
 
-def training_charts(logs: Mapping[str, Log]) -> Group:
+def training_charts(logs: Mapping[str, Log]) -> Drawn:
     """Loss (logarithmic) and validation PSNR over steps, a line per stage."""
     found = []
     for column, title in (("loss", "Training loss"), ("validation_psnr", "Validation PSNR (dB)")):
@@ -27,7 +27,7 @@ def training_charts(logs: Mapping[str, Log]) -> Group:
             figure = charts.figure(traces, "step", title, yaxis=axis)
             alternative = f"{title} over training steps of {' and '.join(logs)}."
             found.append(Chart(f"training-{column}", title, alternative, figure))
-    return Group(found)
+    return group(found)
 
 
 def curve(log: Log, column: str) -> tuple[list[float], list[float]]:
