@@ -2,25 +2,20 @@
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from tsf_seq2seq.models.build import build_network as build_network
-    from tsf_seq2seq.models.seq2seq import Seq2Seq as Seq2Seq
-    from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2Seq as TSFSeq2Seq
-    from tsf_seq2seq.models.unet import UNet as UNet
+from tsf_seq2seq.models.seq2seq import Seq2Seq
+from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2Seq
+from tsf_seq2seq.models.unet import UNet
 
-_HOMES = {
-    "build_network": "build",
-    "Seq2Seq": "seq2seq",
-    "TSFSeq2Seq": "tsf_seq2seq",
-    "UNet": "unet",
-}
+if TYPE_CHECKING:
+    from tsf_seq2seq.models.build import build_network
+
 __all__ = ["Seq2Seq", "TSFSeq2Seq", "UNet", "build_network"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imported on demand: the table of networks names their objectives, which know the networks."""
-    if name in _HOMES:
-        from importlib import import_module
+    """`build_network` on demand: the table names objectives, which need the networks first."""
+    if name == "build_network":
+        from tsf_seq2seq.models.build import build_network
 
-        return getattr(import_module(f"tsf_seq2seq.models.{_HOMES[name]}"), name)
+        return build_network
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

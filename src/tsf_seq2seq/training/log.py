@@ -1,7 +1,7 @@
 """What a training run leaves to look at: log.csv, curves.png, TensorBoard scalars and images."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,19 +69,8 @@ class TrainingLog:
 class NoLog:
     """The log of a process that leaves logging to another one."""
 
-    def training(
-        self, step: int, epoch: int, lr: float, means: Mapping[str, float], seconds: float
-    ) -> None: ...
-
-    def validation(self, step: int, psnr: float, seconds: float) -> None: ...
-
-    def images(
-        self, step: int, network: SynthesisNetwork, images: Tensor, available: Sequence[int]
-    ) -> None: ...
-
-    def flush(self) -> None: ...
-
-    def close(self) -> None: ...
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
