@@ -19,28 +19,22 @@ import torch
 from bench_crops import make_store, make_synthetic
 from machine import peak_bytes_of_process
 
-from tsf_seq2seq.config import (
-    Config,
-    DataConfig,
-    FusionConfig,
-    PerceptualConfig,
-    Seq2SeqConfig,
-    TrainConfig,
-)
+from tsf_seq2seq.config import Config, DataConfig, PerceptualConfig, TrainConfig
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import run_script
-from tsf_seq2seq.evaluation.protocol import Protocol, evaluate
+from tsf_seq2seq.evaluation.protocol import EvaluationProtocol, evaluate
 from tsf_seq2seq.files import write_text
-from tsf_seq2seq.models import TSFSeq2Seq
-from tsf_seq2seq.models.build import build_network
-from tsf_seq2seq.synthesis.synthesizers import tsf_methods
+from tsf_seq2seq.models import build_network
+from tsf_seq2seq.models.base import FULL
+from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2SeqConfig
+from tsf_seq2seq.synthesis.synthesizers import NetworkSynthesizer
 from tsf_seq2seq.tables import markdown
+from tsf_seq2seq.tasks import missing_target_tasks
 from tsf_seq2seq.training.loop import train
-from tsf_seq2seq.training.objectives import TSF, freeze_encoder, missing_target_tasks
 
 SHAPE = (96, 96, 64)  # voxels x, y, z
 STEPS = 96  # of each training run, whatever the number of subjects
-TINY = Seq2SeqConfig(
+TINY = TSFSeq2SeqConfig(
     encoder_channels=(4, 16),
     encoder_kernels=(3, 3),
     encoder_strides=(1, 4),
@@ -50,6 +44,8 @@ TINY = Seq2SeqConfig(
     decoder_channels=(4, 4, 3),
     decoder_kernels=(3, 3, 3),
     decoder_residual_blocks=1,
+    attention_channels=(16,),
+    attention_mixed=2,
 )
 
 
@@ -70,10 +66,8 @@ def evaluation_peak(config: Config) -> float:
     """Peak memory of evaluating all subjects of the test split."""
     torch.set_num_threads(1)
     with _silence():
-        network = build_network(config)
-        assert isinstance(network, TSFSeq2Seq)
-        method = tsf_methods(network, ["tsf"], config.seq2seq.slices, batch_size=8)
-        protocol = Protocol(missing_target_tasks, [method], lpips=None, identity={})
+        method = NetworkSynthesizer("tsf", build_network(config), [FULL], batch_size=8)
+        protocol = EvaluationProtocol(missing_target_tasks, [method], lpips=None, identity={})
         subjects = find_subjects(config.data, config.data.test)
         evaluate(config, subjects, protocol, config.train.output)
     return peak_bytes_of_process()
@@ -83,10 +77,7 @@ def training_peak(config: Config) -> float:
     """Peak memory of STEPS steps of stage 2, reading in the training process."""
     torch.set_num_threads(1)
     with _silence():
-        network = build_network(config)
-        assert isinstance(network, TSFSeq2Seq)
-        freeze_encoder(network)
-        train(config, network, TSF, torch.device("cpu"))
+        train(config, build_network(config), torch.device("cpu"))
     return peak_bytes_of_process()
 
 
@@ -166,8 +157,7 @@ def _config(folder: Path, shape: tuple[int, int, int], steps: int) -> Config:
         workers=0,
     )
     course = TrainConfig(steps=steps, crops_per_visit=1)
-    fusion = FusionConfig(attention_channels=(16,), kernels=2)
-    return Config(TINY, fusion, data, perceptual=PerceptualConfig("none"), train=course)
+    return Config(TINY, data=data, perceptual=PerceptualConfig("none"), train=course)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 import plain
@@ -16,23 +17,27 @@ from machine import Job, arithmetic, best_rate, peak, timed
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tsf_seq2seq.config import FusionConfig, LossConfig, Seq2SeqConfig, TrainConfig
-from tsf_seq2seq.models import TSFSeq2Seq
-from tsf_seq2seq.models.build import build_tsf_seq2seq
-from tsf_seq2seq.synthesis.stacks import decode_task, encode_source
+from tsf_seq2seq.config import DataConfig, TrainConfig
+from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2SeqConfig
 from tsf_seq2seq.tasks import Task, all_tasks
-from tsf_seq2seq.training import objectives as stages
-from tsf_seq2seq.training.acceleration import prepare
+from tsf_seq2seq.training.acceleration import accelerate
+from tsf_seq2seq.training.objectives import (
+    NETWORK,
+    Objective,
+    Seq2SeqLoss,
+    Seq2SeqObjective,
+    TSFObjective,
+)
 from tsf_seq2seq.training.perceptual import PerceptualLoss
 
-WEIGHTS = LossConfig()
 VGG19 = (64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M")
-SMALL = Seq2SeqConfig(
+SMALL = TSFSeq2SeqConfig(
     encoder_channels=(16, 32, 64),
     encoder_residual_blocks=1,
     lstm_channels=64,
     decoder_channels=(32, 16, 3),
     decoder_residual_blocks=1,
+    attention_channels=(64,),
 )
 
 
@@ -86,35 +91,31 @@ class Bench:
     def __init__(self, device: torch.device, small: bool, pixels: int, course: TrainConfig) -> None:
         torch.manual_seed(0)
         self.device, self.precision = device, "fp32"
-        config = SMALL if small else Seq2SeqConfig()
-        fusion = FusionConfig(attention_channels=(config.lstm_channels,))
-        self.network: TSFSeq2Seq = build_tsf_seq2seq(config, fusion, 4).to(device)
-        self.images = torch.rand(1, 4, config.slices, pixels, pixels, device=device) * 2 - 1
+        stack = DataConfig().stack
+        self.network = (SMALL if small else TSFSeq2SeqConfig()).build(4, stack).to(device)
+        self.images = torch.rand(1, 4, stack, pixels, pixels, device=device) * 2 - 1
         self.loss = PerceptualLoss(vgg19_features()).to(device)
         self.fast, self.fast_loss = self.network, self.loss
         if course.channels_last or course.compile:
             self.fast, self.fast_loss = copy.deepcopy((self.network, self.loss))
-            prepare(self.fast, self.fast_loss, course, device)
+            accelerate(self.fast, self.fast_loss, course, device)
 
     def pairs(self) -> Iterator[tuple[str, Job, Job]]:
         """(name, plain formulation, the library's)."""
-        pair = Task((3,), 0)
+        pair, weights = Task((3,), 0), Seq2SeqLoss()
+        stage_1 = Seq2SeqObjective(self.fast.seq2seq, weights, self.fast_loss)
         yield (
             "stage 1 step",
-            lambda: self._step(lambda: self._plain(plain.seq2seq_loss, self.network.seq2seq, pair)),
-            lambda: self._step(
-                lambda: stages.seq2seq_loss(self.fast.seq2seq, self.images, pair, self.fast_loss)
-            ),
+            lambda: self._plain_step(stage_1, plain.seq2seq_loss, self.network.seq2seq, pair),
+            lambda: self._library_step(stage_1, pair),
         )
         task = Task((2, 0, 3), 1)
-        for network in (self.network, self.fast):
-            stages.freeze_encoder(network)
+        TSFObjective(self.network, weights)  # freezes the encoder, which stage 1 trained
+        stage_2 = TSFObjective(self.fast, weights, self.fast_loss)
         yield (
             "stage 2 step, three sources",
-            lambda: self._step(lambda: self._plain(plain.tsf_loss, self.network, task)),
-            lambda: self._step(
-                lambda: stages.tsf_loss(self.fast, self.images, task, self.fast_loss)
-            ),
+            lambda: self._plain_step(stage_2, plain.tsf_loss, self.network, task),
+            lambda: self._library_step(stage_2, task),
         )
         yield "28 tasks of one stack", self._plain_tasks, self._tasks
 
@@ -124,13 +125,23 @@ class Bench:
             module.zero_grad()
         self.loss.features.requires_grad_(False)
 
-    def _plain(self, loss: Callable[..., stages.LossTerms], network: nn.Module, task: Task) -> Any:
+    def _plain_step(
+        self,
+        objective: Objective,
+        loss: Callable[..., dict[str, Tensor]],
+        network: nn.Module,
+        task: Task,
+    ) -> Tensor:
         self.loss.features.requires_grad_(True)  # as an ordinary network's are
-        return loss(network, self.images, task, self.loss)
+        return self._step(objective, lambda: loss(network, self.images, task, self.loss))
 
-    def _step(self, loss: Callable[[], stages.LossTerms]) -> Tensor:
+    def _library_step(self, objective: Objective, task: Task) -> Tensor:
+        crop: Any = SimpleNamespace(images=self.images, task=task, coin=False)
+        return self._step(objective, lambda: objective.losses(NETWORK, crop))
+
+    def _step(self, objective: Objective, terms: Callable[[], dict[str, Tensor]]) -> Tensor:
         with arithmetic(self.device, self.precision):
-            total = loss().total(WEIGHTS)
+            total = objective.total(terms())
         total.backward()
         return total.detach()
 
@@ -145,9 +156,7 @@ class Bench:
     @torch.inference_mode()
     def _tasks(self) -> list[Tensor]:
         with arithmetic(self.device, self.precision):
-            features = {i: encode_source(self.fast, self.images[:, i]) for i in range(4)}
-            size = self.images.shape[-2:]
-            return [decode_task(self.fast, features, task, size) for task in all_tasks(4)]
+            return [output for _, _, output in self.fast.synthesize(self.images, all_tasks(4))]
 
 
 def measure(

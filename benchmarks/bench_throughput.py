@@ -12,7 +12,7 @@ import itertools
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,32 +23,26 @@ import torch
 from bench_crops import SHAPE, make_store, make_synthetic
 from bench_steps import SMALL, vgg19_features
 from machine import hardware, synchronize
+from torch import Tensor
 
-from tsf_seq2seq.cli.train import new_network
-from tsf_seq2seq.config import (
-    Config,
-    FusionConfig,
-    LossConfig,
-    PerceptualConfig,
-    TrainConfig,
-    load_config,
-)
+from tsf_seq2seq.config import Config, PerceptualConfig, TrainConfig, load_config
 from tsf_seq2seq.data.check import subjects_of_folders
 from tsf_seq2seq.data.sampling import Crop, CropStream, Position
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.files import write_text
-from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.models.build import NETWORKS, NetworkKind, build_network
+from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2SeqConfig
 from tsf_seq2seq.tables import markdown
 from tsf_seq2seq.tasks import Task
 from tsf_seq2seq.training import loop as training
-from tsf_seq2seq.training.objectives import TSF, LossTerms, Stage, freeze_encoder
-from tsf_seq2seq.training.perceptual import PerceptualLoss
+from tsf_seq2seq.training.objectives import TSFObjective
 
 # One for each number of sources, in turns, so that every run sees the same work.
 TASKS = (Task((0,), 1), Task((3, 0), 2), Task((2, 0, 3), 1), Task((1, 2, 3, 0), 3))
 RESIDENT = 16  # batches that stay on the device: each task, with and without f_A most likely
 Items = Iterator[tuple[Crop, Position]]
+Losses = Callable[[TSFObjective, str, Crop], dict[str, Tensor]]
 
 
 class TaskTurns:
@@ -62,20 +56,16 @@ class TaskTurns:
 
 
 class Clock:
-    """A stage's loss that notes when steps begin: crops per second from step `warm_up` to the last.
+    """Notes when steps begin: crops per second from step `warm_up` to the last.
 
     The device is idle at both ends, and nowhere else waited for.
     """
 
-    def __init__(self, loss: Any, device: torch.device, warm_up: int, steps: int) -> None:
-        self.loss, self.device = loss, device
+    def __init__(self, device: torch.device, warm_up: int, steps: int) -> None:
+        self.device = device
         self.ends = warm_up, warm_up + steps
         self.step = self.crops = 0
         self.times: list[float] = []
-
-    def __call__(self, network: TSFSeq2Seq, crop: Crop, *others: Any) -> LossTerms:
-        self.note(len(crop.images))
-        return self.loss(network, crop, *others)
 
     @torch.compiler.disable
     def note(self, crops: int) -> None:
@@ -92,28 +82,42 @@ class Clock:
         return self.crops / (end - start)
 
 
-def plain_loss(
-    network: TSFSeq2Seq, crop: Crop, perceptual: PerceptualLoss | None, weights: LossConfig
-) -> LossTerms:
-    """The plain formulation as a stage's loss."""
+def plain_losses(objective: TSFObjective, _: str, crop: Crop) -> dict[str, Tensor]:
+    """The plain formulation as stage 2's loss."""
+    perceptual = objective.perceptual
     if perceptual is not None:
         perceptual.zero_grad()
         perceptual.features.requires_grad_(True)  # as an ordinary network's are
-    return plain.tsf_loss(network, crop.images, crop.task, perceptual, crop.skip_attention)
+    return plain.tsf_loss(objective.network, crop.images, crop.task, perceptual, crop.coin)
 
 
-def throughput(config: Config, loss: Any, device: torch.device, warm_up: int, steps: int) -> float:
-    """Crops per second of a run of stage 2 with that loss."""
+def measured_objective(formulation: Losses, clock: Clock) -> type[TSFObjective]:
+    """Stage 2's objective in a formulation, on the TASKS; the clock notes its steps."""
+
+    class Measured(TSFObjective):
+        sample_task = TaskTurns()
+
+        def losses(self, name: str, crop: Crop) -> dict[str, Tensor]:
+            clock.note(len(crop.images))
+            return formulation(self, name, crop)
+
+    return Measured
+
+
+def throughput(
+    config: Config, formulation: Losses, device: torch.device, warm_up: int, steps: int
+) -> float:
+    """Crops per second of a run of stage 2 in a formulation."""
     course = dataclasses.replace(config.train, steps=warm_up + steps + 1)
-    with tempfile.TemporaryDirectory() as folder:
+    clock = Clock(device, warm_up, steps)
+    kind = NetworkKind(TSFSeq2SeqConfig, measured_objective(formulation, clock))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.dict(NETWORKS, {config.network.name: kind}),
+    ):
         course = dataclasses.replace(course, output=Path(folder))
         config = dataclasses.replace(config, train=course)
-        network = new_network(config)
-        assert isinstance(network, TSFSeq2Seq)
-        freeze_encoder(network)
-        clock = Clock(loss, device, warm_up, steps)
-        stage = dataclasses.replace(TSF, sample_task=TaskTurns(), loss=clock)
-        training.train(config, network, stage, device)
+        training.train(config, build_network(config), device)
     return clock.crops_per_second
 
 
@@ -133,25 +137,23 @@ def resident_crops(config: Config, device: torch.device) -> Iterator[None]:
         yield
 
 
-def measure(
-    recipe: Config, stage: Stage, device: torch.device, warm_up: int, steps: int
-) -> dict[str, float]:
+def measure(recipe: Config, device: torch.device, warm_up: int, steps: int) -> dict[str, float]:
     """Crops per second: plain, resident, store."""
     course = TrainConfig(seed=recipe.train.seed, crops_per_visit=recipe.train.crops_per_visit)
     files = dataclasses.replace(recipe.data, store=None, cache_gb=0.0)
     simple = dataclasses.replace(recipe, data=files, train=course)
-    rates = {"plain": throughput(simple, plain_loss, device, warm_up, steps)}
+    rates = {"plain": throughput(simple, plain_losses, device, warm_up, steps)}
     warm_up = max(warm_up, RESIDENT)
     with resident_crops(recipe, device):
-        rates["resident"] = throughput(recipe, stage.loss, device, warm_up, steps)
-    rates["store"] = throughput(recipe, stage.loss, device, warm_up, steps)
+        rates["resident"] = throughput(recipe, TSFObjective.losses, device, warm_up, steps)
+    rates["store"] = throughput(recipe, TSFObjective.losses, device, warm_up, steps)
     return rates
 
 
 def make_data(config: Config, folder: Path, root: Path | None) -> Config:
     """`config` with data in place: a data set's, or synthetic subjects, enough for two batches;
     their splits, their store, and random VGG-19 weights if it has a perceptual loss."""
-    data, small = config.data, config.seq2seq == SMALL
+    data, small = config.data, config.network == SMALL
     if root is None:
         shape = (80, 80, 40) if small else SHAPE
         names = make_synthetic(folder / "data", 2 * config.train.batch_size, shape)
@@ -182,8 +184,7 @@ def small_size(config: Config) -> Config:
     """The recipe on a small network and small crops."""
     return dataclasses.replace(
         config,
-        seq2seq=SMALL,
-        fusion=FusionConfig(attention_channels=(SMALL.lstm_channels,)),
+        network=SMALL,
         data=dataclasses.replace(config.data, slices=32, crop=(64, 64), validation_stacks=2),
     )
 
@@ -227,15 +228,18 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="write OUTPUT.md and OUTPUT.json")
     arguments = parser.parse_args()
     recipe = load_config(arguments.config, arguments.set)
-    if recipe.fusion is None:
-        raise UserError(f"{arguments.config} has no fusion section, but stage 2 is measured")
+    if not isinstance(recipe.network, TSFSeq2SeqConfig):
+        raise UserError(
+            f"{arguments.config}: network.name must be tsf_seq2seq, whose training is measured, "
+            f"not {recipe.network.name}"
+        )
     if len(recipe.data.sequences) != 4:
         raise UserError(f"{arguments.config}: data.sequences must be four, as the tasks measured")
     recipe = small_size(recipe) if arguments.size == "small" else recipe
     device = torch.device(arguments.device)
     with tempfile.TemporaryDirectory() as folder:
         recipe = make_data(recipe, Path(folder), arguments.root)
-        rates = measure(recipe, TSF, device, arguments.warm_up, arguments.steps)
+        rates = measure(recipe, device, arguments.warm_up, arguments.steps)
     title = f"{hardware(device)}; PyTorch {torch.__version__}; {arguments.size} size"
     text = f"{title}\n\n{report(recipe, rates)}\n"
     print(text)

@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
-from tsf_seq2seq.models.blocks import GeneratedConv, HyperConv
+from tsf_seq2seq.models.blocks import Decoder, HyperConv, activation, normalise, reflect_pad
 from tsf_seq2seq.models.convlstm import ConvLSTM
 from tsf_seq2seq.tasks import Task
-from tsf_seq2seq.training.objectives import LossTerms
 from tsf_seq2seq.training.perceptual import PerceptualLoss
 
 
@@ -34,11 +33,23 @@ def encode(network: Seq2Seq, image: Tensor) -> Tensor:
     return convlstm(network.encoder_lstm, network.encoder(image))
 
 
+def hyperconv(conv: HyperConv, x: Tensor, style: Tensor) -> Tensor:
+    return conv(reflect_pad(x, conv.kernels.shape[2]), style)
+
+
+def decoder(network: Decoder, x: Tensor, style: Tensor) -> Tensor:
+    for block in network.residual_blocks:
+        r = activation(normalise(hyperconv(block.conv1, x, style), network.norm))
+        x = x + normalise(hyperconv(block.conv2, r, style), network.norm)
+    for conv in network.upsampling:
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        x = activation(normalise(hyperconv(conv, x, style), network.norm))
+    return torch.tanh(hyperconv(network.output, x, style))
+
+
 def decode(network: Seq2Seq, feature: Tensor, target: int) -> Tensor:
     x = convlstm(network.decoder_lstm, feature)
-    style = network.target_style(target)
-    hyperconvs = [module for module in network.decoder.modules() if isinstance(module, HyperConv)]
-    return network.decoder(x, [GeneratedConv(h.kernel(style), h.bias(style)) for h in hyperconvs])
+    return decoder(network.decoder, x, network.target_style(target))
 
 
 def seq2seq(network: Seq2Seq, image: Tensor, target: int) -> Tensor:
@@ -64,30 +75,33 @@ def tsf(
     return decode(network.seq2seq, fused, target)
 
 
-def perceptual(loss: PerceptualLoss, output: Tensor, wanted: Tensor) -> Tensor:
-    pairs = zip(loss.features_of(output), loss.features_of(wanted), strict=True)
-    return torch.stack([F.mse_loss(a, b) for a, b in pairs]).sum()
+def smooth_l1(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    return torch.stack([F.smooth_l1_loss(output, wanted) for output, wanted in pairs]).sum()
 
 
-def _terms(
-    loss: PerceptualLoss | None, pairs: Sequence[tuple[Tensor, Tensor]], cycle: Tensor
-) -> LossTerms:
-    unseen = torch.zeros_like(cycle)
-    return LossTerms(
-        torch.stack([F.smooth_l1_loss(a, b) for a, b in pairs]).sum(),
-        unseen if loss is None else torch.stack([perceptual(loss, a, b) for a, b in pairs]).sum(),
-        cycle,
-    )
+def perceptual(loss: PerceptualLoss | None, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    if loss is None:
+        return pairs[0][0].new_zeros(())
+    features = [(loss.features_of(output), loss.features_of(wanted)) for output, wanted in pairs]
+    terms = [F.mse_loss(a, b) for pair in features for a, b in zip(*pair, strict=True)]
+    return torch.stack(terms).sum()
 
 
-def seq2seq_loss(network: Seq2Seq, images: Tensor, task: Task, loss: PerceptualLoss) -> LossTerms:
-    """Stage 1's loss by three full forward passes."""
+def seq2seq_loss(
+    network: Seq2Seq, images: Tensor, task: Task, loss: PerceptualLoss | None
+) -> dict[str, Tensor]:
+    """Stage 1's loss terms by three full forward passes."""
     (source,), target = task
     given, wanted = images[:, source], images[:, target]
     synthesized = seq2seq(network, given, target)
     reconstructed = seq2seq(network, given, source)
     cycle = F.smooth_l1_loss(seq2seq(network, synthesized, source), given)
-    return _terms(loss, [(synthesized, wanted), (reconstructed, given)], cycle)
+    pairs = [(synthesized, wanted), (reconstructed, given)]
+    return {
+        "reconstruction": smooth_l1(pairs),
+        "perceptual": perceptual(loss, pairs),
+        "cycle": cycle,
+    }
 
 
 def tsf_loss(
@@ -96,12 +110,12 @@ def tsf_loss(
     task: Task,
     loss: PerceptualLoss | None,
     skip_attention: bool = False,
-) -> LossTerms:
-    """Stage 2's loss by three full forward passes."""
+) -> dict[str, Tensor]:
+    """Stage 2's loss terms by three full forward passes."""
     first = task.sources[0]
     given, wanted = images[:, first], images[:, task.target]
     plain = tsf(network, images, task.sources, task.target, attention=False)
     refined = tsf(network, images, task.sources, task.target, attention=True)
     reconstructed = tsf(network, images, task.sources, first, attention=not skip_attention)
     pairs = [(plain, wanted), (refined, wanted), (reconstructed, given)]
-    return _terms(loss, pairs, given.new_zeros(()))
+    return {"reconstruction": smooth_l1(pairs), "perceptual": perceptual(loss, pairs)}

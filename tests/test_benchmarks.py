@@ -12,11 +12,11 @@ import torch
 from conftest import REPOSITORY
 from torch import nn
 
-from tsf_seq2seq.config import LossConfig
-from tsf_seq2seq.synthesis.stacks import decode_task, encode_source
+from tsf_seq2seq.data.sampling import Crop
+from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.tasks import Task, all_tasks
-from tsf_seq2seq.training import acceleration as tsf_hardware
-from tsf_seq2seq.training import objectives as stages
+from tsf_seq2seq.training import acceleration
+from tsf_seq2seq.training.objectives import Seq2SeqLoss, Seq2SeqObjective, TSFObjective
 from tsf_seq2seq.training.perceptual import PerceptualLoss
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
@@ -37,40 +37,42 @@ def images(expected) -> torch.Tensor:
     return torch.from_numpy(expected["images"][:, :1, 0]).transpose(0, 1).contiguous()
 
 
-def test_steps_have_equal_losses_and_gradients(reference_model, images):
+@pytest.mark.parametrize(("stage", "coin"), [(1, False), (2, False), (2, True)])
+def test_steps_have_equal_losses_and_gradients(reference_model, images, stage, coin):
+    """With and without f_A in the reconstruction of stage 2, which the coin decides."""
     torch.manual_seed(0)
     loss = PerceptualLoss(bench_steps.vgg19_features())
-    pair, task = Task((3,), 0), Task((2, 0, 3), 1)
-    jobs = [
-        (reference_model.seq2seq, plain.seq2seq_loss, stages.seq2seq_loss, pair, ()),
-        (reference_model, plain.tsf_loss, stages.tsf_loss, task, ()),
-        (reference_model, plain.tsf_loss, stages.tsf_loss, task, (True,)),  # f_A skipped
-    ]
-    for network, slow, fast, work, further in jobs:
-        results = []
-        for function in (slow, fast):
-            network.zero_grad()
-            total = function(network, images, work, loss, *further).total(LossConfig())
-            total.backward()
-            gradients = {
-                name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None
-            }
-            results.append((total.item(), gradients))
-        (slow_loss, slow_gradients), (fast_loss, fast_gradients) = results
-        assert fast_loss == pytest.approx(slow_loss, rel=1e-5)
-        for name, gradient in slow_gradients.items():
-            if ".biases" in name or ".bias" in name:
-                continue  # mostly analytically zero before an InstanceNorm
-            scale = gradient.abs().max().item() + 1e-12
-            assert (fast_gradients[name] - gradient).abs().max().item() < 0.01 * scale, name
+    if stage == 1:
+        task, network, further = Task((3,), 0), reference_model.seq2seq, ()
+        objective, slow = Seq2SeqObjective(network, Seq2SeqLoss(), loss), plain.seq2seq_loss
+    else:
+        task, network, further = Task((2, 0, 3), 1), reference_model, (coin,)
+        objective, slow = TSFObjective(network, Seq2SeqLoss(), loss), plain.tsf_loss
+    crop = Crop(images, (0, 1, 2, 3), task, coin, ("one",))
+    wanted, gradients = total_and_gradients(objective, slow(network, images, task, loss, *further))
+    total, ours = total_and_gradients(objective, objective.losses("network", crop))
+    assert total == pytest.approx(wanted, rel=1e-5)
+    for name, gradient in gradients.items():
+        if ".biases" in name or ".bias" in name:
+            continue  # mostly analytically zero before an InstanceNorm
+        scale = gradient.abs().max().item() + 1e-12
+        assert (ours[name] - gradient).abs().max().item() < 0.01 * scale, name
+
+
+def total_and_gradients(objective, terms) -> tuple[float, dict[str, torch.Tensor]]:
+    """The total loss and gradients by name, of the terms that the objective has."""
+    assert tuple(terms) == objective.terms
+    total = objective.total(terms)
+    objective.network.zero_grad()
+    total.backward()
+    gradients = {n: p.grad for n, p in objective.network.named_parameters() if p.grad is not None}
+    return total.item(), gradients
 
 
 def test_tasks_have_equal_outputs(reference_model, images):
     with torch.no_grad():
-        features = {i: encode_source(reference_model, images[:, i]) for i in range(4)}
-        for task in all_tasks(4):
+        for _, task, actual in reference_model.synthesize(images, all_tasks(4)):
             wanted = plain.tsf(reference_model, images, task.sources, task.target, attention=True)
-            actual = decode_task(reference_model, features, task, images.shape[-2:])
             torch.testing.assert_close(actual, wanted, rtol=0, atol=5e-5)
 
 
@@ -105,7 +107,7 @@ def test_steps_compiled_and_in_channels_last(monkeypatch, tmp_path):
     """By a back end that needs no C++ compiler; the arithmetic is counted as ever."""
     compile_part = functools.partialmethod(nn.Module.compile, backend="eager")
     monkeypatch.setattr(nn.Module, "compile", compile_part)
-    monkeypatch.setattr(tsf_hardware, "check_compiler", lambda device: None)
+    monkeypatch.setattr(acceleration, "check_compiler", lambda device: None)
     monkeypatch.setattr(bench, "RESULTS", tmp_path)
     monkeypatch.setattr(bench, "hardware", lambda device: "Abacus 1")
     arguments = ["--size", "small", "--pixels", 16, "--repeats", 1, "--sections", "steps"]
@@ -136,7 +138,7 @@ def test_steps_need_no_packages_that_read_images(tmp_path):
 
 def test_a_device_that_is_not_there(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(bench.UserError, match=r"-d cuda:0: PyTorch .* finds no CUDA device"):
+    with pytest.raises(UserError, match=r"-d cuda:0: PyTorch .* finds no CUDA device"):
         run(bench.main, monkeypatch, "-d", "cuda:0", "-o", tmp_path / "none")
 
 
@@ -219,7 +221,7 @@ def test_crops_per_second(tmp_path, monkeypatch, tiny_config, tiny_dataset, caps
 
 
 def test_the_clock_counts_from_the_warm_up_to_the_last_step(monkeypatch):
-    clock = bench_throughput.Clock(lambda *_: None, CPU, warm_up=1, steps=2)
+    clock = bench_throughput.Clock(CPU, warm_up=1, steps=2)
     seconds = iter([10.0, 14.0])
     monkeypatch.setattr(bench_throughput.time, "perf_counter", lambda: next(seconds))
     for crops in (1, 3, 5, 7):  # warm-up, two timed steps, and the one whose begin ends them

@@ -4,24 +4,33 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, TINY_SEQ2SEQ, TINY_TSF, TINY_UNET
 
-from tsf_seq2seq.config import (
-    Config,
-    FusionConfig,
-    LossConfig,
-    Seq2SeqConfig,
-    config_from_mapping,
-    load_config,
-    override,
-    to_mapping,
-)
+from tsf_seq2seq.config import Config, config_from_mapping, load_config, override, to_mapping
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
-from tsf_seq2seq.models.build import build_network
+from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq, UNet, build_network
+from tsf_seq2seq.models.seq2seq import Seq2SeqConfig
+from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2SeqConfig
+from tsf_seq2seq.models.unet import UNetConfig
+from tsf_seq2seq.training.objectives import Seq2SeqLoss, UNetLoss
 
 YAMLS = sorted((REPOSITORY / "config").rglob("*.yaml"))
 PAPER = {"stage 1": "seq2seq_brats_2d.yaml", "stage 2": "tsf_seq2seq_brats_2d.yaml"}
+FULL_SIZE = {
+    "sequence_code": 64,
+    "kernels": 16,
+    "encoder_channels": (64, 128, 256),
+    "encoder_kernels": (7, 3, 3),
+    "encoder_strides": (1, 2, 2),
+    "encoder_residual_blocks": 6,
+    "lstm_channels": 256,
+    "lstm_layers": 3,
+    "decoder_channels": (128, 64, 3),
+    "decoder_kernels": (3, 3, 7),
+    "decoder_residual_blocks": 6,
+    "norm": "instance",
+    "output_start": "grey",
+}
 
 
 @pytest.fixture
@@ -50,34 +59,22 @@ def test_the_papers_yamls_are_there():
 @pytest.mark.parametrize("stage", PAPER)
 def test_both_stages_have_the_full_size(stage):
     config = load_paper(stage)
-    assert config.seq2seq == Seq2SeqConfig(
-        slices=3,
-        sequence_code=64,
-        kernels=16,
-        encoder_channels=(64, 128, 256),
-        encoder_kernels=(7, 3, 3),
-        encoder_strides=(1, 2, 2),
-        encoder_residual_blocks=6,
-        lstm_channels=256,
-        lstm_layers=3,
-        decoder_channels=(128, 64, 3),
-        decoder_kernels=(3, 3, 7),
-        decoder_residual_blocks=6,
-        norm="instance",
-    )
-    assert config.seq2seq == Seq2SeqConfig()
-    assert config.loss == LossConfig(reconstruction=10, perceptual=0.01, cycle=10)
+    own = {key: getattr(config.network, key) for key in FULL_SIZE}
+    assert own == FULL_SIZE
+    assert config.network == type(config.network)()
+    assert config.loss == Seq2SeqLoss(reconstruction=10, perceptual=0.01, cycle=10)
     assert config.perceptual.backbone == "vgg19"
     data = config.data
-    assert (data.slices, data.crop, data.validation_stacks) == (128, (192, 192), 16)
+    assert (data.stack, data.slices, data.crop) == (3, 128, (192, 192))
+    assert data.validation_stacks == 16
     assert data.use_all_sequences
     assert tuple(data.sequences) == ("t1", "t1ce", "t2", "flair")
-    assert (config.train.batch_size, config.train.output_start) == (1, "grey")
+    assert config.train.batch_size == 1
 
 
 def test_stage_1_is_the_papers():
     config = load_paper("stage 1")
-    assert config.fusion is None
+    assert config.network == Seq2SeqConfig(name="seq2seq", **FULL_SIZE)
     train = config.train
     assert (train.steps, train.lr, train.schedule_epochs) == (1_000_000, 2e-4, 1000)
     assert train.crops_per_visit == 8
@@ -85,8 +82,14 @@ def test_stage_1_is_the_papers():
 
 def test_stage_2_is_the_papers():
     config = load_paper("stage 2")
-    fusion = FusionConfig(attention_channels=(256,), attention_kernels=(3,), kernels=4, norm="none")
-    assert config.fusion == fusion == FusionConfig()
+    assert config.network == TSFSeq2SeqConfig(
+        name="tsf_seq2seq",
+        attention_channels=(256,),
+        attention_kernels=(3,),
+        attention_mixed=4,
+        attention_norm="none",
+        **FULL_SIZE,
+    )
     train = config.train
     assert (train.steps, train.lr, train.schedule_epochs) == (300_000, 1e-4, 500)
     assert train.crops_per_visit == 4
@@ -96,7 +99,7 @@ def test_stage_2_is_the_papers():
 def test_the_fast_recipe_trains_the_same_network_on_no_more_crops(stage):
     paper = load_paper(stage)
     fast = load_config(REPOSITORY / "config" / PAPER[stage].replace("2d", "2d_fast"))
-    assert (fast.seq2seq, fast.fusion, fast.loss) == (paper.seq2seq, paper.fusion, paper.loss)
+    assert (fast.network, fast.loss) == (paper.network, paper.loss)
     assert fast.perceptual == paper.perceptual
     data = dataclasses.replace(fast.data, store=None, workers=paper.data.workers)
     assert data == paper.data
@@ -128,7 +131,7 @@ def test_exponent_without_dot_is_a_number(write):
 
 
 def test_an_empty_file_gives_the_defaults(write):
-    assert load_config(write("")) == Config()
+    assert load_config(write("")) == Config(Seq2SeqConfig())
 
 
 def test_order_of_sequences_is_kept(write):
@@ -176,17 +179,38 @@ def test_order_of_sequences_is_kept(write):
             ["'perceptual.backbone' must be one of vgg19, vgg16, none, not 'resnet'"],
         ),
         (
-            "seq2seq: {encoder_kernels: [7, 3]}",
+            "network: {encoder_kernels: [7, 3]}",
             ["encoder_channels and encoder_kernels", "one value a layer, not 3 and 2"],
         ),
         (
-            "seq2seq: {decoder_channels: [128, 3]}",
+            "network: {decoder_channels: [128, 3]}",
             ["decoder_channels and decoder_kernels", "not 2 and 3"],
         ),
-        ("fusion: {attention_kernels: [3, 3]}", ["attention_channels and attention_kernels"]),
-        ("seq2seq: {slices: 4}", ["slices must be odd, not 4"]),
-        ("seq2seq: {encoder_kernels: [7, 4, 3]}", ["encoder_kernels must be odd, not (7, 4, 3)"]),
+        (
+            "network: {name: tsf_seq2seq, attention_kernels: [3, 3]}",
+            ["network: attention_channels and attention_kernels"],
+        ),
+        ("data: {stack: 4}", ["data: stack must be odd, not 4"]),
+        ("network: {encoder_kernels: [7, 4, 3]}", ["encoder_kernels must be odd, not (7, 4, 3)"]),
+        ("network: 3", ["'network' must be a mapping"]),
+        ("loss: 3", ["'loss' must be a mapping"]),
+        *(
+            (f"network: {{name: {name}}}", [f"must be one of seq2seq, tsf_seq2seq, unet, not {n}"])
+            for name, n in (("resnet", "'resnet'"), ("[unet]", "['unet']"), ("3", "3"))
+        ),
+        ("network: {name: unet, kernels: 4}", ["unknown key 'network.kernels'"]),
+        ("network: {name: unet}\nloss: {cycle: 1}", ["unknown key 'loss.cycle'", "is 'l1'"]),
         ("seq2seq: 3", ["'seq2seq' must be a mapping"]),
+        ("seq2seq: {slices: 5}\ndata: 3", ["'data' must be a mapping"]),
+        ("seq2seq: {slices: 4}", ["data: stack must be odd, not 4"]),
+        ("fusion: {norms: none}", ["unknown key 'network.fusion.norms'"]),
+        *(
+            (
+                f"network: {{name: unet}}\n{section}: {{kernels: 3}}",
+                [f"section '{section}' of former versions can't stand beside 'network'"],
+            )
+            for section in ("seq2seq", "fusion")
+        ),
         ("[1, 2]", ["must hold a mapping of keys, not list"]),
         ("train: {steps: 3", ["is not valid YAML"]),
     ],
@@ -215,11 +239,11 @@ def test_missing_file(tmp_path):
 
 def test_overrides(write):
     path = write("train: {lr: 1e-3, steps: 5}")
-    overrides = ["train.lr=2e-4", "data.crop=[16, 24]", "fusion.kernels=2", "perceptual.weights="]
+    overrides = ["train.lr=2e-4", "data.crop=[16, 24]", "network.kernels=2", "perceptual.weights="]
     config = load_config(path, overrides)
     assert (config.train.lr, config.train.steps) == (2e-4, 5)
     assert config.data.crop == (16, 24)
-    assert config.fusion == FusionConfig(kernels=2)
+    assert config.network == Seq2SeqConfig(kernels=2)
     assert config.perceptual.weights is None
 
 
@@ -245,24 +269,195 @@ def test_malformed_overrides(write, text, part):
     assert part in str(error.value)
 
 
-def test_architecture_follows_the_fusion_section(tiny_config):
-    config = load_config(tiny_config)
-    assert isinstance(build_network(config), TSFSeq2Seq)
-    assert isinstance(build_network(load_config(tiny_config, ["fusion=null"])), Seq2Seq)
+# --- networks
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "loss"),
+    [
+        (TINY_SEQ2SEQ, Seq2Seq, Seq2SeqLoss(10, 0.01, 10)),
+        (TINY_TSF, TSFSeq2Seq, Seq2SeqLoss(10, 0.01, 10)),
+        (TINY_UNET, UNet, UNetLoss(l1=1)),
+    ],
+)
+def test_the_name_chooses_the_network_and_its_loss(write, text, kind, loss):
+    config = load_config(write(text))
+    assert type(build_network(config)) is kind
+    assert config.loss == loss
+    assert config_from_mapping(to_mapping(config), "checkpoint") == config
+
+
+def test_a_network_that_is_not_named_is_the_one_meant(write):
+    path = write("network: {kernels: 2}")
+    assert load_config(path).network == Seq2SeqConfig(kernels=2)
+    assert load_config(path, network="tsf_seq2seq").network == TSFSeq2SeqConfig(kernels=2)
+    named = write("network: {name: unet}")
+    assert load_config(named, network="tsf_seq2seq").network == UNetConfig()
+
+
+def test_the_number_of_sequences_and_the_stack_are_the_datas(write):
+    sequences = "data: {stack: 1, sequences: {a: a.nii, b: b.nii, c: c.nii}}"
+    network = build_network(load_config(write(TINY_UNET + sequences)))
+    assert (network.n_sequences, network.slices) == (3, 1)
 
 
 @pytest.mark.parametrize(
     ("overrides", "part"),
     [
-        (["seq2seq.encoder_strides=[2, 2]"], "strides reduce by 4, but 2 decoder layers enlarge"),
-        (["seq2seq.decoder_channels=[4, 5]"], "last layer must give the 3 slices, not 5"),
+        (["network.encoder_strides=[2, 2]"], "strides reduce by 4, but 2 decoder layers enlarge"),
+        (["network.decoder_channels=[4, 5]"], "last layer must give the 3 slices, not 5"),
+        (["data.stack=5"], "last layer must give the 5 slices, not 3"),
         (
-            ["seq2seq.sequence_code=3"],
-            "seq2seq: sequence_code must be at least 4, the number of sequences, not 3",
+            ["network.sequence_code=3"],
+            "network tsf_seq2seq: sequence_code must be at least 4, the number of sequences, not 3",
         ),
-        (["fusion.attention_channels=[32]"], "keep the feature's 16 channels"),
+        (["network.attention_channels=[32]"], "keep the feature's 16 channels"),
     ],
 )
 def test_settings_that_do_not_fit_together(tiny_config, overrides, part):
     with pytest.raises(UserError, match=part):
         build_network(load_config(tiny_config, overrides))
+
+
+# --- settings of former versions
+
+FORMER_SEQ2SEQ = """
+seq2seq: {sequence_code: 8, slices: 5, decoder_channels: [128, 64, 5], norm: none}
+data: {slices: 12}
+loss: {cycle: 0}
+train: {output_start: background, steps: 5}
+"""
+FORMER_FUSION = """
+fusion: {attention_channels: [256, 256], attention_kernels: [3, 5], kernels: 2, norm: instance}
+"""
+TODAYS_SEQ2SEQ = """
+network: {name: seq2seq, sequence_code: 8, decoder_channels: [128, 64, 5], norm: none,
+  output_start: background}
+data: {stack: 5, slices: 12}
+loss: {cycle: 0}
+train: {steps: 5}
+"""
+TODAYS_TSF = TODAYS_SEQ2SEQ.replace(
+    "name: seq2seq",
+    "name: tsf_seq2seq, attention_channels: [256, 256], attention_kernels: [3, 5], "
+    "attention_mixed: 2, attention_norm: instance",
+)
+
+
+@pytest.mark.parametrize(
+    ("former", "today", "network"),
+    [
+        (FORMER_SEQ2SEQ, TODAYS_SEQ2SEQ, None),
+        (FORMER_SEQ2SEQ + "fusion: null", TODAYS_SEQ2SEQ, None),
+        (FORMER_SEQ2SEQ + FORMER_FUSION, TODAYS_TSF, None),
+        (FORMER_SEQ2SEQ + FORMER_FUSION, TODAYS_SEQ2SEQ, "seq2seq"),  # stage 1's script
+        ("fusion: {}", "network: {name: tsf_seq2seq}", None),
+        ("seq2seq: {kernels: 4}", "network: {name: tsf_seq2seq, kernels: 4}", "tsf_seq2seq"),
+        ("train: {output_start: background}", "network: {output_start: background}", None),
+    ],
+)
+def test_settings_of_former_versions(write, former, today, network):
+    wanted = load_config(write(today), network=network)
+    config = load_config(write(former), network=network)
+    assert config == wanted
+    assert type(config.network) is type(wanted.network)
+
+
+def test_settings_of_former_versions_can_be_overridden(write):
+    overrides = ["seq2seq.kernels=4", "fusion.kernels=3", "data.stack=7", "train.steps=6"]
+    config = load_config(write(FORMER_SEQ2SEQ + FORMER_FUSION), overrides)
+    assert (config.network.kernels, config.network.attention_mixed) == (4, 3)
+    assert (config.data.stack, config.train.steps) == (7, 6)
+
+
+# --- a file on top of another
+
+
+@pytest.fixture
+def files(tmp_path):
+    """files(name=text, …): YAML files in a folder; the path of the last."""
+
+    def write(**texts: str) -> Path:
+        (tmp_path / "settings").mkdir(exist_ok=True)
+        for name, text in texts.items():
+            path = tmp_path / "settings" / f"{name}.yaml"
+            path.write_text(text)
+        return path
+
+    return write
+
+
+BELOW = """
+network: {name: seq2seq, kernels: 4, norm: none}
+data: {slices: 12, crop: [16, 24], sequences: {a: a.nii, b: b.nii, c: c.nii}}
+loss: {cycle: 0}
+train: {steps: 5, lr: 1e-3}
+"""
+
+
+def test_a_file_says_what_differs_from_its_base(files, monkeypatch):
+    above = """
+base: below.yaml
+network: {kernels: 2}
+data: {crop: [8, 8], sequences: {d: d.nii, a: other.nii}}
+train: {steps: 6}
+"""
+    path = files(below=BELOW, above=above)
+    monkeypatch.chdir(path.parent.parent)  # a base lies beside its file, wherever one is
+    config = load_config(Path("settings/above.yaml"), ["train.lr=2e-3"])
+    assert config.network == Seq2SeqConfig(kernels=2, norm="none")
+    assert config.loss == Seq2SeqLoss(cycle=0)
+    data = config.data
+    assert (data.slices, data.crop) == (12, (8, 8))  # lists are replaced, not merged
+    assert list(data.sequences.items()) == [("d", ("d.nii",)), ("a", ("other.nii",))]  # as a whole
+    assert (config.train.steps, config.train.lr) == (6, 2e-3)
+
+
+def test_bases_of_bases(files):
+    path = files(
+        below=BELOW,
+        middle="base: below.yaml\ntrain: {steps: 6}\nnetwork: {name: seq2seq, kernels: 3}",
+        top="base: middle.yaml\ntrain: {seed: 7}",
+    )
+    config = load_config(path)
+    assert config.network == Seq2SeqConfig(kernels=3, norm="none")
+    assert (config.train.steps, config.train.seed, config.train.lr) == (6, 7, 1e-3)
+
+
+def test_another_network_takes_nothing_of_its_bases_network_and_loss(files):
+    path = files(
+        below=BELOW,
+        middle="base: below.yaml\nnetwork: {name: unet, channels: [4, 8]}",
+        top="base: middle.yaml\nloss: {l1: 3}",
+    )
+    config = load_config(path)
+    assert config.network == UNetConfig(channels=(4, 8))
+    assert config.loss == UNetLoss(l1=3)
+    assert (config.data.slices, config.train.steps) == (12, 5)
+    fused = files(above="base: below.yaml\nnetwork: {name: tsf_seq2seq}")
+    assert load_config(fused).network == TSFSeq2SeqConfig()
+    assert load_config(fused).loss == Seq2SeqLoss()
+
+
+def test_a_base_of_a_former_version(files):
+    path = files(below=FORMER_SEQ2SEQ + FORMER_FUSION, above="base: below.yaml\ntrain: {steps: 6}")
+    config = load_config(path)
+    assert (config.network.attention_mixed, config.network.output_start) == (2, "background")
+    assert (config.data.stack, config.train.steps) == (5, 6)
+
+
+@pytest.mark.parametrize(
+    ("texts", "part"),
+    [
+        ({"top": "base: none.yaml"}, r"settings/top\.yaml: 'base' names .*/none\.yaml, which does"),
+        ({"top": "base: top.yaml"}, r"settings/top\.yaml: 'base' leads back to the file itself"),
+        (
+            {"top": "base: other.yaml", "other": "base: top.yaml"},
+            r"settings/other\.yaml: 'base' leads back to the file itself",
+        ),
+        ({"top": "base: [a.yaml]"}, r"settings/top\.yaml: 'base' must be the name of a YAML file"),
+    ],
+)
+def test_bases_that_are_refused(files, texts, part):
+    with pytest.raises(UserError, match=part):
+        load_config(files(**texts))

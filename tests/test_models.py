@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
+from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq, UNet
 from tsf_seq2seq.models.attention import ChannelAttention, SpatialAttention
 from tsf_seq2seq.models.blocks import Conv, ConvLayer, Encoder, HyperConv, ResidualBlock
 from tsf_seq2seq.models.convlstm import ConvLSTM, ConvLSTMCell
 from tsf_seq2seq.models.fusion import masked_weights
-from tsf_seq2seq.tasks import all_tasks
+from tsf_seq2seq.models.unet import TaskResidualBlock
+from tsf_seq2seq.tasks import Task, all_tasks
 
 
 def tiny_seq2seq(n_sequences: int = 4, **changes) -> Seq2Seq:
@@ -33,6 +34,16 @@ def tiny_seq2seq(n_sequences: int = 4, **changes) -> Seq2Seq:
 def tiny_tsf(n_sequences: int = 4, layers: int = 1, norm: str = "none") -> TSFSeq2Seq:
     torch.manual_seed(0)
     return TSFSeq2Seq(tiny_seq2seq(n_sequences), (ConvLayer(16, 3),) * layers, 2, norm).eval()
+
+
+def tiny_unet(n_sequences: int = 4) -> UNet:
+    """In evaluation mode, its zero layers drawn at random, as if it were trained."""
+    torch.manual_seed(0)
+    network = UNet(n_sequences, 3, (4, 8, 8), blocks=1, norm="instance").eval()
+    for module in network.modules():
+        if isinstance(module, nn.Linear) or module is network.last:
+            nn.init.normal_(module.weight, std=0.1)
+    return network
 
 
 def images(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -88,23 +99,38 @@ def test_task_code():
 # --- invariances
 
 
+MULTI_INPUT = pytest.mark.parametrize("make", [tiny_tsf, tiny_unet])
+
+
+@MULTI_INPUT
 @pytest.mark.parametrize("rubbish", [float("nan"), float("inf"), 7.0])
 @torch.no_grad()
-def test_absent_pixels_have_no_influence(rubbish):
-    network = tiny_tsf(layers=2)
+def test_absent_pixels_have_no_influence(make, rubbish):
+    network = make()
     given = images(1, 4, 3, 16, 12)
     other = given.clone()
     other[:, [1, 3]] = rubbish
     available = [True, False, True, False]
     assert torch.equal(network(given, available, 1), network(other, available, 1))
+
+
+@pytest.mark.parametrize("rubbish", [float("nan"), float("inf"), 7.0])
+@torch.no_grad()
+def test_absent_pixels_have_no_influence_on_tsem(rubbish):
+    network = tiny_tsf(layers=2)
+    given = images(1, 4, 3, 16, 12)
+    other = given.clone()
+    other[:, [1, 3]] = rubbish
+    available = [True, False, True, False]
     assert torch.equal(
         network.enhanced_map(given, available, 1), network.enhanced_map(other, available, 1)
     )
 
 
+@MULTI_INPUT
 @torch.no_grad()
-def test_present_pixels_have_influence():
-    network = tiny_tsf()
+def test_present_pixels_have_influence(make):
+    network = make()
     given = images(1, 4, 3, 16, 12)
     other = given.clone()
     other[:, 2] *= -1
@@ -122,24 +148,32 @@ def test_absent_features_count_as_zeros_in_the_attention():
     close(present, network.attention(features, fused, code, torch.arange(4)))
 
 
+@MULTI_INPUT
 @torch.no_grad()
-def test_batch_equals_samples_one_by_one():
-    network = tiny_tsf()
+def test_batch_equals_samples_one_by_one(make):
+    network = make()
     given, available = images(3, 4, 3, 16, 12), [True, True, False, True]
     together = network(given, available, 2)
     for i in range(3):
         close(together[i], network(given[i : i + 1], available, 2)[0])
-    single = network.seq2seq(given[:, :1], 2)
+
+
+@torch.no_grad()
+def test_batch_of_one_source_equals_samples_one_by_one():
+    network, given = tiny_tsf(), images(3, 4, 3, 16, 12)
+    single = network.seq2seq.translate(given[:, :1], 2)
     assert single.shape == (3, 1, 3, 16, 12)
-    close(single[1], network.seq2seq(given[1:2, :1], 2)[0])
+    close(single[1], network.seq2seq.translate(given[1:2, :1], 2)[0])
 
 
 @torch.no_grad()
 def test_seq2seq_decodes_the_fused_feature_of_one_source_without_attention():
     network = tiny_tsf()
     given = images(1, 4, 3, 16, 12)
-    alone = network(given, [False, True, False, False], 3, attention=False)
-    close(alone, network.seq2seq(given[:, 1:2], 3)[:, 0])
+    available = [False, True, False, False]
+    alone = network(given, available, 3, attention=False)
+    close(alone, network.seq2seq(given, available, 3))
+    close(alone, network.seq2seq.translate(given[:, 1:2], 3)[:, 0])
 
 
 @torch.no_grad()
@@ -152,6 +186,55 @@ def test_enhanced_map_is_the_difference_of_the_centre_slices():
     assert enhanced.shape == (2, 15, 12)
     close(enhanced, (refined - plain)[:, 1].abs())
     assert enhanced.max() > 1e-4
+
+
+# --- all tasks at once
+
+
+@torch.no_grad()
+def test_all_tasks_of_tsf_as_one_by_one():
+    network, given = tiny_tsf(), images(2, 4, 3, 15, 12)
+    outputs = list(network.synthesize(given, all_tasks(4), network.variants))
+    assert {(variant, task) for variant, task, _ in outputs} == {
+        (variant, task) for variant in ("full", "without_attention") for task in all_tasks(4)
+    }
+    for variant, task, output in outputs:
+        attention = variant == "full"
+        close(output, network(given, flags(task.sources, 4), task.target, attention))
+
+
+@torch.no_grad()
+def test_the_average_is_that_of_single_sources():
+    network, given = tiny_seq2seq(), images(2, 4, 3, 16, 12)
+    alone = [network(given, flags([source], 4), 2) for source in range(4)]
+    task = Task((0, 1, 3), 2)
+    ((_, _, average),) = network.synthesize(given, [task], ["average"])
+    close(average, (alone[0] + alone[1] + alone[3]) / 3)
+    outputs = network.synthesize(given, [Task((i,), 2) for i in range(4)])
+    for wanted, (_, _, output) in zip(alone, outputs, strict=True):
+        close(output, wanted)
+    assert network.accepts(task, "average")
+    assert not network.accepts(task)
+
+
+@torch.no_grad()
+def test_kernels_are_generated_together():
+    """Those of each target as its HyperConvs generate them alone, in autocast's precision."""
+    network = tiny_seq2seq()
+    first, second, again = network.decoder_convs(3, 0, 3)
+    assert again is first
+    (block,) = network.decoder.residual_blocks
+    (layer,) = network.decoder.upsampling
+    for convs, target in ((first, 3), (second, 0)):
+        style = network.target_style(target)
+        ours = (*convs.blocks[0], *convs.upsampling, convs.output)
+        hyperconvs = (block.conv1, block.conv2, layer, network.decoder.output)
+        for conv, hyperconv in zip(ours, hyperconvs, strict=True):
+            close(conv.kernel, hyperconv.kernel(style), 1e-6)
+            close(conv.bias, hyperconv.bias(style), 1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        (convs,) = network.decoder_convs(3)
+    assert convs.output.kernel.dtype == torch.bfloat16
 
 
 # --- sizes
@@ -170,13 +253,23 @@ def test_odd_sizes_are_padded_by_reflection_and_cut():
     padded = F.pad(given.flatten(0, 1), (0, 3, 0, 3), mode="reflect").unflatten(0, (1, 4))
     assert torch.equal(padded[..., 33, :29], given[..., 31, :])
     close(output, network(padded, available, 1)[..., :33, :29])
-    close(seq2seq(given[:, :1], 1), seq2seq(padded[:, :1], 1)[..., :33, :29])
+    alone = [True, False, False, False]
+    close(seq2seq(given, alone, 1), seq2seq(padded, alone, 1)[..., :33, :29])
 
 
+@torch.no_grad()
+def test_unet_of_odd_sizes_is_padded_by_reflection_and_cut():
+    network = tiny_unet()
+    given, available = images(1, 4, 3, 33, 29), [True, False, True, True]
+    padded = F.pad(given.flatten(0, 1), (0, 3, 0, 3), mode="reflect").unflatten(0, (1, 4))
+    close(network(given, available, 1), network(padded, available, 1)[..., :33, :29])
+
+
+@MULTI_INPUT
 @pytest.mark.parametrize("n_sequences", [2, 5, 8])
 @torch.no_grad()
-def test_other_numbers_of_sequences(n_sequences):
-    network = tiny_tsf(n_sequences)
+def test_other_numbers_of_sequences(make, n_sequences):
+    network = make(n_sequences)
     available = [i != 0 for i in range(n_sequences)]
     output = network(images(1, n_sequences, 3, 16, 12), available, 0)
     assert output.shape == (1, 3, 16, 12)
@@ -199,7 +292,8 @@ def test_several_attention_layers(norm):
 
 @torch.no_grad()
 def test_two_steps_in_two_steps_out():
-    assert tiny_seq2seq()(images(1, 2, 3, 16, 12), 0, n_out=2).shape == (1, 2, 3, 16, 12)
+    output = tiny_seq2seq().translate(images(1, 2, 3, 16, 12), 0, n_out=2)
+    assert output.shape == (1, 2, 3, 16, 12)
 
 
 @torch.no_grad()
@@ -316,7 +410,40 @@ def test_attention_maps_lie_between_zero_and_one():
     assert (SpatialAttention(8, 2)(nothing, code) == 0.5).all()
 
 
+def test_unet_fills_absent_sequences_and_says_what_is_there():
+    given, available = images(2, 4, 3, 5, 6), torch.tensor([1.0, 0, 1, 0])
+    filled = tiny_unet().fill(given, available)
+    assert filled.shape == (2, 4 * 3 + 4, 5, 6)
+    slices, planes = filled[:, :12].unflatten(1, (4, 3)), filled[:, 12:]
+    assert torch.equal(slices[:, [0, 2]], given[:, [0, 2]])
+    assert (slices[:, [1, 3]] == -1).all()
+    assert torch.equal(planes, available[:, None, None].expand(2, 4, 5, 6))
+
+
+def test_task_residual_block_by_hand():
+    block, code = TaskResidualBlock(4, 6, "instance"), torch.tensor([1.0, 0, 1, 0, 1, 0])
+    nn.init.normal_(block.film.weight)
+    x = images(2, 4, 6, 5)
+    gain, offset = (block.film.weight @ code).view(2, 4, 1, 1)
+    r = F.leaky_relu((1 + gain) * F.instance_norm(block.conv1(x)) + offset, 0.2)
+    close(block(x, code), x + block.conv2(r))
+
+
+def test_unet_leaves_the_range_in_training_only():
+    network, given = tiny_unet(), images(1, 4, 3, 16, 12)
+    nn.init.zeros_(network.last.weight)
+    nn.init.constant_(network.last.bias, 3.0)  # above background, -1
+    assert (network(given, [True] * 4, 0) == 1).all()
+    assert (network.train()(given, [True] * 4, 0) == 2).all()
+
+
 # --- initial weights
+
+
+def test_an_untrained_unet_gives_background():
+    torch.manual_seed(0)
+    network = UNet(4, 3, (4, 8), blocks=1, norm="instance")
+    assert (network(images(1, 4, 3, 16, 12), [True, False, True, False], 1) == -1).all()
 
 
 def test_initial_biases():
@@ -346,7 +473,8 @@ def test_start_at_background():
         bias = network.decoder.output.bias(network.target_style(target))
         close(torch.tanh(bias), torch.full((3,), -0.95), 1e-5)
     network.decoder.output.kernels.zero_()
-    close(network(images(1, 1, 3, 16, 16), 0), torch.full((1, 1, 3, 16, 16), -0.95), 1e-5)
+    output = network.translate(images(1, 1, 3, 16, 16), 0)
+    close(output, torch.full((1, 1, 3, 16, 16), -0.95), 1e-5)
 
 
 @torch.no_grad()
@@ -354,7 +482,8 @@ def test_start_at_background_with_initial_kernels():
     torch.manual_seed(0)
     network = tiny_seq2seq()
     network.decoder.start_at_background()
-    assert network(images(1, 1, 3, 16, 16), 0).median().item() == pytest.approx(-0.95, abs=0.03)
+    output = network.translate(images(1, 1, 3, 16, 16), 0)
+    assert output.median().item() == pytest.approx(-0.95, abs=0.03)
 
 
 # --- refused
@@ -371,11 +500,16 @@ def test_start_at_background_with_initial_kernels():
     ],
 )
 def test_impossible_tasks(available, target, part):
-    network = tiny_tsf()
+    for network in (tiny_tsf(), tiny_unet()):
+        with pytest.raises(ValueError, match=part):
+            network(images(1, 4, 3, 16, 12), available, target)
     with pytest.raises(ValueError, match=part):
-        network(images(1, 4, 3, 16, 12), available, target)
-    with pytest.raises(ValueError, match=part):
-        network.fusion_weights(available, target)
+        tiny_tsf().fusion_weights(available, target)
+
+
+def test_a_seq2seq_takes_one_source():
+    with pytest.raises(ValueError, match="a Seq2Seq takes one source, not 2"):
+        tiny_seq2seq()(images(1, 4, 3, 16, 12), [True, True, False, False], 2)
 
 
 @pytest.mark.parametrize(
@@ -398,21 +532,3 @@ def test_plans_that_do_not_fit(changes, part):
 def test_attention_layers_must_keep_the_feature(layer):
     with pytest.raises(ValueError, match="must keep the feature's 16 channels and its size"):
         TSFSeq2Seq(tiny_seq2seq(), (layer,), 2)
-
-
-def test_kept_kernels_follow_the_weights(reference_model, expected):
-    """Kernels generated without gradients are kept, but never past a change of the weights."""
-    seq2seq = reference_model.seq2seq
-    images = torch.from_numpy(expected["images"][0])
-    with torch.no_grad():
-        first = seq2seq(images, 1)
-        assert seq2seq.decoder_convs(1)[0] is seq2seq.decoder_convs(1)[0]
-        assert torch.equal(seq2seq(images, 1), first)
-        seq2seq.style.bias.add_(0.5)
-        changed = seq2seq(images, 1)
-    assert not torch.allclose(changed, first, atol=1e-3)
-    torch.testing.assert_close(changed, seq2seq(images, 1), rtol=0, atol=1e-6)  # with gradients
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert seq2seq.decoder_convs(1)[0][0].kernel.dtype == torch.bfloat16
-    with torch.no_grad():
-        assert torch.equal(seq2seq(images, 1), changed)

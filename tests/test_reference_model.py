@@ -10,9 +10,15 @@ from conftest import REFERENCE
 
 from tsf_seq2seq.checkpoints import published
 from tsf_seq2seq.checkpoints.published import load_published
-from tsf_seq2seq.config import LossConfig
+from tsf_seq2seq.data.sampling import Crop
 from tsf_seq2seq.tasks import Task, mask_to_sequences
-from tsf_seq2seq.training import objectives as stages
+from tsf_seq2seq.training.loop import trainable
+from tsf_seq2seq.training.objectives import (
+    Seq2SeqLoss,
+    Seq2SeqObjective,
+    TSFObjective,
+    poly_learning_rate,
+)
 
 TOLERANCE = 5e-5
 PUBLISHED_YAML = """
@@ -47,12 +53,13 @@ def test_single_source_outputs(reference_model, expected):
     for source in range(4):
         images = torch.from_numpy(expected["images"][source])
         for target in range(4):
-            output = reference_model.seq2seq(images, target)
+            output = reference_model.seq2seq.translate(images, target)
             close(output, expected["seq2seq_out"][source, target])
 
 
 def test_two_time_steps(reference_model, expected):
-    output = reference_model.seq2seq(torch.from_numpy(expected["images_T2"]), 2, n_out=2)
+    images = torch.from_numpy(expected["images_T2"])
+    output = reference_model.seq2seq.translate(images, 2, n_out=2)
     close(output, expected["seq2seq_T2_n2_tgt2"])
 
 
@@ -97,55 +104,49 @@ def _is_bias_before_norm(name: str) -> bool:
     return re.search(pattern, name) is not None
 
 
-def run_steps(network, loss_of, n_steps=3):
+def run_steps(objective, images, task, n_steps=3):
     """Losses before each of three Adam steps, and the network after the first backward pass."""
-    optimizer = torch.optim.Adam(stages.trainable(network), lr=1e-3)
+    crop = Crop(images, (0, 1, 2, 3), task, coin=False, names=("one",))
+    optimizer = torch.optim.Adam(trainable(objective.network), lr=1e-3)
     values = []
     for step in range(n_steps):
         optimizer.zero_grad()
-        terms = loss_of()
-        terms.total(LossConfig(10.0, 0.0, 10.0)).backward()
+        terms = objective.losses("network", crop)
+        objective.total(terms).backward()
         if step == 0:
-            yield network
+            yield objective.network
         optimizer.step()
         values.append(terms)
     yield values
 
 
 def test_stage_2_losses_and_gradients(reference_model, expected):
-    stages.freeze_encoder(reference_model)
-    images = batch(expected, slice(0, 1))
-    task = Task((2, 0), 1)
-    steps = run_steps(
-        reference_model,
-        lambda: stages.tsf_loss(reference_model, images, task, None, skip_attention=False),
-    )
+    objective = TSFObjective(reference_model, Seq2SeqLoss(10.0, 0.0, 10.0))
+    steps = run_steps(objective, batch(expected, slice(0, 1)), Task((2, 0), 1))
     network = next(steps)
     assert check_gradients(expected, "tsf_grad/tsf/", published.tsf_names, network) == 23
     assert (
         check_gradients(expected, "tsf_grad/seq2seq/", published.seq2seq_names, network.seq2seq)
         == 13
     )
-    losses = [terms.reconstruction.item() for terms in next(steps)]
+    losses = [terms["reconstruction"].item() for terms in next(steps)]
     np.testing.assert_allclose(losses, expected["tsf_losses"], rtol=1e-3)
 
 
 def test_stage_1_losses_and_gradients(reference_model, expected):
-    network = reference_model.seq2seq
-    images = batch(expected, slice(0, 1))
-    task = Task((3,), 0)
-    steps = run_steps(network, lambda: stages.seq2seq_loss(network, images, task, None, cycle=True))
+    objective = Seq2SeqObjective(reference_model.seq2seq, Seq2SeqLoss(10.0, 0.0, 10.0))
+    steps = run_steps(objective, batch(expected, slice(0, 1)), Task((3,), 0))
     assert check_gradients(expected, "seq2seq_grad/", published.seq2seq_names, next(steps)) == 7
     values = next(steps)
-    losses = [terms.reconstruction.item() for terms in values]
-    cycles = [terms.cycle.item() for terms in values]
+    losses = [terms["reconstruction"].item() for terms in values]
+    cycles = [terms["cycle"].item() for terms in values]
     np.testing.assert_allclose(losses, expected["seq2seq_losses"], rtol=1e-3)
     np.testing.assert_allclose(cycles, expected["seq2seq_cycle_losses"], rtol=1e-3)
 
 
 def test_poly_schedule():
     wanted = np.load(REFERENCE / "metrics" / "metrics.npz")["poly_lr"]
-    rates = [stages.poly_learning_rate(1e-4, epoch, 500) for epoch in (0, 1, 10, 250, 499)]
+    rates = [poly_learning_rate(1e-4, epoch, 500) for epoch in (0, 1, 10, 250, 499)]
     np.testing.assert_allclose(rates, wanted, rtol=1e-6)
 
 

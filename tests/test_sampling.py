@@ -115,8 +115,8 @@ def stream(tiny_config):
 
 def same(first, second) -> bool:
     (crop, position), (other, other_position) = first, second
-    told = (crop.task, crop.skip_attention, crop.names, position)
-    wanted = (other.task, other.skip_attention, other.names, other_position)
+    told = (crop.task, crop.coin, crop.names, position)
+    wanted = (other.task, other.coin, other.names, other_position)
     return told == wanted and np.array_equal(crop.images, other.images)
 
 
@@ -205,9 +205,9 @@ def test_half_the_visits_are_flipped(tiny_config):
     assert 150 < flipped < 250
 
 
-def test_attention_is_skipped_in_half_the_crops(stream):
+def test_the_coin_shows_heads_in_half_of_the_crops(stream):
     crops = [crop for crop, _ in islice(stream(Position(), "train.crops_per_visit=100"), 400)]
-    assert 150 < sum(crop.skip_attention for crop in crops) < 250
+    assert 150 < sum(crop.coin for crop in crops) < 250
 
 
 def test_small_volumes_are_padded(stream):

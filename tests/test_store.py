@@ -13,7 +13,6 @@ import torch
 from conftest import LPS_AFFINE, SEQUENCES, blob, save_nifti, sequence_file
 
 from tsf_seq2seq.cli.data import prepare_store
-from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data import loading
 from tsf_seq2seq.data import prepare as prepare_module
@@ -25,10 +24,10 @@ from tsf_seq2seq.data.slices import pad_to, random_crop
 from tsf_seq2seq.data.store import StoredImages, VolumeStore
 from tsf_seq2seq.data.subjects import find_files, find_subject, find_subjects
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.models import build_network
 from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tasks import sample_fusion_task
 from tsf_seq2seq.training import loop as training
-from tsf_seq2seq.training.objectives import TSF
 
 NAME = "Tiny_00000"
 ALL = {f"Tiny_0000{i}": 15 for i in range(4)}
@@ -233,7 +232,7 @@ def test_the_crop_stream_is_the_same(tiny_config, data, path, crop, workers):
         stream = CropStream(found, config, sample_fusion_task, Position())
         streams.append(list(islice(stream, 16)))
     for (wanted, place), (crop_read, other_place) in zip(*streams, strict=True):
-        assert (wanted.task, wanted.skip_attention) == (crop_read.task, crop_read.skip_attention)
+        assert (wanted.task, wanted.coin) == (crop_read.task, crop_read.coin)
         assert (wanted.names, place) == (crop_read.names, other_place)
         np.testing.assert_array_equal(crop_read.images, wanted.images)
 
@@ -250,7 +249,7 @@ def train(tiny_config, data, path, monkeypatch):
     def run(*overrides: str, stored: bool = True) -> str:
         overrides = (*overrides, f"data.store={path}") if stored else overrides
         config = load_config(tiny_config, overrides)
-        training.train(config, new_network(config), TSF, torch.device("cpu"))
+        training.train(config, build_network(config), torch.device("cpu"))
         log = (config.train.output / "log.csv").read_text().splitlines()
         return "\n".join(line.rsplit(",", 1)[0] for line in log)  # without seconds
 

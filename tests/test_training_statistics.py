@@ -14,7 +14,6 @@ from tsf_seq2seq.checkpoints.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data import statistics
 from tsf_seq2seq.data.nifti import Geometry
@@ -22,8 +21,8 @@ from tsf_seq2seq.data.prepare import fill_store
 from tsf_seq2seq.data.statistics import TrainingStatistics, in_plane_spacing, measure_statistics
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.models import build_network
 from tsf_seq2seq.training import loop as training
-from tsf_seq2seq.training.objectives import TSF
 
 AFFINE = np.diag([-2.0, -3.0, 4.0, 1.0])  # mm along x, y, z, LPS
 
@@ -86,7 +85,7 @@ def test_training_keeps_what_resuming_takes_over(tiny_config, tmp_path, monkeypa
     """All checkpoints carry the same statistics; the second run measures none."""
     monkeypatch.setattr("tsf_seq2seq.training.log.plot_curves", lambda *_: None)
     config = load_config(tiny_config, ["train.steps=2", "train.validation_steps=2"])
-    training.train(config, new_network(config), TSF, torch.device("cpu"))
+    training.train(config, build_network(config), torch.device("cpu"))
     folder = config.train.output
     measured = open_model(folder / "best.pth").statistics
     assert measured == measure_statistics(
@@ -94,7 +93,7 @@ def test_training_keeps_what_resuming_takes_over(tiny_config, tmp_path, monkeypa
     )
     config = load_config(tiny_config, ["train.steps=3", "train.validation_steps=3"])
     monkeypatch.setattr(training, "measure_statistics", lambda *_: pytest.fail("measured again"))
-    training.train(config, new_network(config), TSF, torch.device("cpu"), resume=True)
+    training.train(config, build_network(config), torch.device("cpu"), resume=True)
     content = read_checkpoint(folder / "last.pth")
     assert content["training"]["step"] == 3
     assert open_model(folder / "last.pth").statistics == measured
@@ -102,7 +101,7 @@ def test_training_keeps_what_resuming_takes_over(tiny_config, tmp_path, monkeypa
 
 def test_older_checkpoints_have_none(tiny_config, tmp_path):
     config = load_config(tiny_config)
-    save_checkpoint(tmp_path / "old.pth", new_network(config), config)
+    save_checkpoint(tmp_path / "old.pth", build_network(config), config)
     model = open_model(tmp_path / "old.pth")
     assert model.statistics is None
     assert model.sequences == SEQUENCES
@@ -114,7 +113,7 @@ def test_older_checkpoints_have_none(tiny_config, tmp_path):
 def test_hash_is_the_files(tiny_config, tmp_path):
     """As `sha256sum` would print it."""
     config, path = load_config(tiny_config), tmp_path / "model.pth"
-    save_checkpoint(path, new_network(config), config)
+    save_checkpoint(path, build_network(config), config)
     assert open_model(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -129,7 +128,7 @@ def test_hash_is_the_files(tiny_config, tmp_path):
 )
 def test_damaged_statistics_are_refused(tiny_config, tmp_path, value, message):
     config, path = load_config(tiny_config), tmp_path / "model.pth"
-    save_checkpoint(path, new_network(config), config, statistics=TrainingStatistics({}, (1, 1)))
+    save_checkpoint(path, build_network(config), config, statistics=TrainingStatistics({}, (1, 1)))
     content = torch.load(path, weights_only=True)
     content["statistics"] = value
     torch.save(content, path)

@@ -121,9 +121,7 @@ def config_from_mapping(
     """
     values = with_network_section(values, origin, network)
     section = values["network"]
-    if not isinstance(section, Mapping):
-        raise UserError(f"{origin}: 'network' must be a mapping of keys")
-    kind = _kind(section.get("name", network), origin)
+    kind = _kind(section["name"], origin)
     parsed = {
         "network": parse(kind.settings, section, origin, "network."),
         "loss": parse(kind.objective.weights, values.get("loss", {}), origin, "loss."),
@@ -135,11 +133,11 @@ def _kind(name: object, origin: str = "settings") -> "NetworkKind":
     """What the table of networks has under `name`; imported late, since networks need PyTorch."""
     from tsf_seq2seq.models.build import NETWORKS
 
-    if name not in NETWORKS:
+    if not isinstance(name, str) or name not in NETWORKS:
         raise UserError(
             f"{origin}: 'network.name' must be one of {', '.join(NETWORKS)}, not {name!r}"
         )
-    return NETWORKS[str(name)]
+    return NETWORKS[name]
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
@@ -161,6 +159,8 @@ def read_with_bases(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise UserError(f"{path}: 'base' must be the name of a YAML file, not {base!r}")
     if path.resolve() in above:
         raise UserError(f"{path}: 'base' leads back to the file itself")
+    if not (path.parent / base).exists():
+        raise UserError(f"{path}: 'base' names {path.parent / base}, which does not exist")
     below = read_with_bases(path.parent / base, (*above, path.resolve()))
     names = [_network_name(mapping) for mapping in (values, below)]
     if names[0] not in (None, names[1]):

@@ -23,44 +23,34 @@ def with_network_section(
     height was `seq2seq.slices`, and the output's start `train.output_start`. `network`: the one
     that is meant where none is named. Raises UserError where old sections stand beside the new one.
     """
-    values = dict(values)
     former = [key for key in ("seq2seq", "fusion") if key in values]
-    if not former:
-        section = values.get("network")
-        if section is None or isinstance(section, Mapping):
-            values["network"] = {"name": network or DEFAULT_NETWORK} | dict(section or {})
-        return values
     if "network" in values:
-        raise UserError(
-            f"{origin}: the section '{former[0]}' of former versions can't stand beside 'network', "
-            "which holds these keys now"
-        )
-    seq2seq, fusion = (
-        _section(values.pop(key, None), key, origin) for key in ("seq2seq", "fusion")
+        if former:
+            raise UserError(
+                f"{origin}: the section '{former[0]}' of former versions can't stand beside "
+                "'network', which holds these keys now"
+            )
+        section = _section(values, "network", origin)
+        return {**values, "network": {"name": network or DEFAULT_NETWORK} | section}
+    data, train, seq2seq, fusion = (
+        _section(values, key, origin) for key in ("data", "train", "seq2seq", "fusion")
     )
-    name = network or ("tsf_seq2seq" if fusion is not None else "seq2seq")
-    section = {"name": name} | (seq2seq or {})
-    _move(section, "slices", values, "data", "stack")
-    train = _section(values.get("train"), "train", origin) or {}
+    described = "tsf_seq2seq" if values.get("fusion") is not None else DEFAULT_NETWORK
+    section = {"name": network or described} | seq2seq
+    values = {key: value for key, value in values.items() if key not in former}
+    if "slices" in section:
+        values["data"] = {"stack": section.pop("slices")} | data
     if "output_start" in train:
         section["output_start"] = train.pop("output_start")
         values["train"] = train
-    if name == "tsf_seq2seq":
-        for key, value in (fusion or {}).items():
-            section[_FUSION_KEYS.get(key, f"fusion.{key}")] = value
-    values["network"] = section
-    return values
+    if section["name"] == "tsf_seq2seq":
+        section |= {_FUSION_KEYS.get(key, f"fusion.{key}"): fusion[key] for key in fusion}
+    return values | {"network": section}
 
 
-def _section(value: Any, key: str, origin: str) -> dict[str, Any] | None:
+def _section(values: Mapping[str, Any], key: str, origin: str) -> dict[str, Any]:
+    """A copy of the section, empty where it is left out."""
+    value = values.get(key)
     if value is not None and not isinstance(value, Mapping):
         raise UserError(f"{origin}: '{key}' must be a mapping of keys")
-    return None if value is None else dict(value)
-
-
-def _move(
-    section: dict[str, Any], key: str, values: dict[str, Any], name: str, new_key: str
-) -> None:
-    """Move a key of `section` to another section of `values`."""
-    if key in section:
-        values[name] = {new_key: section.pop(key)} | dict(values.get(name) or {})
+    return dict(value or {})

@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tsf_seq2seq.config import LossConfig, TrainConfig
+from tsf_seq2seq.config import TrainConfig
+from tsf_seq2seq.data.sampling import Crop
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import TSFSeq2Seq
 from tsf_seq2seq.models.blocks import normalise
 from tsf_seq2seq.tasks import Task
-from tsf_seq2seq.training import acceleration as hardware
-from tsf_seq2seq.training import objectives as stages
+from tsf_seq2seq.training.acceleration import accelerate, compile_parts, use_channels_last
+from tsf_seq2seq.training.objectives import Seq2SeqLoss, Seq2SeqObjective, TSFObjective
 from tsf_seq2seq.training.perceptual import PerceptualLoss
 
 CPU = torch.device("cpu")
@@ -50,11 +51,12 @@ def losses_and_gradients(
     images = torch.rand(batch, 4, 3, 32, 24, generator=generator) * 2 - 1
     network.zero_grad()
     if stage == "stage 1":
-        terms = stages.seq2seq_loss(network.seq2seq, images, task, perceptual)
+        objective = Seq2SeqObjective(network.seq2seq, Seq2SeqLoss(), perceptual)
     else:
-        stages.freeze_encoder(network)
-        terms = stages.tsf_loss(network, images, task, perceptual)
-    terms.total(LossConfig()).backward()
+        objective = TSFObjective(network, Seq2SeqLoss(), perceptual)
+    crop = Crop(images, (0, 1, 2, 3), task, coin=False, names=("one",) * batch)
+    terms = objective.losses("network", crop)
+    objective.total(terms).backward()
     return terms, {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
 
 
@@ -66,7 +68,7 @@ def check_same(model, perceptual, change, stage, batches=(1, 2), n_tasks=None) -
         for task in STAGES[stage][:n_tasks]:
             wanted, gradients = losses_and_gradients(model, perceptual, stage, task, batch)
             terms, ours = losses_and_gradients(network, loss, stage, task, batch)
-            torch.testing.assert_close(tuple(terms), tuple(wanted), rtol=1e-5, atol=0)
+            torch.testing.assert_close(terms, wanted, rtol=1e-5, atol=0)
             assert ours.keys() == gradients.keys()
             for name, gradient in gradients.items():
                 atol = 1e-5 * max(gradient.abs().max().item(), 1e-3)
@@ -84,13 +86,13 @@ def check_same(model, perceptual, change, stage, batches=(1, 2), n_tasks=None) -
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_channels_last_changes_no_number(model, perceptual, stage):
-    check_same(model, perceptual, hardware.use_channels_last, stage)
+    check_same(model, perceptual, use_channels_last, stage)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_channels_last_holds_from_convolution_to_convolution(model, perceptual, stage):
     """Every convolution's input but the spatial attention's two maps lies in channels_last."""
-    hardware.use_channels_last(model, perceptual)
+    use_channels_last(model, perceptual)
     real, formats = F.conv2d, []
 
     def conv2d(x, *arguments, **options):
@@ -111,7 +113,7 @@ def test_traced_parts_give_the_same_numbers(model, perceptual, stage, monkeypatc
     """In one graph a part, by a back end that needs no C++ compiler."""
     compile_part = functools.partialmethod(nn.Module.compile, backend="aot_eager", fullgraph=True)
     monkeypatch.setattr(nn.Module, "compile", compile_part)
-    check_same(model, perceptual, hardware.compile_parts, stage, batches=(2,))
+    check_same(model, perceptual, compile_parts, stage, batches=(2,))
 
 
 @pytest.mark.slow
@@ -119,7 +121,7 @@ def test_compiled_parts_in_channels_last(model, perceptual):
     """By the compiler that training uses, which takes its time."""
 
     def change(network, loss):
-        hardware.prepare(network, loss, TrainConfig(channels_last=True, compile=True), CPU)
+        accelerate(network, loss, TrainConfig(channels_last=True, compile=True), CPU)
 
     check_same(model, perceptual, change, "stage 2", batches=(2,), n_tasks=1)
 
@@ -130,7 +132,7 @@ def test_every_variant_stays_compiled(model, perceptual, monkeypatch):
     monkeypatch.setattr(
         nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="eager")
     )
-    hardware.compile_parts(model, perceptual)
+    compile_parts(model, perceptual)
     compiled = torch._dynamo.utils.counters["stats"]
     counts = []
     for batches in ((1, 2, 3), (3, 1, 2)):
@@ -142,7 +144,7 @@ def test_every_variant_stays_compiled(model, perceptual, monkeypatch):
 
 
 def test_without_settings_nothing_changes(model, perceptual):
-    hardware.prepare(model, perceptual, TrainConfig(), CPU)
+    accelerate(model, perceptual, TrainConfig(), CPU)
     for part in (model, perceptual):
         for module in part.modules():
             assert not module._forward_pre_hooks
@@ -155,7 +157,7 @@ def test_lack_of_a_compiler_is_one_sentence(model, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", lambda function: fail)
     with pytest.raises(UserError) as error:
-        hardware.prepare(model, None, TrainConfig(compile=True), CPU)
+        accelerate(model, None, TrainConfig(compile=True), CPU)
     assert re.match(r"train\.compile needs a C\+\+ compiler .*\(no g\+\+ here\)$", str(error.value))
 
 
