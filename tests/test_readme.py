@@ -11,75 +11,145 @@ import nibabel as nib
 import numpy as np
 import pytest
 import yaml
-from conftest import REPOSITORY, TINY_SHAPE, TINY_YAML, blob, save_nifti
+from conftest import (
+    REPOSITORY,
+    TINY_SEQ2SEQ,
+    TINY_SHAPE,
+    TINY_TSF,
+    TINY_UNET,
+    blob,
+    save_nifti,
+    tiny_yaml,
+)
 
 from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.cli import impute_sequences
-from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data.nifti import read_volume
 from tsf_seq2seq.imputation import Imputation
+from tsf_seq2seq.models import build_network
 
+LIBRARY = REPOSITORY / "src" / "tsf_seq2seq"
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-OWN_SEQUENCES = (REPOSITORY / "docs" / "own_sequences.md").read_text(encoding="utf-8")
+# In the order in which their commands can be run: a chapter's need what earlier pages' leave.
+CHAPTERS = {
+    name: (REPOSITORY / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    for name in (
+        "data",
+        "networks",
+        "impute",
+        "explanations",
+        "trust",
+        "report",
+        "export",
+        "speed",
+        "several_gpus",
+        "file_tree",
+        "own_sequences",
+    )
+}
+PAGES = [README, *CHAPTERS.values()]
+OWN_SEQUENCES = CHAPTERS["own_sequences"]
 OWN_CONFIG = REPOSITORY / "config" / "own_sequences.yaml"
+SCRIPT = r"src/\S+\.py[^\n`]*"
 
 
-def commands_of(page: str) -> list[str]:
-    return re.findall(r"(?<=python )src/\S+\.py[^\n`]*", page)
+def found_in(pages: list[str], pattern: str) -> list[str]:
+    """What matches, once each, in order of first appearance."""
+    return list(dict.fromkeys(m for page in pages for m in re.findall(pattern, page, re.MULTILINE)))
 
 
-COMMANDS = commands_of(README)
-IMPUTE = re.findall(r"(?<=^    )tsf-impute [^\n`]*", README, re.MULTILINE)
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SHARED = [page for page in PAGES if page is not OWN_SEQUENCES]  # on BraTS
+COMMANDS = found_in(SHARED, rf"(?<=python ){SCRIPT}")
+TORCHRUN = found_in(SHARED, rf"(?<=^    )torchrun [^\n]*? ({SCRIPT})")
+IMPUTE = found_in(SHARED, r"(?<=^    )tsf-impute [^\n`]*")
+EXAMPLES = re.findall(r"```python\n(.*?)```", "\n".join(PAGES), re.DOTALL)
 
 
-def test_the_readme_names_every_script():
-    scripts = {path.relative_to(REPOSITORY) for path in (REPOSITORY / "src").rglob("*.py")}
-    scripts = {path for path in scripts if path.parts[1] != "tsf_seq2seq"}
-    named = {path for path in scripts if path.name in README}
-    assert named == scripts
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 230
+
+
+def test_every_chapter_is_read_here_and_linked():
+    assert {path.stem for path in (REPOSITORY / "docs").iterdir()} == set(CHAPTERS)
+    for name in CHAPTERS:
+        assert f"docs/{name}.md" in README, name
+
+
+def test_every_script_is_named():
+    scripts = {path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("src/**/*.py")}
+    scripts = {path for path in scripts if not path.startswith("src/tsf_seq2seq/")}
+    assert scripts == {path for path in scripts if any(path in page for page in PAGES)}
+
+
+def test_no_text_stands_twice():
+    paragraphs = [text for page in PAGES for text in re.split(r"\n\s*\n", page) if len(text) > 100]
+    twice = {text for text in paragraphs if paragraphs.count(text) > 1}
+    assert not twice
+
+
+def test_what_pages_name_exists():
+    files = found_in(PAGES, r"(?<![\w/.])(?:asset|benchmarks|config|docs|src|tests)/[\w./-]*\w")
+    assert len(files) > 40
+    for path in files:
+        assert (REPOSITORY / path).exists(), path
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    targets = found_in(PAGES, r"(?:^    |`)make ([a-z-]+)")
+    assert {"demo", "test", "bench", "weights", "viewer", "few-scans"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_links_and_pictures_lead_somewhere():
+    for page in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")):
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), (page, link)
+            assert (page.parent / link).stat().st_size < 1_000_000
 
 
 def test_file_tree_is_true():
-    tree = README.split("## File tree")[1].split("A training crop's way")[0]
-    names = re.findall(r"[\w*]+\.py", tree)
+    """Every module of the library, once, in its folder, and no other."""
+    (tree,) = re.findall(r"```\n(.*?)```", CHAPTERS["file_tree"], re.DOTALL)
+    folder, shown = "", []
+    for indent, name in re.findall(r"^( *)([\w/.]+) +\S", tree, re.MULTILINE):
+        if name.endswith("/"):
+            folder = name
+        else:
+            shown.append((folder if indent else "") + name)
+    library = [path.relative_to(LIBRARY).as_posix() for path in LIBRARY.rglob("*.py")]
+    assert sorted(shown) == sorted(path for path in library if not path.endswith("__init__.py"))
+
+
+def test_the_rooms_exist():
+    rooms = CHAPTERS["file_tree"].split("## The rooms")[1]
+    names = re.findall(r"`([\w/]+\.py)`", rooms)
+    assert len(names) > 15
     for name in names:
-        assert list((REPOSITORY / "src").rglob(name)), name
-    library = {path.name for path in (REPOSITORY / "src" / "tsf_seq2seq").rglob("*.py")}
-    shown = {
-        file for name in names for file in library if re.fullmatch(name.replace("*", r"\w*"), file)
-    }
-    assert library - shown == {"__init__.py"}
-
-
-def test_pictures_exist():
-    for path in re.findall(r"!\[[^]]*\]\((asset/[^)]+)\)", README):
-        assert (REPOSITORY / path).stat().st_size < 1_000_000
+        assert (LIBRARY / name).is_file(), name
 
 
 @pytest.fixture
 def workplace(tmp_path: Path, tiny_dataset: Path, monkeypatch) -> Path:
-    """A folder where the README's paths lead to the tiny data set and a tiny network."""
+    """A folder where the pages' paths lead to the tiny data set and tiny networks."""
     place = tmp_path / "clone"
     (place / "data").mkdir(parents=True)
     (place / "config").mkdir()
     tiny_dataset.rename(place / "data" / "brats")
-    for stage in (1, 2):
-        values = yaml.safe_load(
-            TINY_YAML.format(root="data/brats", output=f"ckpt/seq2seq/brats/2d/stage{stage}")
-        )
-        if stage == 1:
-            del values["fusion"]
-        name = ("seq2seq_brats_2d", "tsf_seq2seq_brats_2d")[stage - 1]
-        (place / "config" / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    for name, network in (
+        ("seq2seq", TINY_SEQ2SEQ),
+        ("tsf_seq2seq", TINY_TSF),
+        ("unet", TINY_UNET),
+    ):
+        path = Path("config", f"{name}_brats_2d.yaml")
+        output = load_config(REPOSITORY / path).train.output
+        (place / path).write_text(tiny_yaml(network, "data/brats", output))
     monkeypatch.chdir(place)
     return place
 
 
 def run(command: str, monkeypatch) -> int:
-    """Exit code of a README command, on the CPU."""
-    arguments = shlex.split(command.replace("cuda:0", "cpu"))
+    """Exit code of a script's command, on the CPU."""
+    arguments = shlex.split(re.sub(r"-d cuda\S*", "-d cpu", command))
     monkeypatch.setattr("sys.argv", arguments)
     try:
         runpy.run_path(str(REPOSITORY / arguments[0]), run_name="__main__")
@@ -89,11 +159,15 @@ def run(command: str, monkeypatch) -> int:
 
 
 def test_commands(workplace: Path, monkeypatch):
+    """README's, then those of the chapters; torchrun's as the one process of a run."""
     published = [command for command in COMMANDS if "ckpt_best.pth" in command]
     assert len(published) == 1  # the authors' pair: test_evaluation runs its like
+    assert len(TORCHRUN) == 2
     splits = workplace / "data" / "brats"
     complete = {path.name: path.read_text() for path in splits.glob("*.csv")}
-    for command in COMMANDS:
+    # Data and training first: README shows results before the way to them.
+    first = [command for command in COMMANDS if command.startswith(("src/data/", "src/train/"))]
+    for command in dict.fromkeys([*first, *COMMANDS, *TORCHRUN]):
         if command in published:
             continue
         assert run(command, monkeypatch) == 0, command
@@ -102,14 +176,20 @@ def test_commands(workplace: Path, monkeypatch):
             for name, text in complete.items():
                 assert (splits / name).read_text() != text
                 (splits / name).write_text(text)
-    assert (workplace / "runs" / "table1" / "table.md").exists()
-    assert list((workplace / "runs" / "evaluation" / "predict").glob("*.nii.gz"))
+    runs = workplace / "runs"
+    for folder, methods in {
+        "table1": ["seq2seq_average", "tsf_without_attention", "tsf"],
+        "comparison": ["tsf", "unet", "seq2seq_average", "tsf_without_attention"],
+    }.items():
+        table = (runs / folder / "table.md").read_text()
+        assert all(re.search(rf"\| {method} +\|", table) for method in methods), table
+    assert list((runs / "evaluation" / "predict").glob("*.nii.gz"))
     names = run_example("import onnxruntime")
     assert names["t1ce"].shape == (1, 3, 192, 192)
 
 
 def run_example(part: str) -> dict[str, Any]:
-    """The variables that the README's Python example with `part` leaves."""
+    """The variables that the pages' Python example with `part` leaves."""
     (code,) = (code for code in EXAMPLES if part in code)
     names: dict[str, Any] = {}
     exec(code, names)
@@ -123,18 +203,20 @@ def test_own_sequences(tmp_path: Path, monkeypatch):
         for index, sequence in enumerate(("t1", "t2", "flair", "pd")):
             path = place / "data" / "ms" / name / f"{name}_{sequence}.nii.gz"
             save_nifti(path, blob(10 * number + index), np.diag([-1.0, -1.0, 3.0, 1.0]))
-    values, tiny = (
-        yaml.safe_load(OWN_CONFIG.read_text()),
-        yaml.safe_load(TINY_YAML.format(root="", output="")),
-    )
-    for section in ("seq2seq", "fusion", "perceptual"):
-        values[section] = tiny[section]
-    values["train"] |= {"steps": 4, "schedule_epochs": 4, "validation_steps": 2, "log_steps": 1}
-    values["data"]["workers"] = 0
     (place / "config").mkdir()
-    (place / "config" / OWN_CONFIG.name).write_text(yaml.safe_dump(values, sort_keys=False))
+    for path, network in (
+        (OWN_CONFIG, TINY_SEQ2SEQ),
+        (OWN_CONFIG.with_name("own_sequences_tsf.yaml"), TINY_TSF),
+    ):
+        values = yaml.safe_load(path.read_text())
+        values["network"] = yaml.safe_load(network)["network"]
+        if "base" not in values:
+            values["perceptual"] = {"backbone": "none"}
+            values["train"] |= {"steps": 4, "schedule_epochs": 4, "validation_steps": 2}
+            values["data"]["workers"] = 0
+        (place / "config" / path.name).write_text(yaml.safe_dump(values, sort_keys=False))
     monkeypatch.chdir(place)
-    for command in commands_of(OWN_SEQUENCES):
+    for command in found_in([OWN_SEQUENCES], rf"(?<=python ){SCRIPT}"):
         if "make_phantom_dataset" in command:
             continue  # test_phantom runs its like
         assert run(command, monkeypatch) == 0, command
@@ -143,7 +225,8 @@ def test_own_sequences(tmp_path: Path, monkeypatch):
     for picture in ("evaluation/examples", "fusion_weights/fusion_weights", "tsem/tsem"):
         assert (place / "runs" / "ms" / f"{picture}.png").exists()
     table = (place / "runs" / "ms" / "all_tasks" / "table.md").read_text()
-    assert len(set(re.findall(r"^\| [\w+]+ +\| \w+ +\| tsf ", table, re.MULTILINE))) == 28
+    by_task = table.split("## By task")[1].split("\n## ")[0]
+    assert len(set(re.findall(r"^\| [\w+]+ +\| \w+ +\| tsf ", by_task, re.MULTILINE))) == 28
     (prediction, *_) = (place / "runs" / "ms" / "evaluation" / "predict").glob("*.nii.gz")
     assert nib.load(prediction).header.get_zooms() == (1, 1, 3)
     assert nib.load(prediction).shape == TINY_SHAPE
@@ -158,26 +241,17 @@ def test_the_page_shows_the_yaml():
     assert set(whole) == {field.name for field in dataclasses.fields(DataConfig)}
 
 
-def test_links_lead_somewhere():
-    pages = {
-        REPOSITORY / "README.md": README,
-        REPOSITORY / "docs" / "own_sequences.md": OWN_SEQUENCES,
-    }
-    for page, text in pages.items():
-        for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
-            assert (page.parent / link).exists(), link
-
-
 @pytest.fixture
 def scans(tmp_path: Path, monkeypatch) -> Path:
-    """A folder with a checkpoint and unpaired scans where the README's paths lead."""
+    """A folder with a checkpoint and unpaired scans where the pages' paths lead."""
     config = load_config(REPOSITORY / "config" / "demo" / "tsf_seq2seq.yaml")
-    for path in ("runs/demo/tsf_seq2seq", "ckpt/seq2seq/brats/2d/stage2"):
-        save_checkpoint(tmp_path / path / "best.pth", new_network(config), config)
+    for folder in ("runs/demo/tsf_seq2seq", "ckpt/seq2seq/brats/2d/stage2"):
+        save_checkpoint(tmp_path / folder / "best.pth", build_network(config), config)
     for seed, name in enumerate(("t1", "flair", "t2")):
         save_nifti(tmp_path / "scans" / f"{name}.nii.gz", blob(seed))
         for patient in ("patient1", "patient2"):
             save_nifti(tmp_path / "data/new" / patient / f"{patient}_{name}.nii.gz", blob(seed))
+    (tmp_path / "config").symlink_to(REPOSITORY / "config")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -196,7 +270,7 @@ def test_impute_commands(scans: Path, script):
 
 
 def test_impute_example(scans: Path):
-    found: Imputation = run_example("impute")["t1ce"]
+    found: Imputation = run_example("import impute")["t1ce"]
     assert found.fusion_weights is not None
     assert sum(found.fusion_weights.values()) == pytest.approx(1)
     voxels, _ = read_volume(Path("t1ce.nii.gz"))
@@ -204,9 +278,10 @@ def test_impute_example(scans: Path):
     assert voxels.max() > 0
 
 
-def test_python_example(scans: Path):
+def test_networks_example(scans: Path):
     names = run_example("load_model")
-    assert names["t1ce"].shape == (1, 3, 96, 96)
+    assert (names["background"] == -1).all()
+    assert names["background"].shape == names["t1ce"].shape == (1, 3, 96, 96)
     assert names["weights"].sum().item() == pytest.approx(1)
     assert names["weights"][1] == 0
     assert names["tsem"].shape == (1, 96, 96)

@@ -102,13 +102,15 @@ class Config:
             object.__setattr__(self, "loss", _kind(self.network.name).objective.weights())
 
 
-def load_config(path: Path, overrides: Sequence[str] = (), network: str | None = None) -> Config:
+def load_config(
+    path: Path | str, overrides: Sequence[str] = (), network: str | None = None
+) -> Config:
     """Config of a YAML file, with `overrides` such as "train.lr=2e-4" on top.
 
     `network`: the one that is meant where the file names none. Raises UserError that names the file
     and key for whatever is wrong with it.
     """
-    values = override(read_with_bases(path), overrides)
+    values = override(read_with_bases(Path(path)), overrides)
     return config_from_mapping(values, str(path), network)
 
 
