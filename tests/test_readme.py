@@ -11,18 +11,19 @@ import nibabel as nib
 import numpy as np
 import pytest
 import yaml
-from conftest import REPOSITORY, TINY_SHAPE, TINY_YAML, blob, save_nifti
+from conftest import REPOSITORY, TINY_SEQ2SEQ, TINY_SHAPE, TINY_TSF, blob, save_nifti, tiny_yaml
 
 from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.cli import impute_sequences
-from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data.nifti import read_volume
 from tsf_seq2seq.imputation import Imputation
+from tsf_seq2seq.models import build_network
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 OWN_SEQUENCES = (REPOSITORY / "docs" / "own_sequences.md").read_text(encoding="utf-8")
 OWN_CONFIG = REPOSITORY / "config" / "own_sequences.yaml"
+OWN_STAGE_2 = REPOSITORY / "config" / "own_sequences_tsf.yaml"
 
 
 def commands_of(page: str) -> list[str]:
@@ -65,14 +66,12 @@ def workplace(tmp_path: Path, tiny_dataset: Path, monkeypatch) -> Path:
     (place / "data").mkdir(parents=True)
     (place / "config").mkdir()
     tiny_dataset.rename(place / "data" / "brats")
-    for stage in (1, 2):
-        values = yaml.safe_load(
-            TINY_YAML.format(root="data/brats", output=f"ckpt/seq2seq/brats/2d/stage{stage}")
-        )
-        if stage == 1:
-            del values["fusion"]
-        name = ("seq2seq_brats_2d", "tsf_seq2seq_brats_2d")[stage - 1]
-        (place / "config" / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    for stage, network, name in (
+        (1, TINY_SEQ2SEQ, "seq2seq_brats_2d"),
+        (2, TINY_TSF, "tsf_seq2seq_brats_2d"),
+    ):
+        settings = tiny_yaml(network, "data/brats", f"ckpt/seq2seq/brats/2d/stage{stage}")
+        (place / "config" / f"{name}.yaml").write_text(settings)
     monkeypatch.chdir(place)
     return place
 
@@ -123,16 +122,13 @@ def test_own_sequences(tmp_path: Path, monkeypatch):
         for index, sequence in enumerate(("t1", "t2", "flair", "pd")):
             path = place / "data" / "ms" / name / f"{name}_{sequence}.nii.gz"
             save_nifti(path, blob(10 * number + index), np.diag([-1.0, -1.0, 3.0, 1.0]))
-    values, tiny = (
-        yaml.safe_load(OWN_CONFIG.read_text()),
-        yaml.safe_load(TINY_YAML.format(root="", output="")),
-    )
-    for section in ("seq2seq", "fusion", "perceptual"):
-        values[section] = tiny[section]
+    values, stage_2 = (yaml.safe_load(path.read_text()) for path in (OWN_CONFIG, OWN_STAGE_2))
+    values |= yaml.safe_load(TINY_SEQ2SEQ) | {"perceptual": {"backbone": "none"}}
     values["train"] |= {"steps": 4, "schedule_epochs": 4, "validation_steps": 2, "log_steps": 1}
     values["data"]["workers"] = 0
     (place / "config").mkdir()
-    (place / "config" / OWN_CONFIG.name).write_text(yaml.safe_dump(values, sort_keys=False))
+    for path, content in ((OWN_CONFIG, values), (OWN_STAGE_2, stage_2 | yaml.safe_load(TINY_TSF))):
+        (place / "config" / path.name).write_text(yaml.safe_dump(content, sort_keys=False))
     monkeypatch.chdir(place)
     for command in commands_of(OWN_SEQUENCES):
         if "make_phantom_dataset" in command:
@@ -173,7 +169,7 @@ def scans(tmp_path: Path, monkeypatch) -> Path:
     """A folder with a checkpoint and unpaired scans where the README's paths lead."""
     config = load_config(REPOSITORY / "config" / "demo" / "tsf_seq2seq.yaml")
     for path in ("runs/demo/tsf_seq2seq", "ckpt/seq2seq/brats/2d/stage2"):
-        save_checkpoint(tmp_path / path / "best.pth", new_network(config), config)
+        save_checkpoint(tmp_path / path / "best.pth", build_network(config), config)
     for seed, name in enumerate(("t1", "flair", "t2")):
         save_nifti(tmp_path / "scans" / f"{name}.nii.gz", blob(seed))
         for patient in ("patient1", "patient2"):

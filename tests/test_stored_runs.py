@@ -11,11 +11,11 @@ from conftest import REPOSITORY, SEQUENCES, TINY_SHAPE, blob, save_nifti, sequen
 
 from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.cli import evaluate_seq2seq, evaluate_tsf_seq2seq
-from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data import store as store_module
 from tsf_seq2seq.data.prepare import STORED, prepare
 from tsf_seq2seq.data.store import StoredVolume, VolumeStore
+from tsf_seq2seq.models import build_network
 from tsf_seq2seq.synthesis.windows import load_window
 
 NAMES = [f"Tiny_0000{i}" for i in range(4)]
@@ -26,7 +26,7 @@ LAS = np.diag([-1.0, 1.0, 1.0, 1.0])
 def weights(tiny_config, tmp_path) -> Path:
     """An untrained TSFSeq2Seq."""
     config = load_config(tiny_config)
-    save_checkpoint(tmp_path / "tsf.pth", new_network(config), config)
+    save_checkpoint(tmp_path / "tsf.pth", build_network(config), config)
     return tmp_path / "tsf.pth"
 
 
