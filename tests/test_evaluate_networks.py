@@ -10,7 +10,8 @@ from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.cli import evaluate_seq2seq, evaluate_tsf_seq2seq
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.evaluation.scores import Score, read_scores
-from tsf_seq2seq.models import build_network
+from tsf_seq2seq.models import Seq2Seq, build_network
+from tsf_seq2seq.models.base import FULL
 
 SCRIPT = REPOSITORY / "src" / "evaluate" / "evaluate.py"
 NETWORKS = {"fused": TINY_TSF, "single": TINY_SEQ2SEQ, "zero_filled": TINY_UNET}
@@ -119,6 +120,15 @@ def test_the_papers_scripts_give_the_same_rows(weights, run, script, tmp_path):
     assert len(found) == 5 * 28 + 12
     for key, score in found.items():
         assert repr(score) == repr(wanted[key])  # nan too, where LPIPS's weights are not at hand
+
+
+def test_tasks_that_a_network_cannot_do(weights, run, tmp_path, monkeypatch):
+    """Without its average, a Seq2Seq can do nothing with two sources: it has no rows."""
+    monkeypatch.setattr(Seq2Seq, "variants", (FULL,))
+    outcome = run([weights["single"], weights["fused"]])
+    assert outcome.code == 0, outcome.err
+    assert methods_in(tmp_path / "out") == ["fused"]
+    assert not (tmp_path / "out" / "examples.png").exists()
 
 
 def test_settings_of_another_data_set(weights, run, tmp_path, tiny_config, tiny_dataset):

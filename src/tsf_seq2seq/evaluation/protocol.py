@@ -97,9 +97,9 @@ def _evaluate_subject(
     if protocol.save_predictions:
         for task in (task for method, task in outputs if method == first):
             _save_prediction(output, loaded, outputs[first, task], task, names)
-    if number >= EXAMPLES:
-        return scores, None
     able = [task for task in tasks if (first, task) in outputs]
+    if number >= EXAMPLES or not able:
+        return scores, None
     shown = able[7 * number % len(able)]  # not always the first
     return scores, _example(subject, shown, loaded.centres, outputs[first, shown], names)
 
