@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, SEQUENCES, blob, save_nifti, sequence_file
+from conftest import REPOSITORY, SEQUENCES, TINY_UNET, blob, save_nifti, sequence_file, tiny_yaml
 
 import tsf_seq2seq
 from tsf_seq2seq.checkpoints.checkpoint import open_model, save_checkpoint
@@ -204,7 +204,7 @@ def test_data_set(run, checkpoint, tiny_dataset, out):
         "Target": "t1ce",
         "SourceSequences": list(others),
         "Sources": [str(path) for path in files.values()],
-        "Stage": 2,
+        "Network": "tsf_seq2seq",
         "TSEMUnits": "network scale, range 2; mean over the brain",
         "IntensityMaximum": 1000,
         "IntensityScale": "median of t1ce in the training data",
@@ -356,10 +356,26 @@ def test_stage_1(script, tiny_stage1, tiny_dataset, tmp_path, out):
     assert outcome.code == 0, outcome.err
     assert files_in(out) == {"Tiny_00000_t1_synth.nii.gz", "Tiny_00000_t1_synth.json"}
     record = json.loads((out / "Tiny_00000_t1_synth.json").read_text())
-    assert (record["Stage"], record["SourceSequences"]) == (1, ["t1ce"])
+    assert (record["Network"], record["SourceSequences"]) == ("seq2seq", ["t1ce"])
     assert record["FusionWeights"] is record["MeanTSEM"] is None
     assert record["Warnings"][0].startswith("a seq2seq checkpoint takes one source: t1ce was used")
     assert "warning: a seq2seq checkpoint takes one source" in outcome.out
+
+
+def test_unet(script, tiny_dataset, tmp_path, out):
+    """It takes all sources, and has neither TSEM nor fusion weights."""
+    (tmp_path / "unet.yaml").write_text(tiny_yaml(TINY_UNET, tiny_dataset, tmp_path))
+    config = load_config(tmp_path / "unet.yaml")
+    save_checkpoint(tmp_path / "unet.pth", build_network(config), config)
+    sequence_file(tiny_dataset, 0, "t1").unlink()
+    arguments = [tiny_dataset / "Tiny_00000", "-l", tmp_path / "unet.pth", "-o", out]
+    outcome = script(impute_sequences, *arguments)
+    assert outcome.code == 0, outcome.err
+    assert files_in(out) == {"Tiny_00000_t1_synth.nii.gz", "Tiny_00000_t1_synth.json"}
+    record = json.loads((out / "Tiny_00000_t1_synth.json").read_text())
+    assert (record["Network"], record["SourceSequences"]) == ("unet", ["t1ce", "t2", "flair"])
+    assert record["FusionWeights"] is record["MeanTSEM"] is None
+    assert record["Warnings"] == []
 
 
 def test_entry_point():

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, TINY_UNET, tiny_yaml
 
 from tsf_seq2seq import __version__
 from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
@@ -128,6 +128,18 @@ def test_stage_1(reference_model, tmp_path):
     network, task = reference_model.seq2seq.eval(), Task((2,), 0)
     export_onnx(tmp_path / "task.onnx", network, task, NAMES)
     check(tmp_path / "task.onnx", network, task)
+
+
+def test_unet(tiny_dataset, tmp_path):
+    """Sources in any order; untrained it gives nothing but background, so its end is drawn anew."""
+    (tmp_path / "unet.yaml").write_text(tiny_yaml(TINY_UNET, tiny_dataset, tmp_path))
+    network = build_network(load_config(tmp_path / "unet.yaml")).eval()
+    torch.nn.init.normal_(network.last.weight, std=0.05)
+    for name, task in (("one", Task((2,), 0)), ("two", Task((3, 1), 0))):
+        export_onnx(tmp_path / f"{name}.onnx", network, task, NAMES)
+        check(tmp_path / f"{name}.onnx", network, task)
+    with pytest.raises(UserError, match="a UNet has no TSEM"):
+        export_onnx(tmp_path / "x.onnx", network, task, NAMES, with_tsem=True)
 
 
 def test_network_that_keeps_the_size(tiny_config, tmp_path):
