@@ -7,13 +7,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
-import torch
 from conftest import SEQUENCES
 
-from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.evaluation.scores import Score, write_scores
-from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.models import build_network
 from tsf_seq2seq.report.report import Experiment
 from tsf_seq2seq.tasks import all_tasks
 
@@ -62,9 +60,7 @@ def tiny_experiment(config_path: Path) -> Experiment:
     """An untrained network on the tiny data set, with two subjects to test on."""
     config = load_config(config_path)
     config.data.test.write_text("Tiny_00003,10\nTiny_00002,5\n")
-    torch.manual_seed(0)
-    network = new_network(config)
-    assert isinstance(network, TSFSeq2Seq)
+    network = build_network(config)
     weights = config_path.parent / "best.pth"
     weights.write_bytes(b"weights")
     return Experiment(network.eval(), config, weights, 4)

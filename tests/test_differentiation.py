@@ -11,7 +11,6 @@ from conftest import LPS_AFFINE, SEQUENCES, blob, save_nifti, sequence_file
 
 from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
 from tsf_seq2seq.cli.explain import map_differentiation
-from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import Config, DataConfig, load_config
 from tsf_seq2seq.data.loading import Subject, load_segmentation, load_subject
 from tsf_seq2seq.data.nifti import Geometry, read_volume
@@ -22,7 +21,7 @@ from tsf_seq2seq.explain.differentiation import (
     differentiation_maps,
     slice_to_show,
 )
-from tsf_seq2seq.models import Seq2Seq
+from tsf_seq2seq.models import build_network
 
 SHAPE = (24, 20, 12)
 GRID = Geometry(SHAPE, LPS_AFFINE)
@@ -33,7 +32,7 @@ def test_reference_outputs(reference_model, expected):
     window = expected["images"][:, 0, 0]  # (4, 3, 40, 32): one stack of three slices
     outputs = expected["seq2seq_out"][:, :, 0, 0, 1]  # (sources, targets, 40, 32), centre slices
     wanted = np.abs(outputs - window[np.newaxis, :, 1]).mean(axis=0)
-    maps = differentiation_maps(reference_model.seq2seq, window, 3, 8)
+    maps = differentiation_maps(reference_model.seq2seq, window, 8)
     assert maps.shape == (4, 1, 40, 32)
     np.testing.assert_allclose(maps[:, 0], wanted, rtol=0, atol=5e-5)
 
@@ -60,13 +59,13 @@ def test_choice_of_subjects():
 
 
 @pytest.fixture
-def config(tiny_config) -> Config:
-    return load_config(tiny_config, ["fusion=null"])
+def config(tiny_stage1) -> Config:
+    return load_config(tiny_stage1)
 
 
 @pytest.fixture
 def stage_1(config, tmp_path) -> Path:
-    save_checkpoint(tmp_path / "seq2seq.pth", new_network(config), config)
+    save_checkpoint(tmp_path / "seq2seq.pth", build_network(config), config)
     return tmp_path / "seq2seq.pth"
 
 
@@ -86,10 +85,9 @@ def test_script(run, stage_1, tiny_dataset, tmp_path, turned):
     outcome = run("-m", stage_1, "-o", tmp_path / "out")
     assert outcome.code == 0, outcome.err
     network = load_model(stage_1)
-    assert isinstance(network, Seq2Seq)
     files = {i: sequence_file(tiny_dataset, 3, name) for i, name in enumerate(SEQUENCES)}
     images = load_subject(Subject("Tiny_00003", (0, 1, 2, 3), files), 12, 4).images
-    wanted = differentiation_maps(network, images[..., 2:18, 4:20], 3, 8)
+    wanted = differentiation_maps(network, images[..., 2:18, 4:20], 8)
     assert wanted.shape == (4, 10, 16, 16)
     for i, sequence in enumerate(SEQUENCES):
         path = tmp_path / "out" / f"Tiny_00003_{sequence}_differentiation.nii.gz"

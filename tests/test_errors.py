@@ -21,14 +21,9 @@ from tsf_seq2seq.checkpoints.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from tsf_seq2seq.cli import (
-    evaluate_seq2seq,
-    evaluate_tsf_seq2seq,
-    train_seq2seq,
-    train_tsf_seq2seq,
-)
+from tsf_seq2seq.cli.evaluate import evaluate_seq2seq, evaluate_tsf_seq2seq
 from tsf_seq2seq.cli.loading import find_device
-from tsf_seq2seq.cli.train import new_network
+from tsf_seq2seq.cli.train import new_network, train_seq2seq, train_tsf_seq2seq
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.files import write_atomically, write_text

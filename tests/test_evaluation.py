@@ -14,8 +14,7 @@ from conftest import REFERENCE, REPOSITORY, SEQUENCES, blob, save_nifti, sequenc
 from tsf_seq2seq.checkpoints.backbones import find_weights
 from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
 from tsf_seq2seq.checkpoints.published import load_published
-from tsf_seq2seq.cli import evaluate_seq2seq, evaluate_tsf_seq2seq
-from tsf_seq2seq.cli.train import new_network
+from tsf_seq2seq.cli.evaluate import evaluate_seq2seq, evaluate_tsf_seq2seq
 from tsf_seq2seq.config import Config, load_config
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.nifti import read_volume
@@ -30,7 +29,9 @@ from tsf_seq2seq.evaluation.scores import (
     score_table,
     summaries,
 )
-from tsf_seq2seq.synthesis.stacks import synthesize
+from tsf_seq2seq.models import build_network
+from tsf_seq2seq.models.base import FULL
+from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.tasks import Task
 
 MODEL = REFERENCE / "model"
@@ -40,10 +41,11 @@ DATA = [
     *("--set", "data.crop=[40, 36]"),
 ]
 OUR_KEYS = """
-seq2seq: {sequence_code: 12, kernels: 4, encoder_channels: [8, 16, 32], encoder_kernels: [7, 3, 3],
-  encoder_strides: [1, 2, 2], encoder_residual_blocks: 2, lstm_channels: 32, lstm_layers: 3,
-  decoder_channels: [16, 8, 3], decoder_kernels: [3, 3, 7], decoder_residual_blocks: 2}
-fusion: {attention_channels: [32], attention_kernels: [3], kernels: 3, norm: none}
+network: {name: tsf_seq2seq, sequence_code: 12, kernels: 4, encoder_channels: [8, 16, 32],
+  encoder_kernels: [7, 3, 3], encoder_strides: [1, 2, 2], encoder_residual_blocks: 2,
+  lstm_channels: 32, lstm_layers: 3,
+  decoder_channels: [16, 8, 3], decoder_kernels: [3, 3, 7], decoder_residual_blocks: 2,
+  attention_channels: [32], attention_kernels: [3], attention_mixed: 3, attention_norm: none}
 """
 
 
@@ -148,13 +150,13 @@ def config(tiny_config) -> Config:
 @pytest.fixture
 def stage_2(config, tmp_path) -> Path:
     """An untrained TSFSeq2Seq."""
-    save_checkpoint(tmp_path / "tsf.pth", new_network(config), config)
+    save_checkpoint(tmp_path / "tsf.pth", build_network(config), config)
     return tmp_path / "tsf.pth"
 
 
-def test_pairs_of_stage_1(tiny_config, script, tmp_path):
-    config = load_config(tiny_config, ["fusion=null"])
-    save_checkpoint(tmp_path / "s.pth", new_network(config), config)
+def test_pairs_of_stage_1(tiny_stage1, script, tmp_path):
+    config = load_config(tiny_stage1)
+    save_checkpoint(tmp_path / "s.pth", build_network(config), config)
     outcome = script(evaluate_seq2seq, "-l", tmp_path / "s.pth", "-o", tmp_path / "out")
     rows = rows_of(tmp_path / "out")
     pairs = [(row["sources"], row["target"]) for row in rows]
@@ -190,7 +192,7 @@ def test_the_papers_protocol_and_metrics(stage_2, script, tmp_path, tiny_dataset
     assert float(rows[1]["ssim"]) == pytest.approx(ssim(target[inner], volume[inner]), abs=1e-5)
 
 
-def test_all_tasks_and_yardsticks(stage_2, script, tmp_path, config):
+def test_all_tasks_and_baselines(stage_2, script, tmp_path, config):
     methods = ("tsf", "linear_regression", "mean_image")
     arguments = ["-l", stage_2, "-o", tmp_path / "out", "--all-tasks", "--no-predictions"]
     outcome = script(evaluate_tsf_seq2seq, *arguments, "--methods", *methods)
@@ -256,19 +258,19 @@ def test_too_few_slices(stage_2, script, tmp_path):
 
 
 def test_batches_do_not_matter(config):
-    network = new_network(config).eval()
+    network = build_network(config).eval()
     stacks = np.random.default_rng(0).uniform(-1, 1, (4, 5, 3, 16, 12)).astype(np.float32)
     tasks = [Task((0,), 1), Task((0, 3), 1), Task((1, 2, 3), 0)]
-    together = synthesize(network, stacks, tasks, 5)
-    apart = synthesize(network, stacks, tasks, 2)
+    together = run_stacks(network, stacks, tasks, 5)
+    apart = run_stacks(network, stacks, tasks, 2)
     images = torch.from_numpy(stacks).transpose(0, 1)
     for task in tasks:
         available = [i in task.sources for i in range(4)]
         with torch.no_grad():
             wanted = network(images, available, task.target).numpy()
-        assert together[task].shape == wanted.shape == (5, 3, 16, 12)
-        np.testing.assert_allclose(together[task], apart[task], atol=1e-5)
-        np.testing.assert_allclose(together[task], wanted, atol=1e-5)
+        assert together[FULL, task].shape == wanted.shape == (5, 3, 16, 12)
+        np.testing.assert_allclose(together[FULL, task], apart[FULL, task], atol=1e-5)
+        np.testing.assert_allclose(together[FULL, task], wanted, atol=1e-5)
 
 
 # --- tables

@@ -11,7 +11,6 @@ from matplotlib.container import BarContainer
 
 from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.cli.explain import explain_fusion_weights
-from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.explain.fusion_figure import fusion_figure
 from tsf_seq2seq.explain.fusion_weights import (
@@ -20,7 +19,7 @@ from tsf_seq2seq.explain.fusion_weights import (
     fusion_weight_table,
     omegas,
 )
-from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.models import build_network
 from tsf_seq2seq.tasks import Task, all_tasks, mask_to_sequences
 
 
@@ -124,8 +123,7 @@ def test_figure_of_other_numbers_of_sequences(n_sequences, bars):
 
 def test_script(script, tiny_config, tmp_path):
     config = load_config(tiny_config)
-    network = new_network(config)
-    assert isinstance(network, TSFSeq2Seq)
+    network = build_network(config)
     save_checkpoint(tmp_path / "tsf.pth", network, config)
     outcome = run(script, "-l", tmp_path / "tsf.pth", "-o", tmp_path / "out")
     assert outcome.code == 0, outcome.err

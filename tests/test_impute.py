@@ -17,7 +17,6 @@ from test_real_scans import SEQUENCES as SCAN_NAMES
 
 from tsf_seq2seq import impute
 from tsf_seq2seq.checkpoints.checkpoint import Model, open_model, save_checkpoint
-from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.nifti import Geometry, compressed
 from tsf_seq2seq.data.statistics import TrainingStatistics
@@ -28,6 +27,7 @@ from tsf_seq2seq.imputation import subject as imputation
 from tsf_seq2seq.imputation.field_of_view import FieldOfView, field_of_view, resize, scaled_plane
 from tsf_seq2seq.imputation.output import sidecar
 from tsf_seq2seq.imputation.sources import unstripped
+from tsf_seq2seq.models import TSFSeq2Seq, build_network
 
 SHAPE = (24, 20, 12)
 OBLIQUE = nib.affines.from_matvec(
@@ -44,25 +44,27 @@ ORIENTATIONS = [
 def model(tiny_config: Path, tmp_path: Path) -> Model:
     """A tiny stage 2 network, from its file."""
     config = load_config(tiny_config)
-    save_checkpoint(tmp_path / "tsf.pth", new_network(config), config)
+    save_checkpoint(tmp_path / "tsf.pth", build_network(config), config)
     return open_model(tmp_path / "tsf.pth")
 
 
 @pytest.fixture
-def stage_1(tiny_config: Path, tmp_path: Path) -> Model:
-    config = load_config(tiny_config, ["fusion=null"])
-    save_checkpoint(tmp_path / "seq2seq.pth", new_network(config), config)
+def stage_1(tiny_stage1: Path, tmp_path: Path) -> Model:
+    config = load_config(tiny_stage1)
+    save_checkpoint(tmp_path / "seq2seq.pth", build_network(config), config)
     return open_model(tmp_path / "seq2seq.pth")
 
 
 @pytest.fixture
 def identity(monkeypatch) -> None:
     """The network gives back its input: each stack's first source, with and without f_A."""
-    monkeypatch.setattr("tsf_seq2seq.synthesis.stacks.encode_source", lambda _, images: images)
-    monkeypatch.setattr(
-        "tsf_seq2seq.imputation.synthesis.decode_task",
-        lambda _, features, task, size, attention: features[task.sources[0]],
-    )
+
+    def synthesize(_, images, tasks, variants):
+        return (
+            (variant, task, images[:, task.sources[0]]) for task in tasks for variant in variants
+        )
+
+    monkeypatch.setattr(TSFSeq2Seq, "synthesize", synthesize)
 
 
 def with_statistics(model: Model, maxima: dict[str, float], spacing=(1.0, 1.0)) -> Model:
@@ -464,7 +466,7 @@ def test_stage_1_takes_one_source(stage_1):
     given = blobs("t1", "t2")
     found = impute(given, stage_1, "flair")
     assert list(found.sources) == ["t1"]
-    assert found.warnings == ("a stage 1 checkpoint takes one source: t1 was used, of t1, t2",)
+    assert found.warnings == ("a seq2seq checkpoint takes one source: t1 was used, of t1, t2",)
     assert found.skull_stripped
     assert (found.tsem, found.fusion_weights, found.mean_tsem) == (None, None, None)
     chosen = impute(given, stage_1, "flair", ["t2"])

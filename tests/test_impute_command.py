@@ -15,12 +15,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, SEQUENCES, blob, save_nifti, sequence_file
+from conftest import REPOSITORY, SEQUENCES, TINY_UNET, blob, save_nifti, sequence_file, tiny_yaml
 
 import tsf_seq2seq
 from tsf_seq2seq.checkpoints.checkpoint import open_model, save_checkpoint
-from tsf_seq2seq.cli import impute_sequences
-from tsf_seq2seq.cli.train import new_network
+from tsf_seq2seq.cli.impute import impute_sequences
 from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data.discovery import FoundSubject, canonical_name, discover, own_namings
 from tsf_seq2seq.data.nifti import read_volume
@@ -28,6 +27,7 @@ from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.imputation import impute
 from tsf_seq2seq.imputation.output import Output
+from tsf_seq2seq.models import build_network
 
 BRATS = DataConfig()
 
@@ -35,9 +35,8 @@ BRATS = DataConfig()
 @pytest.fixture
 def checkpoint(tiny_config: Path, tmp_path: Path) -> Path:
     config, path = load_config(tiny_config), tmp_path / "tsf.pth"
-    torch.manual_seed(0)
     statistics = TrainingStatistics(dict.fromkeys(SEQUENCES, 1000.0), (1, 1))
-    save_checkpoint(path, new_network(config), config, statistics=statistics)
+    save_checkpoint(path, build_network(config), config, statistics=statistics)
     return path
 
 
@@ -205,7 +204,7 @@ def test_data_set(run, checkpoint, tiny_dataset, out):
         "Target": "t1ce",
         "SourceSequences": list(others),
         "Sources": [str(path) for path in files.values()],
-        "Stage": 2,
+        "Network": "tsf_seq2seq",
         "TSEMUnits": "network scale, range 2; mean over the brain",
         "IntensityMaximum": 1000,
         "IntensityScale": "median of t1ce in the training data",
@@ -335,10 +334,10 @@ def test_files_with_spaces_and_other_letters(script, checkpoint, tmp_path):
     assert record["Sources"][1] == str(folder / "erste Serie ä.nii.gz")
 
 
-def test_options_are_the_models_sequences(script, tiny_config, tmp_path):
-    names = ["data.sequences={T2-SPACE: '{name}.nii.gz', output: x.nii.gz}", "fusion=null"]
-    config = load_config(tiny_config, names)
-    save_checkpoint(tmp_path / "own.pth", new_network(config), config)
+def test_options_are_the_models_sequences(script, tiny_stage1, tmp_path):
+    names = ["data.sequences={T2-SPACE: '{name}.nii.gz', output: x.nii.gz}"]
+    config = load_config(tiny_stage1, names)
+    save_checkpoint(tmp_path / "own.pth", build_network(config), config)
     save_all(tmp_path / "s.nii.gz")
     arguments = ["-l", tmp_path / "own.pth", "-o", tmp_path / "out"]
     outcome = script(impute_sequences, "--T2-SPACE", tmp_path / "s.nii.gz", *arguments)
@@ -348,19 +347,35 @@ def test_options_are_the_models_sequences(script, tiny_config, tmp_path):
     assert "--t1ce" in script(impute_sequences, "-h").out
 
 
-def test_stage_1(script, tiny_config, tiny_dataset, tmp_path, out):
-    config = load_config(tiny_config, ["fusion=null"])
-    save_checkpoint(tmp_path / "one.pth", new_network(config), config)
+def test_stage_1(script, tiny_stage1, tiny_dataset, tmp_path, out):
+    config = load_config(tiny_stage1)
+    save_checkpoint(tmp_path / "one.pth", build_network(config), config)
     sequence_file(tiny_dataset, 0, "t1").unlink()
     arguments = [tiny_dataset / "Tiny_00000", "-l", tmp_path / "one.pth", "-o", out]
     outcome = script(impute_sequences, *arguments)
     assert outcome.code == 0, outcome.err
     assert files_in(out) == {"Tiny_00000_t1_synth.nii.gz", "Tiny_00000_t1_synth.json"}
     record = json.loads((out / "Tiny_00000_t1_synth.json").read_text())
-    assert (record["Stage"], record["SourceSequences"]) == (1, ["t1ce"])
+    assert (record["Network"], record["SourceSequences"]) == ("seq2seq", ["t1ce"])
     assert record["FusionWeights"] is record["MeanTSEM"] is None
-    assert record["Warnings"][0].startswith("a stage 1 checkpoint takes one source: t1ce was used")
-    assert "warning: a stage 1 checkpoint takes one source" in outcome.out
+    assert record["Warnings"][0].startswith("a seq2seq checkpoint takes one source: t1ce was used")
+    assert "warning: a seq2seq checkpoint takes one source" in outcome.out
+
+
+def test_unet(script, tiny_dataset, tmp_path, out):
+    """It takes all sources, and has neither TSEM nor fusion weights."""
+    (tmp_path / "unet.yaml").write_text(tiny_yaml(TINY_UNET, tiny_dataset, tmp_path))
+    config = load_config(tmp_path / "unet.yaml")
+    save_checkpoint(tmp_path / "unet.pth", build_network(config), config)
+    sequence_file(tiny_dataset, 0, "t1").unlink()
+    arguments = [tiny_dataset / "Tiny_00000", "-l", tmp_path / "unet.pth", "-o", out]
+    outcome = script(impute_sequences, *arguments)
+    assert outcome.code == 0, outcome.err
+    assert files_in(out) == {"Tiny_00000_t1_synth.nii.gz", "Tiny_00000_t1_synth.json"}
+    record = json.loads((out / "Tiny_00000_t1_synth.json").read_text())
+    assert (record["Network"], record["SourceSequences"]) == ("unet", ["t1ce", "t2", "flair"])
+    assert record["FusionWeights"] is record["MeanTSEM"] is None
+    assert record["Warnings"] == []
 
 
 def test_entry_point():

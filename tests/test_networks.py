@@ -24,7 +24,8 @@ from torch import nn
 
 from tsf_seq2seq import impute
 from tsf_seq2seq.checkpoints.checkpoint import open_model, save_checkpoint
-from tsf_seq2seq.cli import evaluate_networks, train_network
+from tsf_seq2seq.cli.evaluate import evaluate_networks
+from tsf_seq2seq.cli.train import train_network
 from tsf_seq2seq.config import Config, load_config
 from tsf_seq2seq.data.nifti import read_volume
 from tsf_seq2seq.errors import UserError

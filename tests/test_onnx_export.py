@@ -10,20 +10,19 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, TINY_UNET, tiny_yaml
 
 from tsf_seq2seq import __version__
 from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
 from tsf_seq2seq.cli.convert import export_model
-from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.export import onnx_file as onnx_export
 from tsf_seq2seq.export.onnx_file import export_onnx, find_task, task_outputs
 from tsf_seq2seq.export.task_network import TaskNetwork
-from tsf_seq2seq.models import Seq2Seq
-from tsf_seq2seq.models.build import Network
+from tsf_seq2seq.models import TSFSeq2Seq, build_network
+from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.tasks import Task, all_tasks
 
 NAMES = ("t1", "t1ce", "t2", "flair")
@@ -37,17 +36,16 @@ def random_images(batch: int, *size: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def wanted_outputs(network: Network, images: torch.Tensor, task: Task) -> list[np.ndarray]:
+def wanted_outputs(network: SynthesisNetwork, images: torch.Tensor, task: Task) -> list[np.ndarray]:
     """The target, and of a TSFSeq2Seq the TSEM, by the networks' own methods."""
-    if isinstance(network, Seq2Seq):
-        return [network(images[:, task.sources], task.target).squeeze(1).numpy()]
     available = [i in task.sources for i in range(4)]
-    outputs = (network(images, available, task.target),)
-    outputs += (network.enhanced_map(images, available, task.target),)
+    outputs = [network(images, available, task.target)]
+    if isinstance(network, TSFSeq2Seq):
+        outputs.append(network.enhanced_map(images, available, task.target))
     return [output.numpy() for output in outputs]
 
 
-def check(path: Path, network: Network, task: Task) -> None:
+def check(path: Path, network: SynthesisNetwork, task: Task) -> None:
     session = onnxruntime.InferenceSession(path)
     names = [output.name for output in session.get_outputs()]
     assert names == ["image", "tsem"][: len(names)]
@@ -64,10 +62,11 @@ def check(path: Path, network: Network, task: Task) -> None:
 
 
 @pytest.fixture
-def tiny(tiny_config) -> Network:
+def tiny(tiny_config) -> SynthesisNetwork:
     """A TSFSeq2Seq with two attention layers and instance norm in them."""
-    changes = ["fusion.attention_channels=[16,16]", "fusion.attention_kernels=[3,5]"]
-    return new_network(load_config(tiny_config, [*changes, "fusion.norm=instance"])).eval()
+    changes = ["attention_channels=[16,16]", "attention_kernels=[3,5]", "attention_norm=instance"]
+    config = load_config(tiny_config, [f"network.{change}" for change in changes])
+    return build_network(config).eval()
 
 
 @pytest.mark.parametrize("task", [*all_tasks(4), Task((3, 0, 2, 1), 3), Task((2, 1), 2)])
@@ -131,11 +130,23 @@ def test_stage_1(reference_model, tmp_path):
     check(tmp_path / "task.onnx", network, task)
 
 
+def test_unet(tiny_dataset, tmp_path):
+    """Sources in any order; untrained it gives nothing but background, so its end is drawn anew."""
+    (tmp_path / "unet.yaml").write_text(tiny_yaml(TINY_UNET, tiny_dataset, tmp_path))
+    network = build_network(load_config(tmp_path / "unet.yaml")).eval()
+    torch.nn.init.normal_(network.last.weight, std=0.05)
+    for name, task in (("one", Task((2,), 0)), ("two", Task((3, 1), 0))):
+        export_onnx(tmp_path / f"{name}.onnx", network, task, NAMES)
+        check(tmp_path / f"{name}.onnx", network, task)
+    with pytest.raises(UserError, match="a UNet has no TSEM"):
+        export_onnx(tmp_path / "x.onnx", network, task, NAMES, with_tsem=True)
+
+
 def test_network_that_keeps_the_size(tiny_config, tmp_path):
     changes = ["encoder_channels=[16]", "encoder_kernels=[5]", "encoder_strides=[1]"]
     changes += ["decoder_channels=[3]", "decoder_kernels=[5]"]
-    config = load_config(tiny_config, [f"seq2seq.{change}" for change in changes])
-    network = new_network(config).eval()
+    config = load_config(tiny_config, [f"network.{change}" for change in changes])
+    network = build_network(config).eval()
     export_onnx(tmp_path / "task.onnx", network, Task((1,), 2), NAMES)
     session = onnxruntime.InferenceSession(tmp_path / "task.onnx")
     images = random_images(1, 17, 23)  # any size
@@ -145,14 +156,14 @@ def test_network_that_keeps_the_size(tiny_config, tmp_path):
 
 
 @pytest.fixture
-def checkpoints(tiny_config, tmp_path) -> dict[int, Path]:
+def checkpoints(tiny_stage1, tiny_config, tmp_path) -> dict[int, Path]:
     """Untrained networks of both stages."""
     paths = {}
     statistics = TrainingStatistics({"t1": 1234.5, "flair": 800.0}, (1.0, 0.9375))
-    for stage, changes in ((1, ["fusion=null"]), (2, [])):
-        config = load_config(tiny_config, changes)
+    for stage, path in ((1, tiny_stage1), (2, tiny_config)):
+        config = load_config(path)
         paths[stage] = tmp_path / f"stage_{stage}.pth"
-        save_checkpoint(paths[stage], new_network(config), config, statistics=statistics)
+        save_checkpoint(paths[stage], build_network(config), config, statistics=statistics)
     return paths
 
 
@@ -203,8 +214,8 @@ def test_script(checkpoints, script, tmp_path):
         (2, ["t1,t3", "t2"], "sequence 't3' is unknown; the model knows t1, t1ce, t2, flair"),
         (2, ["t1", "t2 "], "sequence 't2 ' is unknown; the model knows t1, t1ce, t2, flair"),
         (2, ["t1,t1", "t2"], "sources must be named once each, not t1,t1"),
-        (1, ["t1,t2", "flair"], "a stage 1 model (Seq2Seq) takes one source, and has no TSEM"),
-        (1, ["t1", "t2", "--with-tsem"], "a stage 1 model (Seq2Seq) takes one source, and has no"),
+        (1, ["t1,t2", "flair"], "a Seq2Seq takes one source"),
+        (1, ["t1", "t2", "--with-tsem"], "a Seq2Seq has no TSEM"),
     ],
 )
 def test_impossible_tasks(checkpoints, script, tmp_path, stage, task, sentence):

@@ -12,23 +12,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TINY_YAML, blob, save_nifti
+from conftest import TINY_SEQ2SEQ, TINY_TSF, blob, save_nifti, tiny_yaml
 
 from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
-from tsf_seq2seq.cli import (
-    evaluate_seq2seq,
-    evaluate_tsf_seq2seq,
-    impute_sequences,
-    train_seq2seq,
-    train_tsf_seq2seq,
-)
+from tsf_seq2seq.cli.evaluate import evaluate_seq2seq, evaluate_tsf_seq2seq
 from tsf_seq2seq.cli.explain import (
     explain_contribution,
     explain_fusion_weights,
     map_differentiation,
     map_tsem,
 )
-from tsf_seq2seq.cli.train import new_network
+from tsf_seq2seq.cli.impute import impute_sequences
+from tsf_seq2seq.cli.train import train_seq2seq, train_tsf_seq2seq
 from tsf_seq2seq.config import Config, load_config
 from tsf_seq2seq.data.prepare import fill_store
 from tsf_seq2seq.data.sampling import CropStream
@@ -36,10 +31,10 @@ from tsf_seq2seq.data.slices import normalise
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.evaluation.metrics import psnr
 from tsf_seq2seq.evaluation.scores import read_scores
-from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.models import TSFSeq2Seq, build_network
 from tsf_seq2seq.phantom.subject import write_phantom_dataset
 from tsf_seq2seq.training.log import synthesis_grid
-from tsf_seq2seq.training.objectives import TSF
+from tsf_seq2seq.training.objectives import TSFObjective
 
 PHANTOM_SEQUENCES = ("t1", "t2", "flair", "pd", "t2star")
 METHODS = ("tsf", "tsf_without_attention", "seq2seq_average", "linear_regression", "mean_image")
@@ -47,11 +42,16 @@ ANISOTROPIC = np.diag([-1.0, -1.0, 3.0, 1.0])
 
 
 def write_config(path: Path, root: Path, sequences: dict[str, str], **data: object) -> Path:
-    """The tiny settings with these sequences, without a label map."""
-    values = yaml.safe_load(TINY_YAML.format(root=root, output=path.parent / "run"))
+    """Tiny settings of stage 1, and beside them of stage 2, of these sequences; no label maps."""
+    values = yaml.safe_load(tiny_yaml(TINY_SEQ2SEQ, root, path.parent / "run"))
     values["data"] |= {"sequences": sequences, "segmentation": [], **data}
     path.write_text(yaml.safe_dump(values, sort_keys=False))
+    of_stage_2(path).write_text(f"base: {path.name}\n{TINY_TSF}")
     return path
+
+
+def of_stage_2(config: Path) -> Path:
+    return config.with_stem(f"{config.stem}_tsf")
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -98,7 +98,7 @@ def test_from_training_to_explanations(names, pairs, phantoms, tmp_path, script)
     first, second = tmp_path / "stage1", tmp_path / "stage2"
     outcomes = [
         script(train_seq2seq, "-c", config, "-o", first),
-        script(train_tsf_seq2seq, "-c", config, "-m", first / "best.pth", "-o", second),
+        script(train_tsf_seq2seq, "-c", of_stage_2(config), "-m", first / "best.pth", "-o", second),
     ]
     assert [outcome.code for outcome in outcomes] == [0, 0], outcomes[0].err + outcomes[1].err
 
@@ -191,7 +191,9 @@ def incomplete(tmp_path) -> Path:
 
 
 def stream(config: Config) -> CropStream:
-    return CropStream(find_subjects(config.data, config.data.train), config, TSF.sample_task)
+    return CropStream(
+        find_subjects(config.data, config.data.train), config, TSFObjective.sample_task
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
@@ -223,8 +225,8 @@ def test_a_store_gives_the_same_crops(incomplete, tmp_path):
 
 
 def test_evaluation_of_what_is_there(incomplete, tmp_path, script):
-    config = load_config(incomplete)
-    save_checkpoint(tmp_path / "tsf.pth", new_network(config), config)
+    config = load_config(of_stage_2(incomplete))
+    save_checkpoint(tmp_path / "tsf.pth", build_network(config), config)
     labels = {}
     for option in ("--all-tasks", "--no-predictions"):
         folder = tmp_path / option
@@ -258,14 +260,14 @@ def test_evaluation_of_what_is_there(incomplete, tmp_path, script):
     assert (found[outside] == -1).all()
 
 
-def test_both_stages_and_yardsticks(incomplete, tmp_path, script):
+def test_both_stages_and_baselines(incomplete, tmp_path, script):
     batches = ("--set", "train.batch_size=2", "--set", "train.image_steps=1")
     first, second = tmp_path / "stage1", tmp_path / "stage2"
     outcome = script(train_seq2seq, "-c", incomplete, "-o", first, *batches)
     assert outcome.code == 0, outcome.err
     assert "pd: 3 of 4 training subjects" in outcome.out
     weights = ("-m", first / "best.pth", "-o", second)
-    outcome = script(train_tsf_seq2seq, "-c", incomplete, *weights, *batches)
+    outcome = script(train_tsf_seq2seq, "-c", of_stage_2(incomplete), *weights, *batches)
     assert outcome.code == 0, outcome.err
     assert isinstance(load_model(second / "best.pth"), TSFSeq2Seq)
 
@@ -294,8 +296,8 @@ def test_both_stages_and_yardsticks(incomplete, tmp_path, script):
 
 @pytest.mark.parametrize("stage", ["stage 1", "stage 2"])
 def test_the_training_pictures_ignore_absent_sequences(incomplete, stage):
-    config = load_config(incomplete, ["fusion=null"] if stage == "stage 1" else [])
-    network = new_network(config).eval()
+    config = load_config(incomplete if stage == "stage 1" else of_stage_2(incomplete))
+    network = build_network(config).eval()
     images = torch.rand(1, 3, 3, 16, 16) * 2 - 1
     other = images.clone()
     other[:, 1] = 0.5
@@ -309,8 +311,8 @@ def test_the_training_pictures_ignore_absent_sequences(incomplete, stage):
 
 def test_too_few_slices_for_ssim(incomplete, tmp_path, script):
     """8 slices give 6 stacks, fewer than SSIM's window: it is left out, PSNR is not."""
-    config = load_config(incomplete, ["data.slices=8"])
-    save_checkpoint(tmp_path / "tsf.pth", new_network(config), config)
+    config = load_config(of_stage_2(incomplete), ["data.slices=8"])
+    save_checkpoint(tmp_path / "tsf.pth", build_network(config), config)
     outcome = script(evaluate_tsf_seq2seq, "-l", tmp_path / "tsf.pth", "-o", tmp_path / "out")
     assert outcome.code == 0, outcome.err
     scores = read_scores(tmp_path / "out" / "metrics.csv")
@@ -320,7 +322,7 @@ def test_too_few_slices_for_ssim(incomplete, tmp_path, script):
 
 def test_a_stack_of_one_slice(incomplete, tmp_path, script):
     """Where slices are thick, neighbours may be left out."""
-    one = ("--set", "seq2seq.slices=1", "--set", "seq2seq.decoder_channels=[4, 1]")
+    one = ("--set", "data.stack=1", "--set", "network.decoder_channels=[4, 1]")
     outcome = script(train_seq2seq, "-c", incomplete, "-o", tmp_path / "run", *one)
     assert outcome.code == 0, outcome.err
     outcome = script(

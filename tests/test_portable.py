@@ -16,11 +16,12 @@ from tsf_seq2seq.checkpoints.checkpoint import (
     save_checkpoint,
 )
 from tsf_seq2seq.checkpoints.portable import read_portable, save_portable
-from tsf_seq2seq.cli import evaluate_tsf_seq2seq, train_tsf_seq2seq
 from tsf_seq2seq.cli.convert import export_model
-from tsf_seq2seq.cli.train import new_network
+from tsf_seq2seq.cli.evaluate import evaluate_tsf_seq2seq
+from tsf_seq2seq.cli.train import train_tsf_seq2seq
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.models import build_network
 
 STATISTICS = {"psnr": 27.5, "by_task": {"t1+t2:flair": [0.1, None, True, "µ"]}}
 
@@ -30,7 +31,7 @@ def checkpoint(tiny_config, tmp_path) -> Path:
     """An untrained TSFSeq2Seq of the tiny settings, with training state and further keys."""
     config = load_config(tiny_config)
     path = tmp_path / "model.pth"
-    save_checkpoint(path, new_network(config), config, {"step": 3})
+    save_checkpoint(path, build_network(config), config, {"step": 3})
     content = read_checkpoint(path) | {"statistics": STATISTICS, "rates": (0.5, 1)}
     torch.save(content, path)
     return path
@@ -113,7 +114,7 @@ def test_content(checkpoint, model):
     checksum = settings.pop("weights_sha256")
     assert settings == {
         "format": "tsf-seq2seq checkpoint",
-        "version": 1,
+        "version": 2,
         "config": wanted["config"],
         "statistics": STATISTICS,
         "rates": [0.5, 1],
@@ -200,7 +201,7 @@ def swap_weights(pair: Path) -> None:
 
 def other_architecture(model: Path) -> None:
     config = read_portable(model)["config"]
-    config["seq2seq"]["lstm_layers"] = 2
+    config["network"]["lstm_layers"] = 2
     rewrite(model, config=config)
 
 

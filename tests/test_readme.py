@@ -23,7 +23,7 @@ from conftest import (
 )
 
 from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
-from tsf_seq2seq.cli import impute_sequences
+from tsf_seq2seq.cli.impute import impute_sequences
 from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data.nifti import read_volume
 from tsf_seq2seq.imputation import Imputation

@@ -6,9 +6,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import yaml
-from conftest import REPOSITORY, TINY_YAML
+from conftest import REPOSITORY, TINY_SEQ2SEQ, TINY_TSF, tiny_yaml
 
-from tsf_seq2seq.cli import evaluate_tsf_seq2seq, train_seq2seq, train_tsf_seq2seq
+from tsf_seq2seq.cli.evaluate import evaluate_tsf_seq2seq
+from tsf_seq2seq.cli.train import train_seq2seq, train_tsf_seq2seq
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.subjects import find_segmentation, find_subjects
 from tsf_seq2seq.evaluation.scores import read_scores
@@ -57,16 +58,17 @@ def test_training_and_evaluation(script, tmp_path: Path):
     (tmp_path / "train.csv").write_text("".join(f"{name},15\n" for name in names))
     (tmp_path / "valid.csv").write_text("ms/patient07,13\n")
     (tmp_path / "test.csv").write_text("".join(f"{n},{mask}\n" for n, mask in TESTED.items()))
-    values = yaml.safe_load(TINY_YAML.format(root=tmp_path, output=tmp_path / "run"))
+    values = yaml.safe_load(tiny_yaml(TINY_SEQ2SEQ, tmp_path, tmp_path / "run"))
     values["data"] |= {"root": str(SCANS), "sequences": SEQUENCES, "slices": 128}
     values["data"] |= {"crop": [192, 192], "validation_stacks": 2, "cache_gb": 2}
     values["train"] |= {"steps": 3, "validation_steps": 3}
-    config = tmp_path / "real.yaml"
-    config.write_text(yaml.safe_dump(values, sort_keys=False))
+    stage_1, stage_2 = tmp_path / "stage_1.yaml", tmp_path / "stage_2.yaml"
+    stage_1.write_text(yaml.safe_dump(values, sort_keys=False))
+    stage_2.write_text(f"base: stage_1.yaml\n{TINY_TSF}")
     one, two, out = tmp_path / "one", tmp_path / "two", tmp_path / "out"
-    assert script(train_seq2seq, "-c", config, "-o", one).code == 0
-    stage_1 = one / "best.pth"
-    assert script(train_tsf_seq2seq, "-c", config, "-m", stage_1, "-o", two).code == 0
+    assert script(train_seq2seq, "-c", stage_1, "-o", one).code == 0
+    weights = ("-m", one / "best.pth")
+    assert script(train_tsf_seq2seq, "-c", stage_2, *weights, "-o", two).code == 0
     arguments = ["-l", two / "best.pth", "-o", out, "--max-slices", 3]
     assert script(evaluate_tsf_seq2seq, *arguments).code == 0
     assert all(np.isfinite(score.psnr) for score in read_scores(out / "metrics.csv"))

@@ -1,21 +1,34 @@
-"""Evaluation and explanations leave the same files, byte by byte, with a store as without."""
+"""Every script that reads a data set leaves the same files with a store as without."""
 
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SEQUENCES, TINY_SHAPE, blob, save_nifti, sequence_file
+import torch
+from conftest import (
+    SEQUENCES,
+    TINY_SHAPE,
+    TINY_UNET,
+    blob,
+    save_nifti,
+    sequence_file,
+    tiny_yaml,
+)
 
-from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
-from tsf_seq2seq.cli import evaluate_seq2seq, evaluate_tsf_seq2seq
+from tsf_seq2seq.checkpoints.checkpoint import read_checkpoint, save_checkpoint
+from tsf_seq2seq.cli.evaluate import evaluate_networks, evaluate_seq2seq, evaluate_tsf_seq2seq
 from tsf_seq2seq.cli.explain import map_differentiation, map_tsem
-from tsf_seq2seq.cli.train import new_network
+from tsf_seq2seq.cli.report import make_report
+from tsf_seq2seq.cli.train import train_network
+from tsf_seq2seq.cli.trust import check_error_estimates, evaluate_tumour
 from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data import store as store_module
 from tsf_seq2seq.data.prepare import STORED, fill_store
 from tsf_seq2seq.data.store import StoredVolume, VolumeStore
+from tsf_seq2seq.models import build_network
 from tsf_seq2seq.synthesis.windows import load_window
+from tsf_seq2seq.training.log import read_log
 
 NAMES = [f"Tiny_0000{i}" for i in range(4)]
 LAS = np.diag([-1.0, 1.0, 1.0, 1.0])
@@ -25,7 +38,7 @@ LAS = np.diag([-1.0, 1.0, 1.0, 1.0])
 def weights(tiny_config, tmp_path) -> Path:
     """An untrained TSFSeq2Seq."""
     config = load_config(tiny_config)
-    save_checkpoint(tmp_path / "tsf.pth", new_network(config), config)
+    save_checkpoint(tmp_path / "tsf.pth", build_network(config), config)
     return tmp_path / "tsf.pth"
 
 
@@ -164,3 +177,85 @@ def test_baselines_are_fitted_on_the_store(script, weights, path, tiny_dataset, 
     arguments = ["-l", weights, "-o", tmp_path / "out", "--set", f"data.store={path}"]
     error = script(evaluate_tsf_seq2seq, *arguments, *BASELINES).error
     assert error.startswith(f"subject Tiny_00008 is not in the store {path}")
+
+
+# --- scripts that look at what others left, comparison of networks, training
+
+
+@pytest.mark.parametrize("segmentations", ["kept", "removed"])
+def test_error_estimation(script, weights, path, tiny_dataset, tmp_path, segmentations):
+    if segmentations == "removed":
+        sequence_file(tiny_dataset, 3, "seg").unlink()
+    arguments = [check_error_estimates, "-l", weights, "--tasks", "t1:t2", "t1+flair:t2"]
+    assert script(*arguments, "-o", tmp_path / "files").code == 0
+    remove_originals(tiny_dataset, segmentations=False)
+    outcome = script(*arguments, "-o", tmp_path / "stored", "--set", f"data.store={path}")
+    assert outcome.code == 0, outcome.err
+    wanted = left_in(tmp_path / "files")
+    assert (b",tumour," in wanted["error_estimation.csv"]) == (segmentations == "kept")
+    assert left_in(tmp_path / "stored") == wanted
+
+
+def test_tumours(script, weights, path, tiny_dataset, tmp_path):
+    folder = tmp_path / "evaluation"
+    assert script(evaluate_tsf_seq2seq, "-l", weights, "-o", folder).code == 0
+    arguments = [evaluate_tumour, folder, "-l", weights]
+    assert script(*arguments, "-o", tmp_path / "files").code == 0
+    remove_originals(tiny_dataset, segmentations=False)
+    outcome = script(*arguments, "-o", tmp_path / "stored", "--set", f"data.store={path}")
+    assert outcome.code == 0, outcome.err
+    wanted = left_in(tmp_path / "files")
+    assert b",whole_tumour," in wanted["tumour.csv"]
+    assert left_in(tmp_path / "stored") == wanted
+
+
+def test_report(script, weights, path, tiny_dataset, tmp_path):
+    folder = tmp_path / "evaluation"
+    assert script(evaluate_tsf_seq2seq, "-l", weights, "-o", folder, "--no-predictions").code == 0
+    arguments = [make_report, "-l", weights, "--evaluation", folder]
+    assert script(*arguments, "-o", tmp_path / "files").code == 0
+    remove_originals(tiny_dataset, segmentations=False)
+    outcome = script(*arguments, "-o", tmp_path / "stored", "--set", f"data.store={path}")
+    assert outcome.code == 0, outcome.err
+    wanted, found = left_in(tmp_path / "files"), left_in(tmp_path / "stored")
+    for files in (wanted, found):
+        del files["index.html"]  # it tells the command
+    assert sum(name.endswith("picture_tsem.png") for name in wanted) == 2
+    assert found == wanted
+
+
+def test_comparison_of_networks(script, weights, path, tiny_dataset, tmp_path):
+    arguments = [evaluate_networks, "-l", weights, "--names", "tsf", "--all-tasks"]
+    arguments += ["--ablations", "--baselines", "linear_regression", "mean_image"]
+    assert script(*arguments, "-o", tmp_path / "files").code == 0
+    remove_originals(tiny_dataset, segmentations=True)
+    outcome = script(*arguments, "-o", tmp_path / "stored", "--set", f"data.store={path}")
+    assert outcome.code == 0, outcome.err
+    wanted = left_in(tmp_path / "files")
+    assert sum(name.startswith("predict/") for name in wanted) == 28
+    assert left_in(tmp_path / "stored") == wanted
+
+
+@pytest.mark.parametrize("network", ["seq2seq", "tsf_seq2seq", "unet"])
+def test_training(script, weights, path, tiny_config, tiny_stage1, tiny_dataset, tmp_path, network):
+    unet = tmp_path / "unet.yaml"
+    unet.write_text(tiny_yaml(TINY_UNET, tiny_dataset, tmp_path / "run"))
+    config = {"seq2seq": tiny_stage1, "tsf_seq2seq": tiny_config, "unet": unet}[network]
+    arguments = [train_network, "-c", config]
+    if network == "tsf_seq2seq":
+        arguments += ["-m", weights]
+    assert script(*arguments, "-o", tmp_path / "files").code == 0
+    remove_originals(tiny_dataset, segmentations=True)
+    outcome = script(*arguments, "-o", tmp_path / "stored", "--set", f"data.store={path}")
+    assert outcome.code == 0, outcome.err
+    logs, states = [], []
+    for folder in ("files", "stored"):
+        rows = read_log(tmp_path / folder / "log.csv")
+        logs.append([row | {"seconds": ""} for row in rows])
+        state = read_checkpoint(tmp_path / folder / "last.pth")
+        states.append(state["weights"] | {"best": torch.tensor(state["training"]["best_psnr"])})
+        assert state["statistics"]["spacing"] == [1, 1]
+    assert len(logs[0]) == 8
+    assert logs[1] == logs[0]
+    for key, value in states[0].items():
+        assert torch.equal(states[1][key], value), key

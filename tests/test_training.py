@@ -20,7 +20,7 @@ from tsf_seq2seq.checkpoints.checkpoint import (
     load_weights,
     read_checkpoint,
 )
-from tsf_seq2seq.cli import train_network, train_seq2seq, train_tsf_seq2seq
+from tsf_seq2seq.cli.train import train_network, train_seq2seq, train_tsf_seq2seq
 from tsf_seq2seq.config import Config, config_from_mapping, load_config
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError

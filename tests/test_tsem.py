@@ -12,7 +12,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
 from tsf_seq2seq.cli.explain import map_tsem
-from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.loading import Subject, load_subject
 from tsf_seq2seq.data.nifti import read_image, read_volume
@@ -31,7 +30,7 @@ from tsf_seq2seq.explain.tsem import (
     scored_cases,
 )
 from tsf_seq2seq.explain.tsem_figure import Picture, tsem_figure
-from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.models import TSFSeq2Seq, build_network
 from tsf_seq2seq.tasks import Task, mask_to_sequences
 
 SHAPE = (24, 20, 12)
@@ -54,7 +53,7 @@ def test_reference_outputs(reference_model, expected):
     """TSEM from the authors' outputs with and without f_A, centre slice, all 60 tasks."""
     window = expected["images"][:, 0, 0]  # (4, 3, 40, 32): one stack of three slices
     tasks = [Task(mask_to_sequences(int(m), 4), int(target)) for m, target in expected["tasks"]]
-    maps = enhanced_maps(reference_model, window, tasks, 3, 8)
+    maps = enhanced_maps(reference_model, window, tasks, 8)
     refined, plain = (expected[f"tsf_out{end}"][:, 1] for end in ("", "_without_attention"))
     for number, task in enumerate(tasks):
         synthesis, tsem = maps[task]
@@ -194,9 +193,7 @@ def test_labels_fit_beside_the_pictures(sources):
 def stage_2(tiny_config, tmp_path) -> Path:
     """A tiny network whose f_A is there, though untrained."""
     config = load_config(tiny_config)
-    torch.manual_seed(0)
-    network = new_network(config)
-    save_checkpoint(tmp_path / "tsf.pth", network, config)
+    save_checkpoint(tmp_path / "tsf.pth", build_network(config), config)
     return tmp_path / "tsf.pth"
 
 

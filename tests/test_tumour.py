@@ -12,8 +12,7 @@ from conftest import LPS_AFFINE, SEQUENCES, blob, save_nifti, sequence_file
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
-from tsf_seq2seq.cli import evaluate_tsf_seq2seq
-from tsf_seq2seq.cli.train import new_network
+from tsf_seq2seq.cli.evaluate import evaluate_tsf_seq2seq
 from tsf_seq2seq.cli.trust import evaluate_tumour
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.nifti import read_volume
@@ -22,6 +21,7 @@ from tsf_seq2seq.evaluation.brasyn import brasyn_ssim, gaussian_ssim, scaled
 from tsf_seq2seq.evaluation.metrics import ssim
 from tsf_seq2seq.evaluation.regions import tumour_regions
 from tsf_seq2seq.evaluation.tumour import region_psnr, slice_difference, ssim_map
+from tsf_seq2seq.models import build_network
 from tsf_seq2seq.synthesis.windows import load_window
 
 
@@ -129,7 +129,7 @@ def run(script):
 def evaluation(script, tiny_config, tmp_path) -> Path:
     """Folder of a tiny evaluation: subject 3's t1ce and flair, from t1 and t2."""
     config = load_config(tiny_config)
-    save_checkpoint(tmp_path / "tsf.pth", new_network(config), config)
+    save_checkpoint(tmp_path / "tsf.pth", build_network(config), config)
     folder = tmp_path / "evaluation"
     outcome = script(evaluate_tsf_seq2seq, "-l", tmp_path / "tsf.pth", "-o", folder)
     assert outcome.code == 0, outcome.err
@@ -151,7 +151,7 @@ def test_script(run, script, tiny_config, tiny_dataset, tmp_path, turned):
     labels[11, 8, 5] = 3
     save_nifti(sequence_file(tiny_dataset, 3, "seg"), labels, affine)
     config = load_config(tiny_config)
-    save_checkpoint(tmp_path / "tsf.pth", new_network(config), config)
+    save_checkpoint(tmp_path / "tsf.pth", build_network(config), config)
     folder = tmp_path / "evaluation"
     assert script(evaluate_tsf_seq2seq, "-l", tmp_path / "tsf.pth", "-o", folder).code == 0
     outcome = run(folder, "-l", tmp_path / "tsf.pth")

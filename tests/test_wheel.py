@@ -17,8 +17,8 @@ from conftest import REPOSITORY, sequence_file
 
 from tsf_seq2seq import __version__
 from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
-from tsf_seq2seq.cli.train import new_network
 from tsf_seq2seq.config import load_config
+from tsf_seq2seq.models import build_network
 
 PACKAGE = REPOSITORY / "src" / "tsf_seq2seq"
 INDIRECT = {"torch.utils.tensorboard": "tensorboard"}  # module → what it needs beside its own
@@ -116,7 +116,7 @@ def test_content(wheel):
 def test_it_works_away_from_the_checkout(wheel, tmp_path, tiny_config, tiny_dataset):
     """Unpacked into an empty folder, with the dependencies of this environment."""
     config = load_config(tiny_config)
-    save_checkpoint(tmp_path / "model.pth", new_network(config), config)
+    save_checkpoint(tmp_path / "model.pth", build_network(config), config)
     site = tmp_path / "site"
     install = ("-q", "--no-deps", "--no-index", "--target", site)
     run(sys.executable, "-m", "pip", "install", *install, wheel, cwd=tmp_path)

@@ -1,6 +1,6 @@
 """Evaluate TSF-Seq2Seq (stage 2) on the test split by the paper's protocol."""
 
-from tsf_seq2seq.cli import evaluate_tsf_seq2seq
+from tsf_seq2seq.cli.evaluate import evaluate_tsf_seq2seq
 from tsf_seq2seq.errors import run_script
 
 if __name__ == "__main__":

@@ -92,6 +92,7 @@ def evaluate_networks(description: str) -> None:
         if arguments.ablations:
             variants += [v for v in model.network.variants if v not in (FULL, *variants)]
         synthesizers.append(NetworkSynthesizer(name, model.network, variants, arguments.batch_size))
+    _check_distinct(synthesizers)
     synthesizers += fit_baselines(config, arguments.baselines, tasks)
     report = _report_of_missing(arguments, synthesizers[0].names[0])
     _run(arguments, config, synthesizers, subjects, tasks_of, arguments.load, report)
@@ -146,14 +147,19 @@ def evaluate_tsf_seq2seq(description: str) -> None:
 
 
 def _names(arguments: argparse.Namespace) -> list[str]:
-    """The methods' names; UserError unless each checkpoint has one of its own."""
+    """The checkpoints' names; UserError unless there is one for each."""
     names = arguments.names or [path.resolve().parent.name for path in arguments.load]
     if len(names) != len(arguments.load):
         raise UserError(f"--names gives {len(names)} names for {len(arguments.load)} checkpoints")
-    for name in names:
-        if names.count(name) > 1 or name in BASELINES:
-            raise UserError(f"two methods would be called {name}: name the checkpoints by --names")
     return names
+
+
+def _check_distinct(synthesizers: Iterable[Synthesizer]) -> None:
+    """UserError where two methods, ablations included, share a name, or take a baseline's."""
+    names = [*BASELINES, *(name for one in synthesizers for name in one.names)]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two methods would be called {name}: name the checkpoints by --names")
 
 
 def _missing_sequences(arguments: argparse.Namespace, config: Config) -> TasksOf:

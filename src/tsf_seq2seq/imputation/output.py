@@ -120,7 +120,7 @@ def sidecar(found: Imputation, command: str | None = None) -> dict[str, Any]:
         "Target": found.target,
         **_sources(found.sources),
         "FusionWeights": found.fusion_weights,
-        "Stage": 2 if tsem else 1,
+        "Network": found.model.config.network.name,
         "MeanTSEM": found.mean_tsem,
         "TSEMUnits": "network scale, range 2; mean over the brain" if tsem else None,
         "IntensityMaximum": found.intensity_maximum,

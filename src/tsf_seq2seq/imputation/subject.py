@@ -36,7 +36,7 @@ class Imputation:
 
     `image`: on the first source's grid, float32, 0 in the background; `tsem`: |output with f_A −
     output without f_A| on the network's scale, whose range is 2; `mean_tsem`: its mean in the
-    brain; `fusion_weights`: source → ω. These three are None for a stage 1 model.
+    brain; `fusion_weights`: source → ω. These three are None for a network without.
     `intensity_maximum`: what the network's 1 became, by the rule that `intensity_scale` tells.
     """
 

@@ -28,7 +28,7 @@ def run_stacks(
     parts: dict[tuple[str, Task], list[np.ndarray]] = {}
     network.eval()
     for start in range(0, total, batch_size):
-        batch = np.ascontiguousarray(stacks[:, start : start + batch_size].swapaxes(0, 1))
+        batch = stacks[:, start : start + batch_size].swapaxes(0, 1).copy()  # C order, writable
         images = torch.from_numpy(batch).to(device)  # (B, S, C, H, W)
         for variant, task, output in network.synthesize(images, tasks, variants):
             shown = output[:, network.slices // 2] if centre else output

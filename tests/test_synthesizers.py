@@ -1,4 +1,4 @@
-"""Methods beside the full network, and their paired comparison."""
+"""Synthesizers: networks, their ablations, baselines, and the paired comparison of methods."""
 
 import json
 
@@ -8,18 +8,14 @@ import torch
 from conftest import Outcome
 
 from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
-from tsf_seq2seq.cli import evaluate_tsf_seq2seq
-from tsf_seq2seq.cli.train import new_network
+from tsf_seq2seq.cli.evaluate import evaluate_tsf_seq2seq
 from tsf_seq2seq.config import Config, load_config
 from tsf_seq2seq.data.slices import stacks
 from tsf_seq2seq.evaluation.scores import Score, read_scores
 from tsf_seq2seq.evaluation.statistics import compare
-from tsf_seq2seq.synthesis.synthesizers import (
-    BASELINES,
-    Seq2SeqAverage,
-    seq2seq_method,
-    tsf_methods,
-)
+from tsf_seq2seq.models import build_network
+from tsf_seq2seq.models.base import AVERAGE, FULL, WITHOUT_ATTENTION
+from tsf_seq2seq.synthesis.synthesizers import BASELINES, NetworkSynthesizer, variant_for
 from tsf_seq2seq.tasks import Task
 
 
@@ -31,7 +27,8 @@ def window(expected) -> np.ndarray:
 
 
 def test_average_is_the_mean_of_single_source_outputs(reference_model, expected, window):
-    method = Seq2SeqAverage(reference_model.seq2seq, 3, batch_size=3)
+    method = NetworkSynthesizer("seq2seq", reference_model.seq2seq, [AVERAGE], batch_size=3)
+    assert method.names == ["seq2seq_average"]
     task = Task((0, 2, 3), 1)
     ((key, output),) = method.predict(window, [task]).items()
     assert key == ("seq2seq_average", task)
@@ -42,15 +39,33 @@ def test_average_is_the_mean_of_single_source_outputs(reference_model, expected,
 
 def test_average_of_one_source_is_plain_seq2seq(reference_model, window):
     task = Task((3,), 0)
-    average = Seq2SeqAverage(reference_model.seq2seq, 3, 4).predict(window, [task])
-    plain = seq2seq_method(reference_model.seq2seq, 3, 4).predict(window, [task])
-    np.testing.assert_array_equal(average["seq2seq_average", task], plain["seq2seq", task])
+    method = NetworkSynthesizer("seq2seq", reference_model.seq2seq, [AVERAGE, FULL], 4)
+    outputs = method.predict(window, [task])
+    np.testing.assert_array_equal(outputs["seq2seq_average", task], outputs["seq2seq", task])
+
+
+def test_tasks_that_a_variant_cannot_do_are_left_out(reference_model, window):
+    one, two = Task((3,), 0), Task((1, 3), 0)
+    method = NetworkSynthesizer("seq2seq", reference_model.seq2seq, [FULL, AVERAGE], 4)
+    outputs = method.predict(window, [one, two])
+    assert set(outputs) == {("seq2seq", one), ("seq2seq_average", one), ("seq2seq_average", two)}
+    plain = NetworkSynthesizer("seq2seq", reference_model.seq2seq, [FULL], 4)
+    assert plain.accepts(one)
+    assert not plain.accepts(two)
+    assert plain.predict(window, [two]) == {}
+
+
+def test_the_variant_for_tasks(reference_model):
+    one, two = Task((3,), 0), Task((1, 3), 0)
+    assert variant_for(reference_model.seq2seq, [one]) == FULL
+    assert variant_for(reference_model.seq2seq, [one, two]) == AVERAGE
+    assert variant_for(reference_model, [one, two]) == FULL
 
 
 def test_ablation_differs_from_the_network_by_the_enhanced_map(reference_model, window):
     task = Task((0, 1), 2)
-    methods = tsf_methods(reference_model, ["tsf", "tsf_without_attention"], 3, 2)
-    outputs = methods.predict(window, [task])
+    method = NetworkSynthesizer("tsf", reference_model, [FULL, WITHOUT_ATTENTION], 2)
+    outputs = method.predict(window, [task])
     difference = np.abs(outputs["tsf", task] - outputs["tsf_without_attention", task])
     images = torch.from_numpy(np.ascontiguousarray(stacks(window, 3).swapaxes(0, 1)))
     with torch.no_grad():
@@ -84,7 +99,7 @@ def test_paired_differences_by_hand():
 @pytest.fixture
 def stage_2(tmp_path, tiny_config):
     config: Config = load_config(tiny_config)
-    save_checkpoint(tmp_path / "tsf.pth", new_network(config), config)
+    save_checkpoint(tmp_path / "tsf.pth", build_network(config), config)
     return tmp_path / "tsf.pth"
 
 
