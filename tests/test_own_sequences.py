@@ -290,7 +290,7 @@ def test_both_stages_and_baselines(incomplete, tmp_path, script):
     outcome = script(evaluate_tsf_seq2seq, *common, tmp_path / "all", "--all-tasks")
     assert outcome.error == (
         f"{tmp_path / 'ms' / 'train.csv'}: no subject has the sequences to fit linear_regression "
-        "for t1+pd → flair; leave it out of --methods"
+        "for t1+pd → flair; leave it out of the methods"
     )
 
 

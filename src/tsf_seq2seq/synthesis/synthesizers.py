@@ -106,6 +106,6 @@ def fit_baselines(config: Config, names: Sequence[str], tasks: Iterable[Task]) -
                 sources, target = task.label(sequences)
                 raise UserError(
                     f"{config.data.train}: no subject has the sequences to fit {name} for "
-                    f"{sources} → {target}; leave it out"
+                    f"{sources} → {target}; leave it out of the methods"
                 )
     return [BaselineSynthesizer(name, model, height) for name, model in models.items()]
