@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq
-from tsf_seq2seq.models.blocks import Decoder, HyperConv, activation, normalise, reflect_pad
+from tsf_seq2seq.models.blocks import Decoder, HyperConv, activation, feature_norm, reflect_pad
 from tsf_seq2seq.models.convlstm import ConvLSTM
 from tsf_seq2seq.tasks import Task
 from tsf_seq2seq.training.perceptual import PerceptualLoss
@@ -39,11 +39,11 @@ def hyperconv(conv: HyperConv, x: Tensor, style: Tensor) -> Tensor:
 
 def decoder(network: Decoder, x: Tensor, style: Tensor) -> Tensor:
     for block in network.residual_blocks:
-        r = activation(normalise(hyperconv(block.conv1, x, style), network.norm))
-        x = x + normalise(hyperconv(block.conv2, r, style), network.norm)
+        r = activation(feature_norm(hyperconv(block.conv1, x, style), network.norm))
+        x = x + feature_norm(hyperconv(block.conv2, r, style), network.norm)
     for conv in network.upsampling:
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-        x = activation(normalise(hyperconv(conv, x, style), network.norm))
+        x = activation(feature_norm(hyperconv(conv, x, style), network.norm))
     return torch.tanh(hyperconv(network.output, x, style))
 
 

@@ -7,16 +7,23 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import TINY_SEQ2SEQ, TINY_TSF, TINY_UNET
 from torch import nn
 
-from tsf_seq2seq.config import TrainConfig
+from tsf_seq2seq.config import TrainConfig, load_config
 from tsf_seq2seq.data.sampling import Crop
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.models import TSFSeq2Seq
-from tsf_seq2seq.models.blocks import normalise
+from tsf_seq2seq.models import TSFSeq2Seq, UNet, build_network
+from tsf_seq2seq.models.blocks import HyperConv, feature_norm
 from tsf_seq2seq.tasks import Task
 from tsf_seq2seq.training.acceleration import accelerate, compile_parts, use_channels_last
-from tsf_seq2seq.training.objectives import Seq2SeqLoss, Seq2SeqObjective, TSFObjective
+from tsf_seq2seq.training.objectives import (
+    Seq2SeqLoss,
+    Seq2SeqObjective,
+    TSFObjective,
+    UNetLoss,
+    UNetObjective,
+)
 from tsf_seq2seq.training.perceptual import PerceptualLoss
 
 CPU = torch.device("cpu")
@@ -27,13 +34,19 @@ STAGES = {
 
 
 @pytest.fixture
-def model(reference_model):
-    """The reference model in float64, in which rounding can't hide a difference."""
+def float64():
+    """In it, rounding can't hide a difference."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
-    yield reference_model.double()
+    yield
     torch.set_default_dtype(before)
     torch._dynamo.reset()
+
+
+@pytest.fixture
+def model(reference_model, float64):
+    """The reference model in float64."""
+    return reference_model.double()
 
 
 @pytest.fixture
@@ -117,6 +130,40 @@ def test_traced_parts_give_the_same_numbers(model, perceptual, stage, monkeypatc
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("change", [use_channels_last, compile_parts])
+def test_a_unet_computes_the_same_numbers(float64, monkeypatch, change):
+    compile_part = functools.partialmethod(nn.Module.compile, backend="aot_eager", fullgraph=True)
+    monkeypatch.setattr(nn.Module, "compile", compile_part)
+    torch.manual_seed(0)
+    network = UNet(4, 3, (4, 8), blocks=1, norm="instance")
+    nn.init.normal_(network.last.weight)
+    other = copy.deepcopy(network)
+    change(other)
+    images = torch.rand(2, 4, 3, 16, 12) * 2 - 1
+    crop = Crop(images, (0, 1, 2, 3), Task((2, 0), 1), coin=False, names=("one", "two"))
+    terms = [UNetObjective(unet, UNetLoss()).losses("network", crop) for unet in (network, other)]
+    torch.testing.assert_close(*terms, rtol=1e-9, atol=0)
+    for term in terms:
+        term["l1"].backward()
+    for ours, wanted in zip(other.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, wanted.grad, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "text", [TINY_SEQ2SEQ, TINY_TSF, TINY_UNET], ids=("seq2seq", "tsf", "unet")
+)
+def test_every_convolution_lies_in_a_compiled_part(text, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(text)
+    network = build_network(load_config(tmp_path / "tiny.yaml"))
+    parts = list(network.compiled_parts())
+    assert not any(isinstance(part, nn.ModuleList) for part in parts)  # nobody calls it
+    compiled = {module for part in parts for module in part.modules()}
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d | HyperConv)]
+    assert len(convolutions) > 4
+    assert compiled.issuperset(convolutions)
+
+
+@pytest.mark.slow
 def test_compiled_parts_in_channels_last(model, perceptual):
     """By the compiler that training uses, which takes its time."""
 
@@ -165,7 +212,7 @@ def test_lack_of_a_compiler_is_one_sentence(model, monkeypatch):
 def test_instance_norm_keeps_channels_last(dtype):
     x = torch.randn(2, 5, 6, 7, generator=torch.Generator().manual_seed(0)) * 3 + 40
     x = x.to(dtype)
-    ours = normalise(x.contiguous(memory_format=torch.channels_last), "instance")
+    ours = feature_norm(x.contiguous(memory_format=torch.channels_last), "instance")
     assert ours.is_contiguous(memory_format=torch.channels_last)
     assert ours.dtype == dtype
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2

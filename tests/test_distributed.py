@@ -21,17 +21,15 @@ from conftest import REPOSITORY, blob, save_nifti, sequence_file
 from torch import nn
 
 from tsf_seq2seq import distributed
-from tsf_seq2seq.checkpoints.checkpoint import read_checkpoint
-from tsf_seq2seq.cli.train import new_network
+from tsf_seq2seq.checkpoints.checkpoint import read_checkpoint, stage1_config
 from tsf_seq2seq.config import Config, load_config
 from tsf_seq2seq.data.sampling import CropStream, Position
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.distributed import ALONE, Processes, joined_processes
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.models import build_network
 from tsf_seq2seq.tasks import sample_fusion_task
 from tsf_seq2seq.training.loop import Trainer
-from tsf_seq2seq.training.objectives import SEQ2SEQ, TSF, freeze_encoder
 
 CPU = torch.device("cpu")
 TRAIN = "src/train/seq2seq/train_brats_seq2seq_2d.py"
@@ -86,7 +84,7 @@ def test_streams_of_processes_make_up_the_stream_of_one(config, workers):
     for (crop, position), *others in zip(whole, *parts, strict=True):
         names, images = [], []
         for part, place in others:
-            assert (part.task, part.skip_attention) == (crop.task, crop.skip_attention)
+            assert (part.task, part.coin) == (crop.task, crop.coin)
             assert place == position
             names += part.names
             images += list(part.images) if part.names else []
@@ -99,20 +97,19 @@ def test_streams_of_processes_make_up_the_stream_of_one(config, workers):
 # --- the same gradients
 
 
-def gradients(config: Config, stage: str, steps: int, processes: Processes) -> list[list]:
+def gradients(config: Config, steps: int, processes: Processes) -> list[list]:
     """Each step's losses and gradients; the weights stay as they are."""
-    kind = {"stage 1": SEQ2SEQ, "stage 2": TSF}[stage]
-    network = new_network(config)
-    if isinstance(network, TSFSeq2Seq):
-        freeze_encoder(network)
-    trainer = Trainer(config, network, kind, CPU, False, processes)
-    trainer.optimizer.step = lambda *_: None  # type: ignore[method-assign]
-    stream = CropStream(trainer.training, config, kind.sample_task, Position(), processes)
+    network = build_network(config)
+    trainer = Trainer(config, network, CPU, False, processes)
+    for optimizer in trainer.trained.optimizers.values():
+        optimizer.step = lambda *_: None  # type: ignore[method-assign]
+    sample_task = trainer.objective.sample_task
+    stream = CropStream(trainer.training, config, sample_task, Position(), processes)
     results = []
     for crop, position in islice(stream, steps):
-        trainer.progress.position = position
+        trainer.state.position = position
         (samples,) = processes.sum([len(crop.names)])
-        losses = trainer._step(crop, len(crop.names) / samples, [])
+        losses = list(trainer._step(crop, len(crop.names) / samples).values())
         grads = {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
         results.append([losses, grads])
     trainer.log.close()
@@ -151,10 +148,9 @@ def on_two_processes(work: Callable, path: Path, *arguments) -> list:
 
 
 def gradients_of_both_stages(config: Config, steps: int, processes: Processes) -> dict[str, list]:
-    stage_1 = dataclasses.replace(config, fusion=None)
     return {
-        "stage 1": gradients(stage_1, "stage 1", steps, processes),
-        "stage 2": gradients(config, "stage 2", steps, processes),
+        "stage 1": gradients(stage1_config(config), steps, processes),
+        "stage 2": gradients(config, steps, processes),
     }
 
 
@@ -217,8 +213,8 @@ def losses_of(folder: Path) -> np.ndarray:
     return np.array([[float(value) for value in row[3:7]] for row in rows if row[3]])
 
 
-def test_a_run_on_two_processes_equals_one_with_their_batch(config, tiny_config, tmp_path):
-    options = ["-c", tiny_config, "--set", "train.steps=4"]
+def test_a_run_on_two_processes_equals_one_with_their_batch(config, tiny_stage1, tmp_path):
+    options = ["-c", tiny_stage1, "--set", "train.steps=4"]
     first, second = map(finish, on_two_machines(TRAIN, *options, "-o", tmp_path / "two"))
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
     assert "4 steps in" in first[1]
@@ -268,9 +264,9 @@ def workers_of(process: subprocess.Popen) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
-def test_killing_one_process_ends_the_other_and_resuming_goes_on(config, tiny_config, tmp_path):
+def test_killing_one_process_ends_the_other_and_resuming_goes_on(config, tiny_stage1, tmp_path):
     folder = tmp_path / "run"
-    options = ["-c", tiny_config, "-o", folder, "--set", "train.steps=100000"]
+    options = ["-c", tiny_stage1, "-o", folder, "--set", "train.steps=100000"]
     options += ["--set", "train.validation_steps=100000", "--resume"]
     process = torchrun(TRAIN, *options)
     wait_for(lambda: (folder / "last.pth").exists() or process.poll() is not None)
@@ -324,7 +320,7 @@ def test_other_errors_are_no_connection_errors():
 def test_a_folder_that_is_not_shared(config, monkeypatch):
     monkeypatch.setattr(Processes, "gather", lambda self, item: [500, 0])
     with pytest.raises(UserError, match=r"different states in .* \(steps 500, 0\)"):
-        gradients(dataclasses.replace(config, fusion=None), "stage 1", 1, Processes(0, 2))
+        gradients(config, 1, Processes(0, 2))
 
 
 def test_a_process_that_hangs_after_a_signal_ends(tmp_path):

@@ -23,10 +23,11 @@ from tsf_seq2seq.checkpoints.checkpoint import (
 )
 from tsf_seq2seq.cli.evaluate import evaluate_seq2seq, evaluate_tsf_seq2seq
 from tsf_seq2seq.cli.loading import find_device
-from tsf_seq2seq.cli.train import new_network, train_seq2seq, train_tsf_seq2seq
+from tsf_seq2seq.cli.train import train_seq2seq, train_tsf_seq2seq
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.files import write_atomically, write_text
+from tsf_seq2seq.models import build_network
 
 SCRIPTS = REPOSITORY / "src"
 TRAIN_1 = SCRIPTS / "train" / "seq2seq" / "train_brats_seq2seq_2d.py"
@@ -34,10 +35,10 @@ EVALUATE_2 = SCRIPTS / "evaluate" / "seq2seq" / "evaluate_brats_tsf_seq2seq_2d.p
 
 
 @pytest.fixture
-def stage_1(tiny_config, tmp_path) -> Path:
+def stage_1(tiny_stage1, tmp_path) -> Path:
     """An untrained Seq2Seq of the tiny settings."""
-    config = load_config(tiny_config, ["fusion=null"])
-    save_checkpoint(tmp_path / "stage_1.pth", new_network(config), config)
+    config = load_config(tiny_stage1)
+    save_checkpoint(tmp_path / "stage_1.pth", build_network(config), config)
     return tmp_path / "stage_1.pth"
 
 
@@ -45,7 +46,7 @@ def stage_1(tiny_config, tmp_path) -> Path:
 def stage_2(tiny_config, tmp_path) -> Path:
     """An untrained TSFSeq2Seq of the tiny settings."""
     config = load_config(tiny_config)
-    save_checkpoint(tmp_path / "stage_2.pth", new_network(config), config)
+    save_checkpoint(tmp_path / "stage_2.pth", build_network(config), config)
     return tmp_path / "stage_2.pth"
 
 
@@ -83,14 +84,14 @@ def test_real_scripts(tiny_config, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_weights(tiny_config, run, script):
-    outcome = script(train_tsf_seq2seq, "-c", tiny_config)
-    assert outcome.error == "stage 2 needs stage 1's weights: give them with -m"
+def test_missing_weights(tiny_config, tiny_stage1, run, script):
+    needed = "network tsf_seq2seq builds on stage 1's Seq2Seq: give its weights with -m"
+    assert script(train_tsf_seq2seq, "-c", tiny_config).error == needed
     outcome = script(train_tsf_seq2seq, "-c", tiny_config, "--resume")  # nothing to resume
-    assert outcome.error == "stage 2 needs stage 1's weights: give them with -m"
+    assert outcome.error == needed
     calls = [
         (train_tsf_seq2seq, "-c", tiny_config, "-m", "none.pth"),
-        (train_seq2seq, "-c", tiny_config, "-l", "none.pth"),
+        (train_seq2seq, "-c", tiny_stage1, "-l", "none.pth"),
         (evaluate_seq2seq, "-c", tiny_config, "-m", "none.pth", "-o", run),
         (evaluate_seq2seq, "-m", "none.pth", "-o", run),
         (evaluate_tsf_seq2seq, "-c", tiny_config, "-l", "none.pth", "-o", run),
@@ -135,8 +136,8 @@ def test_missing_settings(script):
         ),
     ],
 )
-def test_devices(tiny_config, stage_2, run, script, device, part):
-    assert part in script(train_seq2seq, "-c", tiny_config, "-d", device).error
+def test_devices(tiny_stage1, stage_2, run, script, device, part):
+    assert part in script(train_seq2seq, "-c", tiny_stage1, "-d", device).error
     arguments = ["-l", stage_2, "-o", run]
     assert part in script(evaluate_tsf_seq2seq, *arguments, "-d", device).error
     assert not run.exists()
@@ -148,27 +149,27 @@ def test_the_cpu_is_a_device():
 
 @pytest.mark.parametrize("name", ["2024", "null", "a: b", "run #2"])
 def test_output_folders_are_taken_literally(
-    tiny_config, stage_1, script, tmp_path, monkeypatch, name
+    tiny_stage1, stage_1, script, tmp_path, monkeypatch, name
 ):
     monkeypatch.chdir(tmp_path)
     quick = ["--set", "train.steps=1"]
-    assert script(train_seq2seq, "-c", tiny_config, "-o", name, *quick).code == 0
+    assert script(train_seq2seq, "-c", tiny_stage1, "-o", name, *quick).code == 0
     assert (tmp_path / name / "last.pth").exists()
 
 
-def test_a_run_folder_in_use(tiny_config, run, script):
-    first = script(train_seq2seq, "-c", tiny_config, "--set", "train.steps=1")
+def test_a_run_folder_in_use(tiny_stage1, run, script):
+    first = script(train_seq2seq, "-c", tiny_stage1, "--set", "train.steps=1")
     assert first.code == 0
-    again = script(train_seq2seq, "-c", tiny_config)
+    again = script(train_seq2seq, "-c", tiny_stage1)
     assert again.error == f"{run} holds a run already: --resume goes on, -o names another folder"
-    more = script(train_seq2seq, "-c", tiny_config, "--resume", "--set", "train.steps=2")
+    more = script(train_seq2seq, "-c", tiny_stage1, "--resume", "--set", "train.steps=2")
     assert more.code == 0
     assert read_checkpoint(run / "last.pth")["training"]["step"] == 2
 
 
-def test_both_stages_from_their_scripts(tiny_config, run, script, tmp_path):
+def test_both_stages_from_their_scripts(tiny_config, tiny_stage1, run, script, tmp_path):
     quick = ["--set", "train.steps=1", "--seed", 3]
-    assert script(train_seq2seq, "-c", tiny_config, "-o", tmp_path / "1", *quick).code == 0
+    assert script(train_seq2seq, "-c", tiny_stage1, "-o", tmp_path / "1", *quick).code == 0
     best = tmp_path / "1" / "best.pth"
     outcome = script(
         *(train_tsf_seq2seq, "-c", tiny_config, "-m", best, "-o", tmp_path / "2", *quick)
@@ -185,7 +186,7 @@ def test_both_stages_from_their_scripts(tiny_config, run, script, tmp_path):
 
 
 def test_weights_of_another_architecture(tiny_config, stage_1, run, script):
-    arguments = ["-c", tiny_config, "-m", stage_1, "--set", "seq2seq.sequence_code=9"]
+    arguments = ["-c", tiny_config, "-m", stage_1, "--set", "network.sequence_code=9"]
     outcome = script(train_tsf_seq2seq, *arguments)
     assert outcome.error.startswith(f"{stage_1} is of another architecture: style.weight is (8, 8)")
     assert "(8, 8) instead of (9, 9); style.bias is (8,) instead of (9,)" in outcome.error
@@ -212,7 +213,7 @@ class Code:
 
 
 @pytest.mark.parametrize("container", ["torch", "pickle"])
-def test_pickles_with_code_are_refused(tiny_config, run, script, tmp_path, container):
+def test_pickles_with_code_are_refused(tiny_config, tiny_stage1, run, script, tmp_path, container):
     path, proof = tmp_path / "evil.pth", tmp_path / "proof"
     if container == "torch":
         torch.save({"weights": Code(proof)}, path)
@@ -220,7 +221,7 @@ def test_pickles_with_code_are_refused(tiny_config, run, script, tmp_path, conta
         path.write_bytes(pickle.dumps(Code(proof), protocol=2))
     outcomes = [
         script(train_tsf_seq2seq, "-c", tiny_config, "-m", path),
-        script(train_seq2seq, "-c", tiny_config, "-l", path),
+        script(train_seq2seq, "-c", tiny_stage1, "-l", path),
         script(evaluate_tsf_seq2seq, "-l", path, "-o", run),
         script(evaluate_seq2seq, "-c", tiny_config, "-l", path, "-o", run),
     ]
@@ -230,11 +231,11 @@ def test_pickles_with_code_are_refused(tiny_config, run, script, tmp_path, conta
     assert not run.exists()
 
 
-def test_refusals_give_no_advice_to_run_the_code(tiny_config, script, tmp_path):
+def test_refusals_give_no_advice_to_run_the_code(tiny_stage1, script, tmp_path):
     path = tmp_path / "evil.pth"
     path.write_bytes(pickle.dumps(Code(tmp_path / "proof"), protocol=4))
     with warnings.catch_warnings(record=True) as shown:
-        outcome = script(train_seq2seq, "-c", tiny_config, "-l", path)
+        outcome = script(train_seq2seq, "-c", tiny_stage1, "-l", path)
     assert "weights_only" not in outcome.error
     assert not shown  # on standard error, beside the one line
 
@@ -262,13 +263,13 @@ def test_files_that_are_no_checkpoints(run, script, tmp_path):
     assert "is not a checkpoint of this software; for the authors' weights" in outcome.error
     torch.save({"format": "tsf-seq2seq checkpoint", "version": 99}, path)
     outcome = script(evaluate_tsf_seq2seq, "-l", path, "-o", run)
-    assert "has format version 99, but this software reads 1" in outcome.error
+    assert "has format version 99, but this software reads 1 and 2" in outcome.error
 
 
-def test_best_cannot_be_resumed(tiny_config, run, script):
-    script(train_seq2seq, "-c", tiny_config, "--set", "train.steps=1")
+def test_best_cannot_be_resumed(tiny_stage1, run, script):
+    script(train_seq2seq, "-c", tiny_stage1, "--set", "train.steps=1")
     (run / "best.pth").replace(run / "last.pth")
-    outcome = script(train_seq2seq, "-c", tiny_config, "--resume")
+    outcome = script(train_seq2seq, "-c", tiny_stage1, "--resume")
     assert "last.pth holds no training state, so that it can't be resumed" in outcome.error
 
 
@@ -312,9 +313,9 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize(("damage", "part"), DAMAGE)
-def test_damaged_subjects(tiny_config, tiny_dataset, stage_2, run, script, damage, part):
+def test_damaged_subjects(tiny_stage1, tiny_dataset, stage_2, run, script, damage, part):
     damage(sequence_file(tiny_dataset, 1, "t2"))
-    outcome = script(train_seq2seq, "-c", tiny_config)
+    outcome = script(train_seq2seq, "-c", tiny_stage1)
     assert outcome.error.startswith("subject Tiny_00001: ")
     assert part in outcome.error
     damage(sequence_file(tiny_dataset, 3, "t2"))
@@ -323,17 +324,17 @@ def test_damaged_subjects(tiny_config, tiny_dataset, stage_2, run, script, damag
     assert part in outcome.error
 
 
-def test_missing_split_and_root(tiny_config, tiny_dataset, script):
-    outcome = script(train_seq2seq, "-c", tiny_config, "--set", "data.train=none.csv")
+def test_missing_split_and_root(tiny_stage1, tiny_dataset, script):
+    outcome = script(train_seq2seq, "-c", tiny_stage1, "--set", "data.train=none.csv")
     assert outcome.error == "split CSV none.csv does not exist"
-    outcome = script(train_seq2seq, "-c", tiny_config, "--set", "data.root=none")
+    outcome = script(train_seq2seq, "-c", tiny_stage1, "--set", "data.root=none")
     assert outcome.error == "data.root none is not a folder"
 
 
-def test_too_few_slices_to_validate_on(tiny_config, tiny_dataset, script):
+def test_too_few_slices_to_validate_on(tiny_stage1, tiny_dataset, script):
     for sequence in ("t1", "t1ce", "t2", "flair"):
         save_nifti(sequence_file(tiny_dataset, 2, sequence), blob(1, (24, 20, 2)))
-    outcome = script(train_seq2seq, "-c", tiny_config, "--set", "train.steps=1")
+    outcome = script(train_seq2seq, "-c", tiny_stage1, "--set", "train.steps=1")
     assert outcome.error.startswith("subject Tiny_00002 has")
 
 
@@ -346,7 +347,7 @@ from tsf_seq2seq.models.build import build_network
 from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.config import load_config
 
-path, config = Path(sys.argv[1]), load_config(Path(sys.argv[2]), ["seq2seq.sequence_code=256"])
+path, config = Path(sys.argv[1]), load_config(Path(sys.argv[2]), ["network.sequence_code=256"])
 network = build_network(config)
 for _ in sys.stdin:  # each line asks for a process that saves version 1, 2, 3, … without end
     child = os.fork()
@@ -409,12 +410,12 @@ def test_full_disk_keeps_the_old_checkpoint(tiny_config, stage_1, monkeypatch, p
     assert not [path for path in stage_1.parent.iterdir() if ".tmp" in path.name]
 
 
-def test_full_disk_ends_a_training_run_with_one_line(tiny_config, run, script, monkeypatch):
+def test_full_disk_ends_a_training_run_with_one_line(tiny_stage1, run, script, monkeypatch):
     def refuse(*_):
         raise RuntimeError("PytorchStreamWriter failed writing file data/0")
 
     monkeypatch.setattr("torch.save", refuse)
-    outcome = script(train_seq2seq, "-c", tiny_config)
+    outcome = script(train_seq2seq, "-c", tiny_stage1)
     assert outcome.error.startswith(f"{run / 'last.pth'} could not be written")
 
 

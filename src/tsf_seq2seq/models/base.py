@@ -55,8 +55,12 @@ class SynthesisNetwork(nn.Module):
         return None
 
     def compiled_parts(self) -> Iterable[nn.Module]:
-        """The parts in which the time goes, each of which torch.compile takes as a whole."""
-        return self.children()
+        """The parts in which the time goes, each of which torch.compile takes as a whole.
+
+        Here all children; of a ModuleList, which is itself never called, its members.
+        """
+        for child in self.children():
+            yield from child if isinstance(child, nn.ModuleList) else (child,)
 
     def sources_of(self, available: Availability) -> list[int]:
         """Indices of the available sequences, ascending; ValueError for a wrong number or none."""
