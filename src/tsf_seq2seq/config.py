@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.migration import with_network_section
+from tsf_seq2seq.migration import DEFAULT_NETWORK, with_network_section
 from tsf_seq2seq.settings import NetworkSettings, check_odd, parse, setting
 from tsf_seq2seq.tasks import check_sequence_names
 
@@ -164,8 +164,7 @@ def read_with_bases(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not (path.parent / base).exists():
         raise UserError(f"{path}: 'base' names {path.parent / base}, which does not exist")
     below = read_with_bases(path.parent / base, (*above, path.resolve()))
-    names = [_network_name(mapping) for mapping in (values, below)]
-    if names[0] not in (None, names[1]):
+    if _network_name(values) not in (None, _network_name(below) or DEFAULT_NETWORK):
         below = {key: below[key] for key in below if key not in ("network", "loss")}
     return _merged(below, values)
 
