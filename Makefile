@@ -94,7 +94,8 @@ $(call done,paper_protocol): $(call done,tsf_seq2seq)
 		-l $(STAGE2)/best.pth -o $(DEMO)/paper_protocol
 	$(DONE)
 $(call done,all_tasks): $(call done,tsf_seq2seq first_look)
-	$(STEP) src/evaluate/evaluate.py --all-tasks --no-predictions -o $(DEMO)/all_tasks \
+	$(STEP) -m torch.distributed.run --standalone --nproc_per_node=2 \
+		src/evaluate/evaluate.py --all-tasks --no-predictions -o $(DEMO)/all_tasks \
 		-l $(STAGE2)/best.pth $(STAGE1)/best.pth $(UNET)/best.pth --names tsf seq2seq unet \
 		--ablations --baselines linear_regression quadratic_regression mean_image
 	$(DONE)
