@@ -59,9 +59,9 @@ def contribution_of(
         return places[row.sources], places[row.target]
 
     subjects = np.zeros((len(names), len(names)), dtype=int)
-    for row in rows:
-        subjects[pair(row)] += 1
     matrix = np.zeros(subjects.shape)
+    for place, own in group_by(rows, pair).items():
+        subjects[place] = len(own)
     for metric in COMPARED:
         finite = [row for row in rows if isfinite(metric.of(row))]
         every = [metric.of(row) for row in finite]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from textwrap import fill
 
 import numpy as np
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from tsf_seq2seq.figures import FONT, SMALL_FONT, save_figure_pair
+from tsf_seq2seq.figures import FONT, SMALL_FONT
 
 PANEL_TITLES = ("target", "synthesis", "|error|", "TSEM")
 OUTLINE = "#56B4E9"  # the sky blue of Okabe and Ito, seen on grey as on the maps' colours
@@ -29,11 +28,6 @@ class Picture:
     synthesis: np.ndarray
     tsem: np.ndarray
     lesion: np.ndarray | None
-
-
-def plot_tsem(pictures: Sequence[Picture], path: Path) -> None:
-    """Write the figure as `path` with .pdf and .png."""
-    save_figure_pair(tsem_figure(pictures), path)
 
 
 def tsem_figure(pictures: Sequence[Picture]) -> Figure:
