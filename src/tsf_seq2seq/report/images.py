@@ -1,7 +1,6 @@
 """Files that a browser shows: quantised volumes as NIfTI, slices as PNG strips and pictures."""
 
 import gzip
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,10 +64,7 @@ def write_colours(path: Path, slices: np.ndarray, scale: Scale, overlay: bool = 
     shares = np.clip((slices - scale.low) / (scale.high - scale.low), 0, 1)
     image = Image.fromarray(_side_by_side(np.rint(np.sqrt(shares) * LEVELS).astype(np.uint8)), "P")
     image.putpalette(colours().tobytes())
-    more = {}
-    if overlay:
-        more["transparency"] = opacities().tobytes()
-    _save(path, image, **more)
+    _save(path, image, **({"transparency": opacities().tobytes()} if overlay else {}))
 
 
 def colours() -> np.ndarray:
@@ -99,6 +95,4 @@ def _side_by_side(slices: np.ndarray) -> np.ndarray:
 
 
 def _save(path: Path, image: Image.Image, **more: object) -> None:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True, **more)
-    write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
+    write_atomically(path, lambda temporary: image.save(temporary, "PNG", optimize=True, **more))

@@ -16,15 +16,6 @@ from tsf_seq2seq.report.blocks import Section
 from tsf_seq2seq.report.images import colours
 
 TEMPLATES = Path(__file__).parent / "templates"
-ASSETS = (
-    "report.css",
-    "theme.js",
-    "charts.js",
-    "matrix.js",
-    "strips.js",
-    "volumes.js",
-    "viewer.js",
-)
 VIEWER = "niivue.umd.js"
 VIEWER_LICENCE = "niivue.LICENSE.txt"
 
@@ -33,8 +24,8 @@ def write_page(
     output: Path, title: str, sections: Sequence[Section], warning: str, viewer: Path | None
 ) -> Path:
     """Write index.html with styles, scripts and, where given, NiiVue's file `viewer`; its path."""
-    for name in ASSETS:
-        _copy(TEMPLATES / name, output / name)
+    for asset in (*TEMPLATES.glob("*.css"), *TEMPLATES.glob("*.js")):
+        _copy(asset, output / asset.name)
     write_text(output / "plotly.min.js", get_plotlyjs())
     ramp = Image.fromarray(colours()[None])
     write_atomically(output / "colours.png", lambda path: ramp.save(path, "PNG"))
