@@ -29,7 +29,6 @@ from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.synthesis.windows import load_window, window_labels
 from tsf_seq2seq.tasks import Task
 
-ESTIMATORS = ("tsem", "gradient", "disagreement")
 ORACLE = "oracle"
 BRAIN = "brain"
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -65,15 +66,9 @@ def _limit(images: Sequence[np.ndarray]) -> float:
 
 
 def _finish(row: Sequence[Axes], picture: Picture) -> None:
-    row[0].text(
-        *(-0.05, 0.5),
-        "\n".join(fill(line, LABEL_LETTERS) for line in picture.label.splitlines()),
-        transform=row[0].transAxes,
-        fontsize=SMALL_FONT,
-        ha="right",
-        va="center",
-        linespacing=1.4,
-    )
+    label = "\n".join(fill(line, LABEL_LETTERS) for line in picture.label.splitlines())
+    place: dict[str, Any] = {"transform": row[0].transAxes, "ha": "right", "va": "center"}
+    row[0].text(-0.05, 0.5, label, fontsize=SMALL_FONT, linespacing=1.4, **place)
     for axes in row:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
