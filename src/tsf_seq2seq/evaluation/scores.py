@@ -1,20 +1,18 @@
 """Scores of synthesized volumes: the metrics, metrics.csv, and the tables made of it."""
 
 import json
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_text
-from tsf_seq2seq.tables import Table, group_by, interval, read_table, write_rows
+from tsf_seq2seq.tables import Name, Table, group_by, interval, read_table, write_rows
 from tsf_seq2seq.tasks import n_inputs
-
-_Group = TypeVar("_Group", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ def measured_metrics(scores: Sequence[Score]) -> list[Metric]:
     return [metric for metric in COMPARED if any(isfinite(metric.of(score)) for score in scores)]
 
 
-def summaries(scores: Iterable[Score], group: Callable[[Score], _Group]) -> dict[_Group, Summary]:
+def summaries(scores: Iterable[Score], group: Callable[[Score], Name]) -> dict[Name, Summary]:
     """Scores by group, in order of first appearance."""
     rows = {}
     for name, own in group_by(scores, group).items():

@@ -53,10 +53,9 @@ def contribution_of(
         raise UserError(f"there are no scores of {unknown[0]}, only of {', '.join(found)}")
     names = tuple(dict.fromkeys(sequences or found))
     rows = [row for row in rows if {row.sources, row.target} <= set(names)]
-    places = {name: place for place, name in enumerate(names)}
 
     def pair(row: Score) -> tuple[int, int]:
-        return places[row.sources], places[row.target]
+        return names.index(row.sources), names.index(row.target)
 
     subjects = np.zeros((len(names), len(names)), dtype=int)
     matrix = np.zeros(subjects.shape)

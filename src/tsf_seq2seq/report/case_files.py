@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tsf_seq2seq.config import Config
-from tsf_seq2seq.data.slices import BACKGROUND, Window, bounding_box
+from tsf_seq2seq.data.slices import Window, bounding_box
+from tsf_seq2seq.evaluation.regions import brain_mask
 from tsf_seq2seq.explain.differentiation import lesion_mask, slice_to_show
 from tsf_seq2seq.explain.tsem import Case, Explained
 from tsf_seq2seq.report.images import (
@@ -73,7 +74,7 @@ def write_subject(
     """The subject's sequences that its tasks need, and its cases."""
     loaded, names = explained.loaded, list(config.data.sequences)
     needed = sorted({index for task in explained.maps for index in (*task.sources, task.target)})
-    box = bounding_box(np.any(loaded.centres[needed] > BACKGROUND, axis=0), MARGIN)
+    box = bounding_box(brain_mask(loaded.centres[needed]), MARGIN)
     lesion = lesion_mask(config, loaded)
     inside = None if lesion is None or not box.of(lesion).any() else box.of(lesion)
     shown = slice_to_show(inside, box.shape[0])
