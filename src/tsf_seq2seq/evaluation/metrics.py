@@ -58,9 +58,7 @@ class LPIPS:
             for index, module in stage.named_children():
                 module.load_state_dict(features[int(index)].state_dict())
         self._network = network.eval().requires_grad_(False).to(self.device)
-        self._last_target: np.ndarray | None = None
-        self._last_batch_size = 0
-        self._last_features: list[list[Tensor]] = []
+        self._last: tuple[np.ndarray, int, list[list[Tensor]]] | None = None
 
     @torch.no_grad()
     def per_slice(self, target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -85,11 +83,10 @@ class LPIPS:
 
         An evaluation compares one target with the output of many tasks and methods.
         """
-        if self._last_target is not target or self._last_batch_size != self.batch_size:
+        if self._last is None or self._last[0] is not target or self._last[1] != self.batch_size:
             batches = self._images(target).split(self.batch_size)
-            self._last_features = [self._features(batch) for batch in batches]
-            self._last_target, self._last_batch_size = target, self.batch_size
-        return self._last_features
+            self._last = target, self.batch_size, [self._features(batch) for batch in batches]
+        return self._last[2]
 
     def _features(self, images: Tensor) -> list[Tensor]:
         """AlexNet's five activations of (N, 1, H, W), each of unit length along its channels."""

@@ -19,7 +19,7 @@ from tsf_seq2seq.evaluation.metrics import LPIPS, psnr, ssim
 from tsf_seq2seq.evaluation.scores import Score, prediction_path, read_scores, write_scores
 from tsf_seq2seq.figures import Example, plot_examples
 from tsf_seq2seq.synthesis.synthesizers import Outputs, Synthesizer
-from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window
+from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tasks import Task, all_tasks
 
 TasksOf = Callable[[Subject], list[Task]]
@@ -94,10 +94,12 @@ def _evaluate_subject(
         outputs |= synthesizer.predict(loaded.images, tasks)
     scores = _scores(subject.name, outputs, loaded.centres, names, protocol.lpips)
     first = protocol.synthesizers[0].names[0]
-    if protocol.save_predictions:
-        for task in (task for method, task in outputs if method == first):
-            _save_prediction(output, loaded, outputs[first, task], task, names)
     able = [task for task in tasks if (first, task) in outputs]
+    if protocol.save_predictions:
+        for task in able:
+            path = prediction_path(output, subject.name, *task.label(names))
+            whole = loaded.on_whole_grid(outputs[first, task])
+            write_volume(path, whole, loaded.volumes.geometry)
     if number >= EXAMPLES or not able:
         return scores, None
     shown = able[7 * number % len(able)]  # not always the first
@@ -111,26 +113,20 @@ def complete_tasks(subject: Subject, n_sequences: int) -> list[Task]:
 
 
 def _scores(
-    name: str,
-    outputs: Outputs,
-    targets: np.ndarray,
-    names: Sequence[str],
-    lpips: LPIPS | None,
+    name: str, outputs: Outputs, targets: np.ndarray, names: Sequence[str], lpips: LPIPS | None
 ) -> list[Score]:
     """Score each output against its target; an output that serves several tasks is looked at once.
 
     Target by target, so that LPIPS computes a target's features once.
     """
-    scores = {}
+    values: dict[tuple[int, int], tuple[float, float, float, float]] = {}
     for index, target in enumerate(targets):
-        values: dict[int, tuple[float, float, float, float]] = {}
-        for (method, task), output in outputs.items():
-            if task.target != index:
-                continue
-            if id(output) not in values:
-                values[id(output)] = _metrics(target, output, lpips)
-            scores[method, task] = Score(name, *task.label(names), method, *values[id(output)])
-    return [scores[key] for key in outputs]
+        own = {id(output): output for (_, task), output in outputs.items() if task.target == index}
+        values |= {(index, key): _metrics(target, output, lpips) for key, output in own.items()}
+    return [
+        Score(name, *task.label(names), method, *values[task.target, id(output)])
+        for (method, task), output in outputs.items()
+    ]
 
 
 def _metrics(
@@ -138,23 +134,8 @@ def _metrics(
 ) -> tuple[float, float, float, float]:
     """PSNR, SSIM, LPIPS summed over slices, and its mean."""
     distances = np.array([math.nan]) if lpips is None else lpips.per_slice(target, output)
-    return (
-        psnr(target, output),
-        ssim(target, output),
-        float(distances.sum()),
-        float(distances.mean()),
-    )
-
-
-def _save_prediction(
-    folder: Path,
-    loaded: SubjectWindow,
-    output: np.ndarray,
-    task: Task,
-    names: Sequence[str],
-) -> None:
-    path = prediction_path(folder, loaded.volumes.subject.name, *task.label(names))
-    write_volume(path, loaded.on_whole_grid(output), loaded.volumes.geometry)
+    summed, mean = float(distances.sum()), float(distances.mean())
+    return psnr(target, output), ssim(target, output), summed, mean
 
 
 def _example(
@@ -166,11 +147,8 @@ def _example(
     """
     middle = targets.shape[1] // 2
     slices, synthesis = targets[:, middle].copy(), output[middle].copy()
-    panels: dict[str, np.ndarray | None] = {
-        sequence: slices[i] if i in task.sources else None for i, sequence in enumerate(names)
-    }
-    panels["target"] = slices[task.target]
-    panels["synthesis"] = synthesis
-    panels["error"] = np.abs(synthesis - slices[task.target])
+    target = slices[task.target]
+    panels = {name: slices[i] if i in task.sources else None for i, name in enumerate(names)}
+    panels |= {"target": target, "synthesis": synthesis, "error": np.abs(synthesis - target)}
     name = subject.name.replace("/", "/\n")
     return Example(f"{name}\n→ {names[task.target]}", panels)

@@ -20,11 +20,9 @@ def tumour_regions(brain: np.ndarray, labels: np.ndarray | None) -> dict[str, np
     """
     if labels is None:
         return _present(brain=brain)
-    enhancing = np.isin(labels, ENHANCING)
-    tumour = labels > 0
-    return _present(
-        brain=brain, whole_tumour=tumour, enhancing_tumour=enhancing, healthy=brain & ~tumour
-    )
+    whole, enhancing = labels > 0, np.isin(labels, ENHANCING)
+    healthy = brain & ~whole
+    return _present(brain=brain, whole_tumour=whole, enhancing_tumour=enhancing, healthy=healthy)
 
 
 def error_regions(brain: np.ndarray, labels: np.ndarray | None) -> dict[str, np.ndarray]:

@@ -1,20 +1,18 @@
 """Scores of synthesized volumes: the metrics, metrics.csv, and the tables made of it."""
 
 import json
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files import write_text
-from tsf_seq2seq.tables import Table, group_by, interval, read_table, write_rows
+from tsf_seq2seq.tables import Name, Table, group_by, interval, read_table, write_rows
 from tsf_seq2seq.tasks import n_inputs
-
-_Group = TypeVar("_Group", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -137,9 +135,15 @@ def measured_metrics(scores: Sequence[Score]) -> list[Metric]:
     return [metric for metric in COMPARED if any(isfinite(metric.of(score)) for score in scores)]
 
 
-def summaries(scores: Iterable[Score], group: Callable[[Score], _Group]) -> dict[_Group, Summary]:
+def summaries(scores: Iterable[Score], group: Callable[[Score], Name]) -> dict[Name, Summary]:
     """Scores by group, in order of first appearance."""
-    return {key: _summary(own) for key, own in group_by(scores, group).items()}
+    rows = {}
+    for name, own in group_by(scores, group).items():
+        values = {key: [metric.of(score) for score in own] for key, metric in METRICS.items()}
+        mean = {key: float(np.mean(numbers)) for key, numbers in values.items()}
+        std = {key: float(np.std(numbers)) for key, numbers in values.items()}
+        rows[name] = Summary(len(own), mean, std)
+    return rows
 
 
 def by_inputs(scores: Sequence[Score]) -> dict[tuple[int, str], Summary]:
@@ -155,11 +159,8 @@ def by_task(scores: Sequence[Score]) -> dict[tuple[str, str, str], Summary]:
 
 def score_table(headings: Sequence[str], rows: Mapping[Any, Summary]) -> Table:
     """One row per group: its key, pairs, and mean ± standard deviation."""
-    shown = [
-        metric
-        for metric in METRICS.values()
-        if not all(np.isnan(row.mean[metric.key]) for row in rows.values())
-    ]
+    means = [row.mean for row in rows.values()]
+    shown = [m for m in METRICS.values() if not all(np.isnan(mean[m.key]) for mean in means)]
     cells = [
         [*key, row.pairs, *(_mean_and_deviation(row, metric) for metric in shown)]
         for key, row in rows.items()
@@ -178,9 +179,7 @@ def write_tables(
 
     `further` tables follow in table.md alone.
     """
-    shown = {heading: score_table(*table) for heading, table in tables.items()} | dict(
-        further or {}
-    )
+    shown = {name: score_table(*own) for name, own in tables.items()} | dict(further or {})
     texts = [f"# {title}"]
     texts += [f"## {heading}\n\n{table.markdown()}" for heading, table in shown.items()]
     write_text(folder / "table.md", "\n\n".join(texts) + "\n")
@@ -191,12 +190,6 @@ def write_tables(
         for heading, (headings, rows) in tables.items()
     }
     write_text(folder / "table.json", json.dumps(content, indent=1) + "\n")
-
-
-def _summary(scores: Sequence[Score]) -> Summary:
-    values = {key: [metric.of(score) for score in scores] for key, metric in METRICS.items()}
-    mean = {key: float(np.mean(own)) for key, own in values.items()}
-    return Summary(len(scores), mean, {key: float(np.std(own)) for key, own in values.items()})
 
 
 def _mean_and_deviation(row: Summary, metric: Metric) -> str:

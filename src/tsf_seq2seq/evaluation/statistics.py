@@ -102,15 +102,11 @@ def means_of(
 ) -> list[Means]:
     """Metrics over subjects, by key: sorted by its first part, then in order of appearance."""
     groups = sorted(group_by(rows, key).items(), key=lambda group: group[0][0])
-    return [
-        Means(
-            name,
-            len({row.name for row in own}),
-            len(own),
-            {metric.key: over_subjects(own, metric.of) for metric in metrics},
-        )
-        for name, own in groups
-    ]
+    means = []
+    for name, own in groups:
+        estimates = {metric.key: over_subjects(own, metric.of) for metric in metrics}
+        means.append(Means(name, len({row.name for row in own}), len(own), estimates))
+    return means
 
 
 def means_table(
@@ -230,9 +226,8 @@ def compare(scores: Sequence[Score], method: str | None = None) -> list[Comparis
         }
         groups = {key: differences for key, differences in groups.items() if len(differences)}
         p_values = [wilcoxon_p(differences) for differences in groups.values()]
-        for ((inputs, other), own), p, p_holm in zip(
-            groups.items(), p_values, holm(p_values), strict=True
-        ):
+        tests = zip(groups.items(), p_values, holm(p_values), strict=True)
+        for ((inputs, other), own), p, p_holm in tests:
             wins, effect, least = float((own > 0).mean()), rank_biserial(own), smallest_p(len(own))
             key = metric.key, inputs, method, other, len(own)
             comparisons.append(Comparison(*key, *bootstrap(own), wins, effect, p, p_holm, least))

@@ -20,7 +20,7 @@ from tsf_seq2seq.evaluation.regions import brain_mask, tumour_regions
 from tsf_seq2seq.evaluation.scores import PSNR, SSIM, Metric, Score, prediction_path, read_scores
 from tsf_seq2seq.evaluation.statistics import Means, means_of, means_table
 from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window, window_labels
-from tsf_seq2seq.tables import Table
+from tsf_seq2seq.tables import Table, group_by
 from tsf_seq2seq.tasks import n_inputs
 
 REGION_METRICS = (
@@ -103,21 +103,19 @@ def score_regions(config: Config, subjects: Iterable[Subject], folder: Path) -> 
     Raises UserError where there are none, or one isn't on its subject's grid.
     """
     saved, max_slices = predictions_of(folder)
+    of_subject = group_by(saved, lambda score: score.name)
+    scored = [subject for subject in subjects if subject.name in of_subject]
+    if not scored:
+        raise UserError(f"{folder} has no predictions of the subjects in {config.data.test}")
     names = list(config.data.sequences)
     rows: list[RegionScore] = []
-    for subject in tqdm(list(subjects), unit="subject", desc="scoring"):
-        own = [score for score in saved if score.name == subject.name]
-        if not own:
-            continue
+    for subject in tqdm(scored, unit="subject", desc="scoring"):
         loaded = load_window(config, subject, max_stacks=max_slices)
-        labels = window_labels(config, loaded)
-        regions = tumour_regions(brain_mask(loaded.centres), labels)
-        for score in own:
+        regions = tumour_regions(brain_mask(loaded.centres), window_labels(config, loaded))
+        for score in of_subject[subject.name]:
             target = loaded.centres[names.index(score.target)]
             synthesis = _read_prediction(prediction_path(folder, *score.volume), loaded)
             rows += _score(score, target, synthesis, regions, loaded)
-    if not rows:
-        raise UserError(f"{folder} has no predictions of the subjects in {config.data.test}")
     return rows
 
 

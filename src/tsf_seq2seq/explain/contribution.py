@@ -53,15 +53,14 @@ def contribution_of(
         raise UserError(f"there are no scores of {unknown[0]}, only of {', '.join(found)}")
     names = tuple(dict.fromkeys(sequences or found))
     rows = [row for row in rows if {row.sources, row.target} <= set(names)]
-    places = {name: place for place, name in enumerate(names)}
 
     def pair(row: Score) -> tuple[int, int]:
-        return places[row.sources], places[row.target]
+        return names.index(row.sources), names.index(row.target)
 
     subjects = np.zeros((len(names), len(names)), dtype=int)
-    for row in rows:
-        subjects[pair(row)] += 1
     matrix = np.zeros(subjects.shape)
+    for place, own in group_by(rows, pair).items():
+        subjects[place] = len(own)
     for metric in COMPARED:
         finite = [row for row in rows if isfinite(metric.of(row))]
         every = [metric.of(row) for row in finite]

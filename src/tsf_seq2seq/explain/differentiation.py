@@ -26,9 +26,8 @@ def differentiation_maps(
     Window (S, Z, Y, X) in [-1, 1] of all sequences → (S, Z − C + 1, Y, X) in [0, 2]: the centre
     slices of its stacks of C slices.
     """
-    targets = centre_slices(window, network.slices)
+    targets, blocks = centre_slices(window, network.slices), stacks(window, network.slices)
     tasks = translation_pairs(range(len(window)))
-    blocks = stacks(window, network.slices)
     outputs = run_stacks(network, blocks, tasks, batch_size, centre=True)
     maps = np.zeros_like(targets)
     for task in tasks:
@@ -42,29 +41,24 @@ def write_differentiation(
     subjects: Sequence[Subject],
     batch_size: int,
     output: Path,
-) -> list[Path]:
+) -> None:
     """Write each subject's maps, `<name>_<target>_differentiation.nii.gz`, and its figure.
 
     The maps lie on the subject's grid, in units of the normalised intensities (range 2), 0 outside
     the evaluated window.
     """
     names = list(config.data.sequences)
-    paths = []
     for subject in tqdm(subjects, unit="subject", desc="mapping"):
         loaded = load_window(config, subject)
         maps = differentiation_maps(network, loaded.images, batch_size)
         stem = subject.name.replace("/", "_")
         for target, values in zip(names, maps, strict=True):
             path = output / f"{stem}_{target}_differentiation.nii.gz"
-            whole = loaded.on_whole_grid(values, outside=0)
-            write_volume(path, whole, loaded.volumes.geometry)
-            paths.append(path)
+            write_volume(path, loaded.on_whole_grid(values, outside=0), loaded.volumes.geometry)
         shown, outline = shown_slice(config, loaded)
         targets = loaded.centres[:, shown]
         figure = output / f"{stem}_differentiation"
         plot_differentiation(names, targets, maps[:, shown], outline, subject.name, figure)
-        paths += [figure.with_name(figure.name + suffix) for suffix in (".pdf", ".png")]
-    return paths
 
 
 def complete_subjects(

@@ -1,5 +1,6 @@
 """TSEM as an estimate of the error, voxel by voxel, beside rival estimates that need no target."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -28,7 +29,6 @@ from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.synthesis.windows import load_window, window_labels
 from tsf_seq2seq.tasks import Task
 
-ESTIMATORS = ("tsem", "gradient", "disagreement")
 ORACLE = "oracle"
 BRAIN = "brain"
 
@@ -81,6 +81,11 @@ class Curve(NamedTuple):
     errors: np.ndarray
 
 
+def no_counts() -> defaultdict[tuple[str, str, str], np.ndarray]:
+    """Joint counts (64, 64) to add to, 0 for whatever key."""
+    return defaultdict(lambda: np.zeros((CLASSES, CLASSES), int))
+
+
 @dataclass
 class Measured:
     """What was measured, volume by volume.
@@ -91,7 +96,7 @@ class Measured:
     rows: list[ErrorRow] = field(default_factory=list)
     parts: list[CalibrationRow] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
-    counts: dict[tuple[str, str, str], np.ndarray] = field(default_factory=dict)
+    counts: dict[tuple[str, str, str], np.ndarray] = field(default_factory=no_counts)
 
 
 def measure_errors(
@@ -172,9 +177,7 @@ def gradient_magnitude(volume: np.ndarray) -> np.ndarray:
     """
     axes = tuple(axis for axis, size in enumerate(volume.shape) if size > 1)
     parts = np.gradient(volume, axis=axes)
-    magnitude: np.ndarray = np.sqrt(
-        np.sum(np.square(np.reshape(parts, (-1, *volume.shape))), axis=0)
-    )
+    magnitude: np.ndarray = np.linalg.norm(np.reshape(parts, (-1, *volume.shape)), axis=0)
     return magnitude
 
 
@@ -211,18 +214,6 @@ def _measure(
                 measured.parts += [CalibrationRow(*key, name, n, *tenth) for n, tenth in tenths]
         if region == BRAIN:
             measured.curves.append(Curve(*key, ORACLE, oracle))
-    _count(measured, key[1:], estimates, error)
-
-
-def _count(
-    measured: Measured,
-    task: tuple[str, str],
-    estimates: Mapping[str, np.ndarray],
-    error: np.ndarray,
-) -> None:
-    """Add a subject's brain voxels to the joint counts of a task."""
     error_classes = classes(error)
     for name, estimate in estimates.items():
-        empty = np.zeros((CLASSES, CLASSES), int)
-        counts = measured.counts.setdefault((*task, name), empty)
-        counts += joint_counts(classes(estimate), error_classes)
+        measured.counts[*key[1:], name] += joint_counts(classes(estimate), error_classes)

@@ -1,8 +1,7 @@
 """What the error estimates are worth over subjects: tables and curves of the volumes' rows."""
 
 import json
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -17,18 +16,12 @@ from tsf_seq2seq.explain.error_estimation import (
     Curve,
     ErrorRow,
     Measured,
+    no_counts,
 )
-from tsf_seq2seq.explain.ranking import CLASSES, REMOVED, pooled_spearman
+from tsf_seq2seq.explain.ranking import REMOVED, pooled_spearman
 from tsf_seq2seq.explain.tsem import rank_correlation
 from tsf_seq2seq.files import write_text
-from tsf_seq2seq.tables import (
-    Table,
-    group_by,
-    read_rows,
-    read_table,
-    write_rows,
-    write_table,
-)
+from tsf_seq2seq.tables import Table, group_by, read_rows, read_table, write_rows, write_table
 from tsf_seq2seq.tasks import n_inputs
 
 ROWS, CALIBRATION = "error_estimation.csv", "calibration.csv"
@@ -79,8 +72,6 @@ class TaskSummary:
 
 def task_summaries(measured: Measured) -> list[TaskSummary]:
     """One a task and estimator."""
-    brain = (row for row in measured.rows if row.region == BRAIN)
-    groups = group_by(brain, lambda row: (row.sources, row.target, row.estimator))
     return [
         TaskSummary(
             *key,
@@ -90,15 +81,21 @@ def task_summaries(measured: Measured) -> list[TaskSummary]:
             *bootstrap([row.ause_relative for row in own]),
             _ranks_subjects(own),
         )
-        for key, own in groups.items()
+        for key, own in _in_brain(measured.rows).items()
     ]
 
 
 def write_measured(output: Path, measured: Measured) -> None:
     """Write what was measured so far: every volume's curves, calibration and, at last, rows."""
     write_rows(output / CALIBRATION, CalibrationRow, measured.parts)
-    _write_curves(output / CURVES, measured.curves)
-    _write_counts(output / COUNTS, measured)
+    curves = ([*curve[:4], *curve.errors.tolist()] for curve in measured.curves)
+    write_table(output / CURVES, [*CURVE_COLUMNS, *SHARES], curves)
+    counts = (
+        (*key, i, j, own[i, j])
+        for key, own in measured.counts.items()
+        for i, j in np.argwhere(own).tolist()
+    )
+    write_table(output / COUNTS, COUNT_COLUMNS, counts)
     write_rows(output / ROWS, ErrorRow, measured.rows)
 
 
@@ -112,10 +109,7 @@ def read_measured(output: Path) -> Measured:
     parts = [row for row in read_rows(output / CALIBRATION, CalibrationRow) if row.name in done]
     curves = [curve for curve in _read_curves(output / CURVES) if curve.name in done]
     measured = Measured(rows, parts, curves, _read_counts(output / COUNTS))
-    voxels: Counter[tuple[str, str, str]] = Counter()
-    for row in rows:
-        if row.region == BRAIN:
-            voxels[row.sources, row.target, row.estimator] += row.voxels
+    voxels = {key: sum(row.voxels for row in own) for key, own in _in_brain(rows).items()}
     counted = {key: int(counts.sum()) for key, counts in measured.counts.items()}
     return measured if counted == voxels else Measured()
 
@@ -135,20 +129,15 @@ def mean_curves(curves: Sequence[Curve]) -> list[dict[str, object]]:
 
     The random order's is 1 throughout.
     """
-    return [
-        {
-            "sources": sources,
-            "target": target,
-            "curves": {
-                order: np.mean([curve.errors / curve.errors[0] for curve in own], axis=0).tolist()
-                for order, own in group_by(of_task, lambda curve: curve.order).items()
-            },
+    with_errors = (curve for curve in curves if curve.errors[0] > 0)
+    tasks: list[dict[str, object]] = []
+    for (sources, target), own in group_by(with_errors, lambda c: (c.sources, c.target)).items():
+        means = {
+            order: np.mean([curve.errors / curve.errors[0] for curve in group], axis=0).tolist()
+            for order, group in group_by(own, lambda curve: curve.order).items()
         }
-        for (sources, target), of_task in group_by(
-            (curve for curve in curves if curve.errors[0] > 0),
-            lambda curve: (curve.sources, curve.target),
-        ).items()
-    ]
+        tasks.append({"sources": sources, "target": target, "curves": means})
+    return tasks
 
 
 def error_markdown(measured: Measured) -> str:
@@ -156,8 +145,7 @@ def error_markdown(measured: Measured) -> str:
     brain = [row for row in measured.rows if row.region == BRAIN]
     by_task = _error_table("By task", brain, "task", lambda row: f"{row.sources} → {row.target}")
     tables = [*error_tables(measured.rows), calibration_table(measured.parts), by_task]
-    title = "# TSEM as an estimate of the error"
-    texts = [title, MEANINGS, *(table.markdown() for table in tables)]
+    texts = ["# TSEM as an estimate of the error", MEANINGS, *(own.markdown() for own in tables)]
     return "\n\n".join(texts) + "\n"
 
 
@@ -180,16 +168,12 @@ def calibration_means(parts: Sequence[CalibrationRow]) -> list[tuple[str, int, f
     """
     parts = [part for part in parts if "+" in part.sources] or parts
     groups = group_by(parts, lambda part: (part.estimator, part.part))
-    return [
-        (
-            *key,
-            float(np.mean([part.mean_estimate for part in own])),
-            float(np.mean([part.mean_error for part in own])),
-        )
-        for key, own in sorted(
-            groups.items(), key=lambda group: (estimator_rank(group[0][0]), group[0][1])
-        )
-    ]
+    means = []
+    for name, tenth in sorted(groups, key=lambda key: (estimator_rank(key[0]), key[1])):
+        own = groups[name, tenth]
+        estimate = float(np.mean([part.mean_estimate for part in own]))
+        means.append((name, tenth, estimate, float(np.mean([part.mean_error for part in own]))))
+    return means
 
 
 def calibration_table(parts: Sequence[CalibrationRow]) -> Table:
@@ -222,17 +206,17 @@ def _error_table(
     return means_table(caption, [heading, "estimate"], means, ERROR_METRICS)
 
 
+def _in_brain(rows: Iterable[ErrorRow]) -> dict[tuple[str, str, str], list[ErrorRow]]:
+    """Rows of the brain by task and estimator."""
+    brain = (row for row in rows if row.region == BRAIN)
+    return group_by(brain, lambda row: (row.sources, row.target, row.estimator))
+
+
 def _ranks_subjects(rows: Sequence[ErrorRow]) -> float:
     if len(rows) < 3:  # two always correlate by 1 or −1
         return nan
     estimates = np.array([row.mean_estimate for row in rows])
     return rank_correlation(estimates, np.array([row.psnr for row in rows]))
-
-
-def _write_curves(path: Path, curves: Sequence[Curve]) -> None:
-    """One row a volume and order: mean error of what remains, a column per share removed."""
-    cells = ([*curve[:4], *curve.errors.tolist()] for curve in curves)
-    write_table(path, [*CURVE_COLUMNS, *SHARES], cells)
 
 
 def _read_curves(path: Path) -> list[Curve]:
@@ -243,24 +227,13 @@ def _read_curves(path: Path) -> list[Curve]:
     return read_table(path, curve, "a table of sparsification curves")
 
 
-def _write_counts(path: Path, measured: Measured) -> None:
-    """Voxels per task, estimator, class of estimate and class of error, where there are any."""
-    rows = (
-        (*key, int(i), int(j), int(counts[i, j]))
-        for key, counts in measured.counts.items()
-        for i, j in np.argwhere(counts)
-    )
-    write_table(path, COUNT_COLUMNS, rows)
-
-
 def _read_counts(path: Path) -> dict[tuple[str, str, str], np.ndarray]:
-    counts: dict[tuple[str, str, str], np.ndarray] = {}
+    counts = no_counts()
 
     def add(row: Mapping[str, str]) -> None:
         sources, target, estimator, *numbers = (row[column] for column in COUNT_COLUMNS)
         i, j, voxels = map(int, numbers)
-        own = counts.setdefault((sources, target, estimator), np.zeros((CLASSES, CLASSES), int))
-        own[i, j] += voxels
+        counts[sources, target, estimator][i, j] += voxels
 
     read_table(path, add, "a table of voxels per pair of classes")
     return counts

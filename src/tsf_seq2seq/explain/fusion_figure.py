@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +20,8 @@ COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D
 HATCHES = ("", "/////", ".....", "\\\\\\\\\\", "xxxxx", "-----", "+++++", "ooooo")
 SOURCE_COLUMN = 0.085  # width of a column of source marks, where the longest bar is 1
 NUMBERED = 0.1  # narrower segments carry no number
+WHITE = {"boxstyle": "square,pad=0.08", "facecolor": "white", "edgecolor": "none"}
+NUMBER: dict[str, Any] = {"fontsize": 7, "ha": "center", "va": "center_baseline", "bbox": WHITE}
 PANEL_WIDTH, BAR_HEIGHT, PANEL_MARGIN = 3.5, 0.17, 0.75  # inches
 MOST_BARS = 31  # per panel, as many as six sequences have source sets
 PANEL_COLUMNS = {2: 2, 3: 3, 4: 2, 5: 3, 6: 3}  # of panels, by the number of targets; else 4
@@ -82,16 +85,11 @@ def _draw_bars(axes: Axes, weights: np.ndarray, names: Sequence[str]) -> None:
             bar.set(**_filling(source))
         for place, (start, width) in enumerate(zip(left, widths, strict=True)):
             if width >= NUMBERED:
-                _draw_number(axes, start + width / 2, place, width)
+                text = f"{width:.2f}".replace("0.", ".")
+                axes.text(start + width / 2, place, text, **NUMBER)
         left = left + widths
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"], fontsize=7)
     axes.tick_params(length=2, pad=1)
-
-
-def _draw_number(axes: Axes, x: float, y: float, weight: float) -> None:
-    patch = {"boxstyle": "square,pad=0.08", "facecolor": "white", "edgecolor": "none"}
-    text = f"{weight:.2f}".replace("0.", ".")
-    axes.text(x, y, text, fontsize=7, ha="center", va="center_baseline", bbox=patch)
 
 
 def _draw_marks(axes: Axes, source_sets: Sequence[tuple[int, ...]], names: Sequence[str]) -> None:

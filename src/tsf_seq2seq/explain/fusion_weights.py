@@ -55,13 +55,11 @@ def fusion_weight_table(weights: Omegas, names: Sequence[str], target: str = "")
     """
     chosen = {key: own for key, own in weights.items() if key[1] == target or not target}
     headings = ["sources"] if target else ["sources", "target"]
-    rows = [
-        [
-            *key[: len(headings)],
-            *(float(f"{own[n]:.6g}") if n in key[0].split("+") else None for n in names),
-        ]
-        for key, own in chosen.items()
-    ]
+    rows = []
+    for key, own in chosen.items():
+        sources = key[0].split("+")
+        cells = [float(f"{own[name]:.6g}") if name in sources else None for name in names]
+        rows.append([*key[: len(headings)], *cells])
     of = f", target {target}" if target else ""
     return Table(
         f"Fusion weights ω{of}: the shares of a task's sources in the fusion; they sum to one.",

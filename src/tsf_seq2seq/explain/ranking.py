@@ -82,14 +82,9 @@ def calibration(
 
     Parts without voxels, where there are fewer than ten, are left out.
     """
-    parts = [
-        np.array_split(ranking.expected(values), CALIBRATION_BINS) for values in (estimate, error)
-    ]
-    return [
-        (len(own), float(own.mean()), float(errors.mean()))
-        for own, errors in zip(*parts, strict=True)
-        if len(own)
-    ]
+    ordered = (ranking.expected(values) for values in (estimate, error))
+    parts = zip(*(np.array_split(values, CALIBRATION_BINS) for values in ordered), strict=True)
+    return [(len(a), float(a.mean()), float(b.mean())) for a, b in parts if len(a)]
 
 
 def classes(values: np.ndarray) -> np.ndarray:
@@ -109,8 +104,5 @@ def pooled_spearman(counts: np.ndarray) -> float:
     a, b = (np.cumsum(side) - (side - 1) / 2 for side in sides)  # mean rank in each class
     mean = (counts.sum() + 1) / 2
     covariance = ((a - mean)[:, None] * (b - mean) * counts).sum()
-    variances = [
-        ((ranks - mean) ** 2 * side).sum() for ranks, side in zip((a, b), sides, strict=True)
-    ]
-    product = float(np.prod(variances))
+    product = float(((a - mean) ** 2 * sides[0]).sum() * ((b - mean) ** 2 * sides[1]).sum())
     return float(covariance / product**0.5) if product > 0 else nan

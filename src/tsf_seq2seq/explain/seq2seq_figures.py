@@ -12,6 +12,8 @@ from tsf_seq2seq.figures import FONT, SMALL_FONT, save_figure_pair
 
 PAGE_WIDTH = 7.0  # inches, both columns of a paper
 BLUE, ORANGE, SKY = "#0072B2", "#E69F00", "#56B4E9"  # of Okabe and Ito's colour-blind safe palette
+TOTIPOTENCY = "totipotency $C_t$: mean of the row"
+DIFFERENTIATION = "imaging differentiation $C_d$: −mean of the column"
 NAMES_LETTERS = 32  # of all names: longer ones stand aslant below the matrix
 
 
@@ -54,14 +56,11 @@ def _draw_matrix(axes: Axes, contribution: Contribution) -> None:
 def _draw_bars(axes: Axes, contribution: Contribution) -> None:
     places = np.arange(len(contribution.sequences))
     height = 0.36
-    bars = {
-        "totipotency $C_t$: mean of the row": contribution.totipotency,
-        "imaging differentiation $C_d$: −mean of the column": contribution.differentiation,
-    }
-    for (label, values), colour, side in zip(
-        bars.items(), (BLUE, ORANGE), (-0.5, 0.5), strict=True
+    for place, values, colour, label in (
+        (places - 0.5 * height, contribution.totipotency, BLUE, TOTIPOTENCY),
+        (places + 0.5 * height, contribution.differentiation, ORANGE, DIFFERENTIATION),
     ):
-        axes.barh(places + side * height, values, height, color=colour, label=label)
+        axes.barh(place, values, height, color=colour, label=label)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(places, contribution.sequences, fontsize=FONT)
     axes.set_ylim(len(places) - 0.5, -0.5)
@@ -70,9 +69,7 @@ def _draw_bars(axes: Axes, contribution: Contribution) -> None:
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(-0.1, 1), fontsize=SMALL_FONT, frameon=False, ncols=1
-    )
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.1, 1), fontsize=SMALL_FONT, frameon=False)
 
 
 def plot_differentiation(

@@ -11,7 +11,7 @@ from tsf_seq2seq.explain.shapley import Coalition, coalitions, leave_one_out, sh
 from tsf_seq2seq.models.base import WITHOUT_ATTENTION
 
 EMPTY = "mean_image"  # the method that has no sources
-ScoresOfSubject = Mapping[tuple[Coalition, str], Score]  # sources and target → score
+ScoresOfSubject = dict[tuple[Coalition, str], Score]  # sources and target → score
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def source_values(
     those with scores of all source sets. Raises UserError where there are none.
     """
     method = examined_method(scores, method)
-    subjects: dict[str, dict[tuple[Coalition, str], Score]] = {}
+    subjects: dict[str, ScoresOfSubject] = {}
     for score in scores:
         if score.method in (method, EMPTY):
             sources = frozenset(score.sources.split("+") if score.method == method else ())

@@ -1,7 +1,7 @@
 """Task-specific enhanced maps (TSEM): where the attention residual f_A changes the output."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from math import isnan, nan
 from pathlib import Path
 from typing import NamedTuple
@@ -13,17 +13,19 @@ from tqdm import tqdm
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.nifti import write_volume
-from tsf_seq2seq.data.slices import BACKGROUND, stacks
+from tsf_seq2seq.data.slices import stacks
 from tsf_seq2seq.data.statistics import evenly_spaced
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.metrics import psnr
+from tsf_seq2seq.evaluation.regions import brain_mask
 from tsf_seq2seq.evaluation.scores import PSNR, Score, examined_method
 from tsf_seq2seq.explain.differentiation import shown_slice
-from tsf_seq2seq.explain.tsem_figure import Picture, plot_tsem
+from tsf_seq2seq.explain.tsem_figure import Picture, tsem_figure
+from tsf_seq2seq.figures import save_figure_pair
 from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
 from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window
-from tsf_seq2seq.tables import Table, cell_text, write_rows
+from tsf_seq2seq.tables import Table, cell_text, group_by, write_rows
 from tsf_seq2seq.tasks import Task, missing_target_tasks
 
 
@@ -65,11 +67,8 @@ def enhanced_maps(
         raise UserError(f"{type(network).__name__} has no attention residual f_A, and so no TSEM")
     blocks = stacks(window, network.slices)
     outputs = run_stacks(network, blocks, tasks, batch_size, variants, centre=True)
-    maps = {}
-    for task in tasks:
-        refined, plain = (outputs[variant, task] for variant in variants)
-        maps[task] = (refined, np.abs(refined - plain))
-    return maps
+    pairs = {task: [outputs[variant, task] for variant in variants] for task in tasks}
+    return {task: (full, np.abs(full - plain)) for task, (full, plain) in pairs.items()}
 
 
 def parse_task(text: str, names: Sequence[str]) -> Task:
@@ -115,14 +114,11 @@ def scored_cases(
     scores = list(scores)
     method = method or examined_method(scores)
     known = {subject.name: subject for subject in subjects}
-    found: list[tuple[float, Case]] = []
-    for score in scores:
-        if score.method == method and score.name in known and not isnan(score.psnr):
-            task = parse_task(f"{score.sources}:{score.target}", names)
-            if not tasks or task in tasks:
-                found.append((score.psnr, Case(known[score.name], task)))
-    ordered = [case for _, case in sorted(found, key=lambda pair: -pair[0])]
-    return [ordered[index] for index in evenly_spaced(len(ordered), count)]
+    own = [s for s in scores if s.method == method and s.name in known and not isnan(s.psnr)]
+    own.sort(key=lambda score: -score.psnr)
+    cases = [Case(known[s.name], parse_task(f"{s.sources}:{s.target}", names)) for s in own]
+    cases = [case for case in cases if not tasks or case.task in tasks]
+    return [cases[index] for index in evenly_spaced(len(cases), count)]
 
 
 def write_tsem(
@@ -143,19 +139,19 @@ def write_tsem(
     order = [(case.subject.name, case.task) for case in cases]
     findings: dict[tuple[str, Task], Finding] = {}
     pictures: dict[tuple[str, Task], Picture] = {}
-    subjects = {case.subject.name: case.subject for case in cases}
-    for name, subject in tqdm(subjects.items(), unit="subject", desc="mapping"):
-        tasks = list(dict.fromkeys(task for owner, task in order if owner == name))
-        explained = explain(network, config, subject, tasks, batch_size)
-        for task in tasks:
+    subjects = group_by(cases, lambda case: case.subject.name)
+    for name, own in tqdm(subjects.items(), unit="subject", desc="mapping"):
+        tasks = [case.task for case in own]
+        explained = explain(network, config, own[0].subject, tasks, batch_size)
+        for task, (_, tsem) in explained.maps.items():
             findings[name, task] = finding = _finding(explained, task, names)
-            _save_map(output, explained, task, finding)
+            stem = f"{name.replace('/', '_')}_{finding.target}_from_{finding.sources}"
+            whole = explained.loaded.on_whole_grid(tsem, outside=0)
+            write_volume(output / f"{stem}_tsem.nii.gz", whole, explained.loaded.volumes.geometry)
             if (name, task) in order[:shown]:
                 pictures[name, task] = _picture(config, explained, task, finding)
-        write_rows(
-            output / "tsem.csv", Finding, [findings[key] for key in order if key in findings]
-        )
-    plot_tsem([pictures[key] for key in order[:shown]], output / "tsem")
+        write_rows(output / "tsem.csv", Finding, [findings[k] for k in order if k in findings])
+    save_figure_pair(tsem_figure([pictures[key] for key in order[:shown]]), output / "tsem")
     return [findings[key] for key in order]
 
 
@@ -174,11 +170,11 @@ def explain(
     tasks: Sequence[Task],
     batch_size: int,
 ) -> Explained:
-    """Load a subject and compute its maps."""
+    """Load a subject and compute its maps, one of each task."""
+    tasks = list(dict.fromkeys(tasks))
     needed = sorted({index for task in tasks for index in (*task.sources, task.target)})
     loaded = load_window(config, subject, needed)
-    maps = enhanced_maps(network, loaded.images, tasks, batch_size)
-    return Explained(loaded, maps)
+    return Explained(loaded, enhanced_maps(network, loaded.images, tasks, batch_size))
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -194,11 +190,8 @@ def finding_table(findings: Iterable[Finding]) -> Table:
         "TSEM and absolute error, means over the brain, and Spearman's correlation of the two.",
         ["subject", "sources", "target", PSNR.heading, "TSEM", "error", "Spearman"],
         [
-            [
-                *(f.name, f.sources, f.target, PSNR.text(f.psnr)),
-                *(f.mean_tsem, f.mean_error, cell_text(f.spearman)),
-            ]
-            for f in findings
+            [name, sources, target, PSNR.text(quality), tsem, error, cell_text(correlation)]
+            for name, sources, target, quality, tsem, error, correlation in map(astuple, findings)
         ],
         labels=3,
         style=".4f",
@@ -210,7 +203,7 @@ def _finding(explained: Explained, task: Task, names: Sequence[str]) -> Finding:
     synthesis, tsem = explained.maps[task]
     wanted = explained.loaded.centres[task.target]
     error = np.abs(synthesis - wanted)
-    brain = (explained.loaded.centres[list(task.sources)] > BACKGROUND).any(axis=0)
+    brain = brain_mask(explained.loaded.centres[list(task.sources)])
     return Finding(
         explained.loaded.volumes.subject.name,
         *task.label(names),
@@ -219,13 +212,6 @@ def _finding(explained: Explained, task: Task, names: Sequence[str]) -> Finding:
         float(error[brain].mean()),
         rank_correlation(tsem[brain], error[brain]),
     )
-
-
-def _save_map(folder: Path, explained: Explained, task: Task, finding: Finding) -> None:
-    name = finding.name.replace("/", "_")
-    path = folder / f"{name}_{finding.target}_from_{finding.sources}_tsem.nii.gz"
-    whole = explained.loaded.on_whole_grid(explained.maps[task][1], outside=0)
-    write_volume(path, whole, explained.loaded.volumes.geometry)
 
 
 def _picture(config: Config, explained: Explained, task: Task, finding: Finding) -> Picture:

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from tsf_seq2seq.figures import FONT, SMALL_FONT, save_figure_pair
+from tsf_seq2seq.figures import FONT, SMALL_FONT
 
 PANEL_TITLES = ("target", "synthesis", "|error|", "TSEM")
 OUTLINE = "#56B4E9"  # the sky blue of Okabe and Ito, seen on grey as on the maps' colours
@@ -29,11 +29,6 @@ class Picture:
     synthesis: np.ndarray
     tsem: np.ndarray
     lesion: np.ndarray | None
-
-
-def plot_tsem(pictures: Sequence[Picture], path: Path) -> None:
-    """Write the figure as `path` with .pdf and .png."""
-    save_figure_pair(tsem_figure(pictures), path)
 
 
 def tsem_figure(pictures: Sequence[Picture]) -> Figure:
@@ -71,15 +66,9 @@ def _limit(images: Sequence[np.ndarray]) -> float:
 
 
 def _finish(row: Sequence[Axes], picture: Picture) -> None:
-    row[0].text(
-        *(-0.05, 0.5),
-        "\n".join(fill(line, LABEL_LETTERS) for line in picture.label.splitlines()),
-        transform=row[0].transAxes,
-        fontsize=SMALL_FONT,
-        ha="right",
-        va="center",
-        linespacing=1.4,
-    )
+    label = "\n".join(fill(line, LABEL_LETTERS) for line in picture.label.splitlines())
+    place: dict[str, Any] = {"transform": row[0].transAxes, "ha": "right", "va": "center"}
+    row[0].text(-0.05, 0.5, label, fontsize=SMALL_FONT, linespacing=1.4, **place)
     for axes in row:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)

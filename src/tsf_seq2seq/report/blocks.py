@@ -35,11 +35,6 @@ class Drawn:
 Block = Table | Chart | Drawn
 
 
-def group(charts: Sequence[Chart]) -> Drawn:
-    """Charts side by side."""
-    return Drawn("group", charts)
-
-
 @dataclass(frozen=True)
 class Section:
     """A chapter of the page.

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tsf_seq2seq.config import Config
-from tsf_seq2seq.data.slices import BACKGROUND, Window, bounding_box
+from tsf_seq2seq.data.slices import Window, bounding_box
+from tsf_seq2seq.evaluation.regions import brain_mask
 from tsf_seq2seq.explain.differentiation import lesion_mask, slice_to_show
 from tsf_seq2seq.explain.tsem import Case, Explained
 from tsf_seq2seq.report.images import (
@@ -73,54 +74,36 @@ def write_subject(
     """The subject's sequences that its tasks need, and its cases."""
     loaded, names = explained.loaded, list(config.data.sequences)
     needed = sorted({index for task in explained.maps for index in (*task.sources, task.target)})
-    box = bounding_box(np.any(loaded.centres[needed] > BACKGROUND, axis=0), MARGIN)
+    box = bounding_box(brain_mask(loaded.centres[needed]), MARGIN)
     lesion = lesion_mask(config, loaded)
     inside = None if lesion is None or not box.of(lesion).any() else box.of(lesion)
     shown = slice_to_show(inside, box.shape[0])
     slices = strip_slices(box.shape[0], shown)
-    affine = cropped_affine(loaded.volumes.geometry, _grid_start(explained, box))
+    whole = loaded.place
+    start = whole.z.start + box.z.start, whole.y.start + box.y.start, whole.x.start + box.x.start
+    affine = cropped_affine(loaded.volumes.geometry, start)
     folder = f"{CASES_FOLDER}/{number + 1:02d}"
     paths = {names[index]: f"{folder}/sequence_{index + 1}" for index in needed}
     for index in needed:
         _write(output / paths[names[index]], box.of(loaded.centres[index]), affine, slices)
+    mask = None
     if inside is not None:
-        _write_lesion(output / folder, inside, affine, slices)
-    name, width = loaded.volumes.subject.name, _width(affine, box)
-    mask = None if inside is None else f"{folder}/lesion"
-    files = SubjectFiles(name, paths, box, affine, slices, slices.index(shown), width, mask, [])
+        mask, strip = f"{folder}/lesion", inside[slices] * 0.6
+        write_quantised(output / f"{mask}.nii.gz", inside, affine, Scale(0, 255))
+        write_colours(output / f"{mask}.png", strip, Scale(0, 1), overlay=True)
+    width, height = (np.linalg.norm(affine[:3, i]) * box.shape[2 - i] for i in (0, 1))  # mm
+    name, aspect = loaded.volumes.subject.name, float(width / height)
+    files = SubjectFiles(name, paths, box, affine, slices, slices.index(shown), aspect, mask, [])
     for count, item in enumerate(ranked, start=1):
         place = f"{folder}/task_{count:02d}"
         files.cases.append(_write_case(explained, item, names, files, output, place))
     return files
 
 
-def _width(affine: np.ndarray, box: Window) -> float:
-    """Width / height of a slice in mm."""
-    x, y = (np.linalg.norm(affine[:3, axis]) * box.shape[2 - axis] for axis in (0, 1))
-    return float(x / y)
-
-
-def _grid_start(explained: Explained, box: Window) -> tuple[int, int, int]:
-    """The box's first voxel (z, y, x) on the subject's whole grid in LPS order."""
-    centres = explained.loaded.place
-    return (
-        centres.z.start + box.z.start,
-        centres.y.start + box.y.start,
-        centres.x.start + box.x.start,
-    )
-
-
 def _write(path: Path, volume: np.ndarray, affine: np.ndarray, slices: Sequence[int]) -> None:
     """An intensity volume: `path` with .nii.gz, and its strip with .png."""
     write_quantised(path.with_name(path.name + ".nii.gz"), volume, affine, INTENSITY)
     write_grey(path.with_name(path.name + ".png"), volume[list(slices)])
-
-
-def _write_lesion(
-    folder: Path, mask: np.ndarray, affine: np.ndarray, slices: Sequence[int]
-) -> None:
-    write_quantised(folder / "lesion.nii.gz", mask, affine, Scale(0, 255))
-    write_colours(folder / "lesion.png", mask[list(slices)] * 0.6, Scale(0, 1), overlay=True)
 
 
 def _write_case(

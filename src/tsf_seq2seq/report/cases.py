@@ -13,14 +13,9 @@ from tsf_seq2seq.evaluation.scores import Score, examined_method
 from tsf_seq2seq.explain.tsem import explain, scored_cases
 from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.report.blocks import Drawn, Section
-from tsf_seq2seq.report.case_files import (
-    ERROR,
-    CaseFiles,
-    RankedCase,
-    SubjectFiles,
-    write_subject,
-)
+from tsf_seq2seq.report.case_files import ERROR, CaseFiles, RankedCase, SubjectFiles, write_subject
 from tsf_seq2seq.report.images import SHOWN_INTENSITY, Scale, overlay_colours, write_colours
+from tsf_seq2seq.tables import group_by
 
 TITLE = "Best, median and worst cases"
 PICTURES = {
@@ -37,12 +32,9 @@ def case_sections(
 ) -> list[Section]:
     """Pictures of the cases, by target and the best first, and the viewer."""
     found = sorted(cases_of(subjects), key=lambda pair: -pair[1].psnr)
+    targets = group_by(found, lambda pair: pair[1].target)
     content = {
-        "targets": {
-            target: own
-            for target in names
-            if (own := [pair for pair in found if pair[1].target == target])
-        },
+        "targets": {target: targets[target] for target in names if target in targets},
         "scales": [("error", f"{ERROR.high:g}"), ("TSEM", f"{tsem.high:g}")],
         "pictures": PICTURES,
     }
@@ -91,12 +83,11 @@ def write_cases(
     output: Path,
 ) -> tuple[list[SubjectFiles], Scale]:
     """Write the files of all cases to `output`/cases; also the scale of TSEM in the pictures."""
-    subjects = {item.case.subject.name: item.case.subject for item in ranked}
+    subjects = group_by(ranked, lambda item: item.case.subject.name).values()
     files = []
-    for number, (name, subject) in enumerate(tqdm(subjects.items(), desc="synthesizing cases")):
-        own = [item for item in ranked if item.case.subject.name == name]
-        tasks = list(dict.fromkeys(item.case.task for item in own))
-        explained = explain(network, config, subject, tasks, batch_size)
+    for number, own in enumerate(tqdm(subjects, desc="synthesizing cases")):
+        tasks = [item.case.task for item in own]
+        explained = explain(network, config, own[0].case.subject, tasks, batch_size)
         files.append(write_subject(config, explained, own, number, output))
     limit = max(float(np.percentile(case.tsem, 99.5)) for _, case in cases_of(files))
     scale = Scale(0.0, max(float(f"{limit:.1g}"), 1e-3))
@@ -109,35 +100,23 @@ def write_cases(
 
 def manifest(subjects: Sequence[SubjectFiles], tsem: Scale) -> dict[str, Any]:
     """What viewer.js reads: every subject's files and tasks."""
+    of_subject = ("name", "sequences", "aspect", "slices", "shown", "lesion")
     return {
         "intensity": [SHOWN_INTENSITY.low, SHOWN_INTENSITY.high],
         "colours": overlay_colours(),
         "overlays": {"tsem": tsem.high, "error": ERROR.high},
         "subjects": [
-            {
-                "name": subject.name,
-                "sequences": subject.sequences,
-                "depth": subject.box.shape[0],
-                "width": subject.box.shape[2],
-                "height": subject.box.shape[1],
-                "aspect": subject.aspect,
-                "slices": subject.slices,
-                "shown": subject.shown,
-                "lesion": subject.lesion,
-                "tasks": [
-                    {
-                        "sources": case.sources,
-                        "target": case.target,
-                        "rank": case.rank,
-                        "psnr": f"{case.psnr:.1f} dB",
-                        "folder": case.folder,
-                    }
-                    for case in subject.cases
-                ],
-            }
+            {key: getattr(subject, key) for key in of_subject}
+            | dict(zip(("depth", "height", "width"), subject.box.shape, strict=True))
+            | {"tasks": [_task(case) for case in subject.cases]}
             for subject in subjects
         ],
     }
+
+
+def _task(case: CaseFiles) -> dict[str, Any]:
+    shown = {key: getattr(case, key) for key in ("sources", "target", "rank", "folder")}
+    return shown | {"psnr": f"{case.psnr:.1f} dB"}
 
 
 def cases_of(subjects: Sequence[SubjectFiles]) -> Iterator[tuple[SubjectFiles, CaseFiles]]:

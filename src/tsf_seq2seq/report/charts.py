@@ -30,12 +30,8 @@ def error_bars(means: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> dict[s
 
 def bars(name: str, x: Sequence[Any], y: Sequence[Any], colour: int, **more: Any) -> dict[str, Any]:
     """Bars; colour and hatching tell them apart."""
-    pattern = {
-        "shape": PATTERNS[colour % len(PATTERNS)],
-        "size": 7,
-        "solidity": 0.3,
-        "fillmode": "overlay",
-    }
+    pattern = {"shape": PATTERNS[colour % len(PATTERNS)], "size": 7, "solidity": 0.3}
+    pattern["fillmode"] = "overlay"
     trace = {"type": "bar", "name": name, "x": list(x), "y": list(y)}
     return trace | {"meta": {"colour": colour}, "marker": {"pattern": pattern}} | more
 

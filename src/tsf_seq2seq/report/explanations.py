@@ -28,7 +28,7 @@ from tsf_seq2seq.explain.faithfulness import (
 from tsf_seq2seq.explain.fusion_weights import Omegas, fusion_weight_table, read_fusion_csv
 from tsf_seq2seq.explain.tsem import Finding, finding_table
 from tsf_seq2seq.report import charts
-from tsf_seq2seq.report.blocks import Block, Chart, Section, group
+from tsf_seq2seq.report.blocks import Block, Chart, Drawn, Section
 from tsf_seq2seq.report.inputs import ReportSources
 from tsf_seq2seq.tables import group_by, read_rows
 
@@ -46,7 +46,7 @@ def contributions(sources: ReportSources) -> Section:
         weights = read_fusion_csv(path)
         names = _ordered(sources, (n for task, to in weights for n in (to, *task.split("+"))))
         targets = [name for name in names if name in {target for _, target in weights}]
-        blocks.append(group([fusion_chart(weights, names, t) for t in targets]))
+        blocks.append(Drawn("group", [fusion_chart(weights, names, t) for t in targets]))
         files.append(path.name)
         text.append("ω: the weights of the fusion's average; they sum to one over a source set.")
     path = sources.take("trust", "faithfulness.csv")
@@ -56,7 +56,7 @@ def contributions(sources: ReportSources) -> Section:
         rows = read_rows(path, Faithfulness)
         names = _ordered(sources, (name for row in rows for name in (row.target, row.source)))
         targets = [name for name in names if name in {row.target for row in rows}]
-        blocks.append(group([shapley_chart(rows, names, t) for t in targets]))
+        blocks.append(Drawn("group", [shapley_chart(rows, names, t) for t in targets]))
         files.append(path.name)
         text.append(
             "Shapley values: what a source brings to the quality of the synthesis, averaged over "
@@ -68,8 +68,8 @@ def contributions(sources: ReportSources) -> Section:
     if path := sources.take("trust", "attention_gain.csv"):
         blocks.append(attention_gain_table(read_rows(path, AttentionGain)))
         files.append(path.name)
-    title = "What each source contributes"
-    return Section("contributions", title, text, blocks, " ".join(notes), files)
+    title, note = "What each source contributes", " ".join(notes)
+    return Section("contributions", title, text, blocks, note, files)
 
 
 def error_estimation(sources: ReportSources) -> Section:
@@ -81,9 +81,8 @@ def error_estimation(sources: ReportSources) -> Section:
         note = f"Curves and rival estimates are left out: {EXPLAIN}/error_estimation.py makes them."
         if path is None:
             return Section("tsem", title, note=note)
-        return Section(
-            "tsem", title, (), [finding_table(read_rows(path, Finding))], note, [path.name]
-        )
+        table = finding_table(read_rows(path, Finding))
+        return Section("tsem", title, (), [table], note, [path.name])
     tables, files, shown = error_tables(read_rows(path, ErrorRow)), [path.name], list[Chart]()
     if path := sources.take("trust", "sparsification.json"):
         shown.append(sparsification_chart(path))
@@ -96,7 +95,7 @@ def error_estimation(sources: ReportSources) -> Section:
         "either: how well each orders a brain's voxels by their error.",
         MEANINGS,
     ]
-    blocks: list[Block] = [group(shown), *tables] if shown else [*tables]
+    blocks: list[Block] = [Drawn("group", shown), *tables] if shown else [*tables]
     return Section("tsem", title, text, blocks, files=files)
 
 
@@ -161,9 +160,8 @@ def sparsification_chart(path: Path) -> Chart:
     for colour, order in enumerate(sorted(tasks[0], key=estimator_rank)):
         mean = np.mean([curves[order] for curves in tasks], axis=0)
         traces.append(charts.line(shown_estimator(order), removed, list(mean), colour))
-    traces.append(
-        charts.line(ESTIMATORS_SHOWN["random"], removed, [1.0] * len(removed), len(traces))
-    )
+    chance = [1.0] * len(removed)
+    traces.append(charts.line(ESTIMATORS_SHOWN["random"], removed, chance, len(traces)))
     figure = charts.figure(traces, "share of voxels removed", "mean error left (1 = all)", 380)
     return Chart(
         "sparsification",

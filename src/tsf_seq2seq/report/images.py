@@ -1,7 +1,6 @@
 """Files that a browser shows: quantised volumes as NIfTI, slices as PNG strips and pictures."""
 
 import gzip
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +53,7 @@ def write_quantised(path: Path, volume: np.ndarray, affine: np.ndarray, scale: S
 
 def write_grey(path: Path, slices: np.ndarray) -> None:
     """Slices (N, Y, X) in [-1, 1] side by side, as grey PNG."""
-    _save(path, Image.fromarray(_side_by_side(SHOWN_INTENSITY.quantise(slices))))
+    _save(path, Image.fromarray(np.hstack(list(SHOWN_INTENSITY.quantise(slices)))))
 
 
 def write_colours(path: Path, slices: np.ndarray, scale: Scale, overlay: bool = False) -> None:
@@ -63,12 +62,10 @@ def write_colours(path: Path, slices: np.ndarray, scale: Scale, overlay: bool = 
     Colours follow the square root of the value, so that small ones are seen too.
     """
     shares = np.clip((slices - scale.low) / (scale.high - scale.low), 0, 1)
-    image = Image.fromarray(_side_by_side(np.rint(np.sqrt(shares) * LEVELS).astype(np.uint8)), "P")
+    levels = np.rint(np.sqrt(shares) * LEVELS).astype(np.uint8)
+    image = Image.fromarray(np.hstack(list(levels)), "P")
     image.putpalette(colours().tobytes())
-    more = {}
-    if overlay:
-        more["transparency"] = opacities().tobytes()
-    _save(path, image, **more)
+    _save(path, image, **({"transparency": opacities().tobytes()} if overlay else {}))
 
 
 def colours() -> np.ndarray:
@@ -93,12 +90,5 @@ def overlay_colours(nodes: int = 17) -> dict[str, list[int]]:
     return parts | {"A": opacities()[places].tolist(), "I": intensities.tolist()}
 
 
-def _side_by_side(slices: np.ndarray) -> np.ndarray:
-    """(N, Y, X) → (Y, N·X)."""
-    return np.ascontiguousarray(np.concatenate(list(slices), axis=1))
-
-
 def _save(path: Path, image: Image.Image, **more: object) -> None:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True, **more)
-    write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
+    write_atomically(path, lambda temporary: image.save(temporary, "PNG", optimize=True, **more))

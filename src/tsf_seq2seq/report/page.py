@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,6 @@ from tsf_seq2seq.report.blocks import Section
 from tsf_seq2seq.report.images import colours
 
 TEMPLATES = Path(__file__).parent / "templates"
-ASSETS = (
-    "report.css",
-    "theme.js",
-    "charts.js",
-    "matrix.js",
-    "strips.js",
-    "volumes.js",
-    "viewer.js",
-)
 VIEWER = "niivue.umd.js"
 VIEWER_LICENCE = "niivue.LICENSE.txt"
 
@@ -33,14 +25,14 @@ def write_page(
     output: Path, title: str, sections: Sequence[Section], warning: str, viewer: Path | None
 ) -> Path:
     """Write index.html with styles, scripts and, where given, NiiVue's file `viewer`; its path."""
-    for name in ASSETS:
-        _copy(TEMPLATES / name, output / name)
+    copies = {path.name: path for path in (*TEMPLATES.glob("*.css"), *TEMPLATES.glob("*.js"))}
+    if viewer is not None:
+        copies |= {VIEWER: viewer, VIEWER_LICENCE: TEMPLATES / VIEWER_LICENCE}
+    for name, source in copies.items():
+        write_atomically(output / name, partial(shutil.copyfile, source))
     write_text(output / "plotly.min.js", get_plotlyjs())
     ramp = Image.fromarray(colours()[None])
     write_atomically(output / "colours.png", lambda path: ramp.save(path, "PNG"))
-    if viewer is not None:
-        _copy(viewer, output / VIEWER)
-        _copy(TEMPLATES / VIEWER_LICENCE, output / VIEWER_LICENCE)
     environment = Environment(
         loader=PackageLoader("tsf_seq2seq.report"),
         autoescape=True,
@@ -63,7 +55,3 @@ def script_json(value: Any) -> Markup:
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(text)
-
-
-def _copy(source: Path, path: Path) -> None:
-    write_atomically(path, lambda temporary: shutil.copyfile(source, temporary))

@@ -18,14 +18,15 @@ from tsf_seq2seq.evaluation.scores import (
 )
 from tsf_seq2seq.evaluation.statistics import Means
 from tsf_seq2seq.report import charts
-from tsf_seq2seq.report.blocks import Chart, Drawn, group
+from tsf_seq2seq.report.blocks import Chart, Drawn
 from tsf_seq2seq.tables import group_by
 
 
 def method_charts(means: Sequence[Means]) -> Drawn:
     """One chart a metric: mean and interval over the number of inputs, a line per method."""
     metrics = [METRICS[key] for key in means[0].metrics]
-    return group([inputs_chart(means, f"methods-{m.key}", m, "method") for m in metrics])
+    charts_of = [inputs_chart(means, f"methods-{m.key}", m, "method") for m in metrics]
+    return Drawn("group", charts_of)
 
 
 def inputs_chart(means: Sequence[Means], identifier: str, metric: Metric, what: str) -> Chart:
@@ -55,25 +56,20 @@ def task_matrix(scores: Sequence[Score], sequences: Sequence[str]) -> dict[str, 
     scored = {key[0] for key in found}
     rows = [label for label in every if label in scored]
     methods, metrics = methods_of(scores), measured_metrics(scores)
-    cells = {
-        method: {
-            metric.key: [
-                [_cell(found.get((row, target, method)), metric.key) for target in sequences]
-                for row in rows
-            ]
-            for metric in metrics
-        }
-        for method in methods
-    }
-    labels = [
-        {"key": m.key, "title": m.heading, "digits": m.decimals, "sign": m.sign} for m in metrics
-    ]
+
+    def cells(method: str, metric: str) -> list[list[list[float] | None]]:
+        own = {key[:2]: summary for key, summary in found.items() if key[2] == method}
+        return [[_cell(own.get((row, to)), metric) for to in sequences] for row in rows]
+
     return {
         "sequences": list(sequences),
         "rows": rows,
         "methods": methods,
-        "metrics": labels,
-        "cells": cells,
+        "metrics": [
+            {"key": m.key, "title": m.heading, "digits": m.decimals, "sign": m.sign}
+            for m in metrics
+        ],
+        "cells": {name: {m.key: cells(name, m.key) for m in metrics} for name in methods},
     }
 
 

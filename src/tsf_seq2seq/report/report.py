@@ -71,9 +71,8 @@ def show_cases(experiment: Experiment | None, sources: ReportSources) -> list[Se
         ranked = rank_cases(sources.scores, subjects, names, sources.method)
         if not ranked:
             return [missing_cases(MAKE_CASES)]
-        files = write_cases(
-            experiment.network, config, ranked, experiment.batch_size, sources.report
-        )
+        size = experiment.batch_size
+        files = write_cases(experiment.network, config, ranked, size, sources.report)
     except UserError as error:
         return [missing_cases(str(error))]
     return case_sections(*files, names)

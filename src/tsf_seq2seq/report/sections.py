@@ -80,11 +80,8 @@ def tumours(sources: ReportSources) -> Section:
         note = "Left out: src/evaluate/seq2seq/evaluate_tumour.py makes it, where labels exist."
         return Section("tumour", title, note=note)
     means = region_means(read_rows(path, RegionScore))
-    blocks: list[Block] = [
-        quality.inputs_chart(means, "tumour-psnr", PSNR, "region"),
-        region_table(means),
-    ]
-    return Section("tumour", title, (), blocks, files=[name])
+    chart = quality.inputs_chart(means, "tumour-psnr", PSNR, "region")
+    return Section("tumour", title, (), [chart, region_table(means)], files=[name])
 
 
 def contribution(sources: ReportSources) -> Section:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tsf_seq2seq.report import charts
-from tsf_seq2seq.report.blocks import Chart, Drawn, group
+from tsf_seq2seq.report.blocks import Chart, Drawn
 
 POINTS = 400  # at most, of a curve
 
@@ -27,7 +27,7 @@ def training_charts(logs: Mapping[str, Log]) -> Drawn:
             figure = charts.figure(traces, "step", title, yaxis=axis)
             alternative = f"{title} over training steps of {' and '.join(logs)}."
             found.append(Chart(f"training-{column}", title, alternative, figure))
-    return group(found)
+    return Drawn("group", found)
 
 
 def curve(log: Log, column: str) -> tuple[list[float], list[float]]:
