@@ -40,43 +40,27 @@ class Patient:
 
 def draw_patient(rng: np.random.Generator, grid: Grid, anatomy: Anatomy) -> Patient:
     """Draw one subject's relaxation times and uptake of contrast agent."""
-    return Patient(draw_relaxation(rng, grid, anatomy), draw_uptake(rng, grid, anatomy))
-
-
-def draw_relaxation(
-    rng: np.random.Generator, grid: Grid, anatomy: Anatomy
-) -> dict[str, Relaxation]:
-    """Draw each tissue's PD, T1 and T2: a subject's own mean times independent textures."""
     texture = [
         np.float32(0.9) * random_field(rng, grid, 11.0)[anatomy.mask]
         + np.float32(0.45) * random_field(rng, grid, 3.5)[anatomy.mask]
         for _ in range(3)
     ]
-    return {
-        name: Relaxation(*_draw_parameters(rng, tissue, texture))
-        for name, tissue in TISSUES.items()
-    }
+    relaxation = {name: _draw_relaxation(rng, tissue, texture) for name, tissue in TISSUES.items()}
+    uptake = np.exp(np.float32(0.35) * random_field(rng, grid, 7.0)[anatomy.mask])
+    uptake *= np.float32(math.exp(rng.normal(0, 0.2)))
+    return Patient(relaxation, uptake)
 
 
-def _draw_parameters(
-    rng: np.random.Generator, tissue: Tissue, texture: list[Array]
-) -> tuple[Array, Array, Array]:
-    """Mean·exp(subject + texture); proton density and T1 vary less than T2."""
+def _draw_relaxation(rng: np.random.Generator, tissue: Tissue, texture: list[Array]) -> Relaxation:
+    """PD, T1 and T2: mean·exp(subject + texture); proton density and T1 vary less than T2."""
     own = rng.normal(0, tissue.subject_cv, 3)
     means = (tissue.pd, tissue.t1, tissue.t2)
     weights = (0.35, 0.9, 1.0)
-    maps = [
+    maps = (
         (mean * np.exp(w * (o + tissue.texture_cv * field))).astype(np.float32)
         for mean, w, o, field in zip(means, weights, own, texture, strict=True)
-    ]
-    return maps[0], maps[1], maps[2]
-
-
-def draw_uptake(rng: np.random.Generator, grid: Grid, anatomy: Anatomy) -> Array:
-    """How much contrast agent each brain voxel takes up, relative to its tissue."""
-    uptake = np.exp(np.float32(0.35) * random_field(rng, grid, 7.0)[anatomy.mask])
-    uptake *= np.float32(math.exp(rng.normal(0, 0.2)))
-    return uptake
+    )
+    return Relaxation(*maps)
 
 
 def simulate_sequence(
