@@ -22,10 +22,10 @@ ALIASES = {
     "t2": ("t2", "t2w"),
     "flair": ("flair", "t2f", "fla", "t2flair", "fl"),
 }
-BRATS = (
-    {"t1": "{name}_t1", "t1ce": "{name}_t1ce", "t2": "{name}_t2", "flair": "{name}_flair"},
-    {"t1": "{name}-t1n", "t1ce": "{name}-t1c", "t2": "{name}-t2w", "flair": "{name}-t2f"},
-)
+BRATS_SUFFIXES = {
+    "BraTS 2021": {"t1": "_t1", "t1ce": "_t1ce", "t2": "_t2", "flair": "_flair"},
+    "BraTS 2023 and later": {"t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "flair": "-t2f"},
+}
 BIDS_SUFFIXES = {"t1": "_T1w", "t1ce": "_ce-gadolinium_T1w", "t2": "_T2w", "flair": "_FLAIR"}
 
 
@@ -120,18 +120,16 @@ def own_namings(data: DataConfig, name: str = FOLDER) -> list[Naming]:
 
 def known_namings(data: DataConfig) -> list[Naming]:
     """BraTS 2021, BraTS 2023 and later, BIDS, for those of the sequences that they know."""
-    known = {}
-    for sequence in data.sequences:
-        if (canonical := canonical_name(sequence)) is not None:
-            known[sequence] = canonical
+    known = {name: own for name in data.sequences if (own := canonical_name(name))}
     namings = []
-    for title, stems in zip(("BraTS 2021", "BraTS 2023 and later"), BRATS, strict=True):
-        expressions = {s: ending_expression(stems[c]) for s, c in known.items()}
-        plain = {s: f"{stems[c]}.nii.gz" for s, c in known.items()}
+    for title, suffixes in (BRATS_SUFFIXES | {"BIDS": BIDS_SUFFIXES}).items():
+        stems = {sequence: f"{NAME}{suffixes[own]}" for sequence, own in known.items()}
+        expressions = {sequence: ending_expression(stem) for sequence, stem in stems.items()}
+        if title == "BIDS":
+            expressions = {sequence: bids_expression(own) for sequence, own in known.items()}
+        plain = {sequence: f"{stem}.nii.gz" for sequence, stem in stems.items()}
         namings.append(Naming(title, expressions, plain))
-    bids = {s: bids_expression(c) for s, c in known.items()}
-    plain = {s: f"{NAME}{BIDS_SUFFIXES[c]}.nii.gz" for s, c in known.items()}
-    return [*namings, Naming("BIDS", bids, plain)]
+    return namings
 
 
 def nnunet_namings(files: Iterable[Path], data: DataConfig) -> list[Naming]:
@@ -165,12 +163,12 @@ def ending_expression(pattern: str, name: str = FOLDER) -> re.Pattern[str]:
 
 def bids_expression(canonical: str) -> re.Pattern[str]:
     """sub-*/[ses-*/]anat/sub-*[_ses-*][_entity-*]_suffix; the contrast agent's entity is ce."""
-    entities = {"t1": r"(?:_(?!ce-)[a-z]+-[^/_]+)*", "t1ce": r"(?:_[a-z]+-[^/_]+)*?_ce-[^/_]+"}
-    middle = entities.get(canonical, r"(?:_[a-z]+-[^/_]+)*")
-    more = r"(?:_[a-z]+-[^/_]+)*" if canonical == "t1ce" else ""
+    entity = r"(?:_[a-z]+-[^/_]+)"
+    special = {"t1": r"(?:_(?!ce-)[a-z]+-[^/_]+)*", "t1ce": f"{entity}*?_ce-[^/_]+{entity}*"}
+    entities = special.get(canonical, f"{entity}*")
     suffix = BIDS_SUFFIXES[canonical].rpartition("_")[2]
     name = r"(?P<name>sub-[^/_]+(?:_ses-[^/_]+)?)"
-    return re.compile(f"/anat/{name}{middle}{more}_{suffix}{ENDING}")
+    return re.compile(f"/anat/{name}{entities}_{suffix}{ENDING}")
 
 
 def file_name(pattern: str) -> str:
@@ -239,10 +237,9 @@ def _channels(path: Path, data: DataConfig) -> dict[str, int]:
         named = {str(name): int(channel) for channel, name in channels.items()}
     except (OSError, ValueError, AttributeError, TypeError):
         raise UserError(f"{path} can't be read: channel_names must name the channels") from None
-    found = {}
-    for sequence in data.sequences:
-        own = canonical_name(sequence)
-        for name, channel in named.items():
-            if name == sequence or (own is not None and canonical_name(name) == own):
-                found[sequence] = channel
-    return found
+    return {
+        sequence: channel
+        for sequence in data.sequences
+        for name, channel in named.items()
+        if (canonical_name(name) or name) == (canonical_name(sequence) or sequence)
+    }

@@ -46,6 +46,10 @@ class Subject:
     def on_disk(self) -> tuple[int, ...]:
         return tuple(sorted(self.files))
 
+    def trained_on(self, use_all_sequences: bool) -> tuple[int, ...]:
+        """Sequences that training takes of it, as data.use_all_sequences says."""
+        return self.on_disk if use_all_sequences else self.available
+
     @property
     def missing_targets(self) -> tuple[int, ...]:
         """Sequences on disk that the mask treats as missing."""

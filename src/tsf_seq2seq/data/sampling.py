@@ -165,11 +165,8 @@ class _Visits(Dataset[tuple[Visit, "list[Crop] | UserError"]]):
     ) -> None:
         self.subjects, self.config, self.sample_task = subjects, config, sample_task
         self.processes = processes
-        self.available = [
-            subject.on_disk if config.data.use_all_sequences else subject.available
-            for subject in subjects
-        ]
         data = config.data
+        self.available = [subject.trained_on(data.use_all_sequences) for subject in subjects]
         self.store = open_store(data)
         self.cache = SubjectCache(data.slices, len(data.sequences), data.cache_gb)
 
@@ -207,18 +204,17 @@ class _Visits(Dataset[tuple[Visit, "list[Crop] | UserError"]]):
     def _prepare(self, index: int, epoch: int, height: int) -> tuple[Images, np.random.Generator]:
         """A subject's sequences (S, Z, Y, X), flipped left-right with p = 0.5, and what its crops
         are drawn with."""
-        subject = self.subjects[index]
+        subject, data = self.subjects[index], self.config.data
         rng = np.random.default_rng([CROPS, self.config.train.seed, epoch, index])
-        images = self._images(subject, flipped=bool(rng.random() < 0.5))
+        flipped = bool(rng.random() < 0.5)
+        images: Images
+        if self.store is not None:
+            images = StoredImages(self.store.open(subject.name), data.slices, data.crop, flipped)
+        else:
+            volumes = self.cache.load(subject).images
+            images = pad_to(volumes[..., ::-1] if flipped else volumes, data.crop)
         check_slices(subject.name, images.shape[1], height)
         return images, rng
-
-    def _images(self, subject: Subject, flipped: bool) -> Images:
-        data = self.config.data
-        if self.store is not None:
-            return StoredImages(self.store.open(subject.name), data.slices, data.crop, flipped)
-        images = self.cache.load(subject).images
-        return pad_to(images[..., ::-1] if flipped else images, data.crop)
 
 
 def _unchanged(item: object) -> object:
