@@ -8,12 +8,13 @@ processes changes it.
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject, SubjectCache, check_slices
@@ -101,16 +102,14 @@ class CropStream:
     ) -> None:
         self.start = start
         self.visits = _Visits(subjects, config, sample_task, processes)
-        self.plan = _Plan(self.visits.available, config, start, processes.size)
-        self.workers = config.data.workers
 
     def __iter__(self) -> Generator[tuple[Crop, Position], None, None]:
         """Close it when done: that ends the reading processes, which hear no signal."""
         loader = DataLoader(
             self.visits,
             batch_size=None,
-            sampler=self.plan,
-            num_workers=self.workers,
+            sampler=self._plan(),
+            num_workers=self.visits.config.data.workers,
             collate_fn=_unchanged,
             worker_init_fn=_leave_signals_to_the_main_process,
             pin_memory=torch.cuda.is_available(),
@@ -127,27 +126,15 @@ class CropStream:
                 yield crop, Position(visit.epoch, visit.number, number)
             skip = 0
 
-
-class _Plan(Sampler[Visit]):
-    """The visits of all epochs, from `start` on."""
-
-    def __init__(
-        self,
-        available: Sequence[tuple[int, ...]],
-        config: Config,
-        start: Position,
-        n_processes: int,
-    ) -> None:
-        self.available, self.start = available, start
-        self.batch_size, self.seed = config.train.batch_size * n_processes, config.train.seed
-
-    def __iter__(self) -> Iterator[Visit]:
-        epoch, first = self.start.epoch, self.start.visit
-        while True:
-            groups = plan_epoch(self.available, self.batch_size, self.seed, epoch)
-            for number in range(first, len(groups)):
-                yield Visit(epoch, number, groups[number])
-            epoch, first = epoch + 1, 0
+    def _plan(self) -> Iterator[Visit]:
+        """The visits of all epochs, from `start` on."""
+        train = self.visits.config.train
+        batch_size = train.batch_size * self.visits.processes.size
+        for epoch in count(self.start.epoch):
+            groups = plan_epoch(self.visits.available, batch_size, train.seed, epoch)
+            for number, members in enumerate(groups):
+                if (epoch, number) >= self.start[:2]:
+                    yield Visit(epoch, number, members)
 
 
 class _Visits(Dataset[tuple[Visit, "list[Crop] | UserError"]]):
