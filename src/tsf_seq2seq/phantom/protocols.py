@@ -85,12 +85,13 @@ def _draw_acquisition(
     second_ti: float | None = None,
     flip_angle: float | None = None,
 ) -> Acquisition:
-    """Settings around a usual noise and grey level."""
+    """Settings around a usual noise and grey level; slices are thicker in T2 and FLAIR."""
+    in_plane, thin, thick = rng.uniform(0.4, 0.7), rng.uniform(0.5, 0.9), rng.uniform(0.6, 1.4)
     return Acquisition(
         tr,
         te,
         sequence == "t1ce",
-        _draw_blur(rng, sequence),
+        (in_plane, in_plane, thick if sequence in ("t2", "flair") else thin),
         noise * rng.uniform(0.7, 1.4),
         level * rng.uniform(0.6, 1.6),
         rng.uniform(0.08, 0.16),
@@ -98,15 +99,6 @@ def _draw_acquisition(
         second_ti,
         flip_angle,
     )
-
-
-def _draw_blur(rng: np.random.Generator, sequence: str) -> tuple[float, float, float]:
-    """In-plane point spread, and slices that are thicker in T2 and FLAIR."""
-    in_plane, through = rng.uniform(0.4, 0.7), rng.uniform(0.5, 0.9)
-    thick = rng.uniform(0.6, 1.4)
-    if sequence in ("t2", "flair"):
-        through = thick
-    return (in_plane, in_plane, through)
 
 
 def draw_further_protocol(rng: np.random.Generator, sequence: str) -> Acquisition:

@@ -66,11 +66,24 @@ def _draw_relaxation(rng: np.random.Generator, tissue: Tissue, texture: list[Arr
 def simulate_sequence(
     rng: np.random.Generator, grid: Grid, anatomy: Anatomy, patient: Patient, protocol: Acquisition
 ) -> Array:
-    """A sequence without noise: grey levels over the crop, 0 outside the brain."""
+    """A sequence without noise, blurred and shaded: grey levels over the crop, 0 outside the brain.
+
+    The blur is normalised by the blurred mask, as the skull is stripped only afterwards.
+    """
     ideal = np.zeros_like(patient.uptake)
     for name, fraction in anatomy.fractions.items():
         ideal += fraction * tissue_signal(name, patient, protocol)
-    return acquire(rng, grid, anatomy, np.abs(ideal), protocol)
+    mask = anatomy.mask
+    volume = np.zeros(mask.shape, np.float32)
+    volume[mask] = np.abs(ideal)
+    voxel_variance = (grid.spacing**2 - 1) / 12  # a larger voxel averages over its own width
+    sigma = [math.sqrt(mm**2 + voxel_variance) / grid.spacing for mm in protocol.blur_mm]
+    weight = ndimage.gaussian_filter(mask.astype(np.float32), sigma, truncate=3.0)
+    blurred = ndimage.gaussian_filter(volume, sigma, truncate=3.0)
+    shading = np.exp(np.float32(protocol.bias) * random_field(rng, grid, 70.0)[mask])
+    shaded = blurred[mask] / weight[mask] * shading
+    volume[mask] = shaded * np.float32(protocol.brain_median / np.median(shaded))
+    return volume
 
 
 def tissue_signal(name: str, patient: Patient, protocol: Acquisition) -> Array:
@@ -89,26 +102,6 @@ def tissue_signal(name: str, patient: Patient, protocol: Acquisition) -> Array:
     return double_inversion_recovery(
         tissue.pd, t1, tissue.t2, tr, te, protocol.ti, protocol.second_ti
     )
-
-
-def acquire(
-    rng: np.random.Generator, grid: Grid, anatomy: Anatomy, ideal: Array, protocol: Acquisition
-) -> Array:
-    """Blur and shade an ideal signal; returns grey levels over the crop, free of noise.
-
-    The blur is normalised by the blurred mask, as the skull is stripped only afterwards.
-    """
-    mask = anatomy.mask
-    volume = np.zeros(mask.shape, np.float32)
-    volume[mask] = ideal
-    voxel_variance = (grid.spacing**2 - 1) / 12  # a larger voxel averages over its own width
-    sigma = [math.sqrt(mm**2 + voxel_variance) / grid.spacing for mm in protocol.blur_mm]
-    weight = ndimage.gaussian_filter(mask.astype(np.float32), sigma, truncate=3.0)
-    blurred = ndimage.gaussian_filter(volume, sigma, truncate=3.0)
-    shading = np.exp(np.float32(protocol.bias) * random_field(rng, grid, 70.0)[mask])
-    shaded = blurred[mask] / weight[mask] * shading
-    volume[mask] = shaded * np.float32(protocol.brain_median / np.median(shaded))
-    return volume
 
 
 def add_noise(
