@@ -99,21 +99,18 @@ def own_namings(data: DataConfig, name: str = FOLDER) -> list[Naming]:
     """
     namings = []
     for rank in range(max(len(patterns) for patterns in data.sequences.values())):
-        chosen = {
-            sequence: patterns[min(rank, len(patterns) - 1)]
-            for sequence, patterns in data.sequences.items()
-            if patterns
-        }
-        expressions = {
-            sequence: ending_expression(pattern.removesuffix(".gz").removesuffix(".nii"), name)
-            for sequence, pattern in chosen.items()
-            if rank < len(data.sequences[sequence]) and NAME in pattern
-        }
-        plain = {
-            sequence: file_name(pattern)
-            for sequence, pattern in chosen.items()
-            if not set("*?[") & set(pattern) and NAME in pattern
-        }
+        expressions, plain = {}, {}
+        for sequence, patterns in data.sequences.items():
+            pattern = patterns[min(rank, len(patterns) - 1)] if patterns else ""
+            if NAME not in pattern:
+                continue
+            if rank < len(patterns):
+                bare = pattern.removesuffix(".gz").removesuffix(".nii")
+                expressions[sequence] = ending_expression(bare, name)
+            if not set("*?[") & set(pattern):
+                # with its folder only where the file alone doesn't tell the subject
+                last = pattern.rpartition("/")[2]
+                plain[sequence] = last if NAME in last else pattern
         namings.append(Naming("the model's own patterns", expressions, plain))
     return namings
 
@@ -123,11 +120,11 @@ def known_namings(data: DataConfig) -> list[Naming]:
     known = {name: own for name in data.sequences if (own := canonical_name(name))}
     namings = []
     for title, suffixes in (BRATS_SUFFIXES | {"BIDS": BIDS_SUFFIXES}).items():
-        stems = {sequence: f"{NAME}{suffixes[own]}" for sequence, own in known.items()}
-        expressions = {sequence: ending_expression(stem) for sequence, stem in stems.items()}
+        bases = {sequence: f"{NAME}{suffixes[own]}" for sequence, own in known.items()}
+        expressions = {sequence: ending_expression(base) for sequence, base in bases.items()}
         if title == "BIDS":
             expressions = {sequence: bids_expression(own) for sequence, own in known.items()}
-        plain = {sequence: f"{stem}.nii.gz" for sequence, stem in stems.items()}
+        plain = {sequence: f"{base}.nii.gz" for sequence, base in bases.items()}
         namings.append(Naming(title, expressions, plain))
     return namings
 
@@ -169,12 +166,6 @@ def bids_expression(canonical: str) -> re.Pattern[str]:
     suffix = BIDS_SUFFIXES[canonical].rpartition("_")[2]
     name = r"(?P<name>sub-[^/_]+(?:_ses-[^/_]+)?)"
     return re.compile(f"/anat/{name}{entities}_{suffix}{ENDING}")
-
-
-def file_name(pattern: str) -> str:
-    """A pattern's file, with its folder only where the file alone doesn't tell the subject."""
-    last = pattern.rpartition("/")[2]
-    return last if NAME in last else pattern
 
 
 def stem(path: Path) -> str:

@@ -8,13 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tsf_seq2seq.data.nifti import SAME_GRID_MM, Geometry, read_volume
-from tsf_seq2seq.data.slices import (
-    BACKGROUND,
-    Window,
-    central_window,
-    intensity_maximum,
-    normalise,
-)
+from tsf_seq2seq.data.slices import BACKGROUND, Window, central_window, intensity_maximum, normalise
 from tsf_seq2seq.errors import UserError
 
 LARGEST_INTENSITY = 1e30

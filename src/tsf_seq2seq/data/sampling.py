@@ -110,7 +110,7 @@ class CropStream:
             batch_size=None,
             sampler=self._plan(),
             num_workers=self.visits.config.data.workers,
-            collate_fn=_unchanged,
+            collate_fn=tuple,  # as it is
             worker_init_fn=_leave_signals_to_the_main_process,
             pin_memory=torch.cuda.is_available(),
         )
@@ -137,23 +137,21 @@ class CropStream:
                     yield Visit(epoch, number, members)
 
 
+@dataclass(eq=False)
 class _Visits(Dataset[tuple[Visit, "list[Crop] | UserError"]]):
     """A visit → its crops, or the error that kept them from being read.
 
     (Raised in a reading process, the error would reach the user wrapped in a traceback.)
     """
 
-    def __init__(
-        self,
-        subjects: Sequence[Subject],
-        config: Config,
-        sample_task: SampleTask,
-        processes: Processes = ALONE,
-    ) -> None:
-        self.subjects, self.config, self.sample_task = subjects, config, sample_task
-        self.processes = processes
-        data = config.data
-        self.available = [subject.trained_on(data.use_all_sequences) for subject in subjects]
+    subjects: Sequence[Subject]
+    config: Config
+    sample_task: SampleTask
+    processes: Processes = ALONE
+
+    def __post_init__(self) -> None:
+        data = self.config.data
+        self.available = [subject.trained_on(data.use_all_sequences) for subject in self.subjects]
         self.store = open_store(data)
         self.cache = SubjectCache(data.slices, len(data.sequences), data.cache_gb)
 
@@ -202,10 +200,6 @@ class _Visits(Dataset[tuple[Visit, "list[Crop] | UserError"]]):
             images = pad_to(volumes[..., ::-1] if flipped else volumes, data.crop)
         check_slices(subject.name, images.shape[1], height)
         return images, rng
-
-
-def _unchanged(item: object) -> object:
-    return item
 
 
 def _leave_signals_to_the_main_process(_: int) -> None:
