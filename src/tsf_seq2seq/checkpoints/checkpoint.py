@@ -67,14 +67,14 @@ def save_checkpoint(
         content["training"] = dict(training)
     if statistics is not None:
         content["statistics"] = to_mapping(statistics)
-    write_atomically(path, lambda temporary: _save(content, temporary))
 
+    def save(temporary: Path) -> None:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # so torch reports a full disk
+            raise OSError(str(error).splitlines()[0]) from error
 
-def _save(content: dict[str, Any], path: Path) -> None:
-    try:
-        torch.save(content, path)
-    except RuntimeError as error:  # so torch reports a full disk
-        raise OSError(str(error).splitlines()[0]) from error
+    write_atomically(path, save)
 
 
 def load_model(path: Path | str, device: str | torch.device = "cpu") -> SynthesisNetwork:
@@ -161,12 +161,9 @@ def load_seq2seq_weights(network: Seq2Seq, path: Path, names: Sequence[str]) -> 
         state = published.seq2seq_names(state)
     elif published.is_published_tsf(state):
         raise UserError(f"{path} holds TSF weights alone, but stage 1 weights are needed here")
-    elif any(key.startswith("seq2seq.") for key in state):
-        state = {
-            key.removeprefix("seq2seq."): value
-            for key, value in state.items()
-            if key.startswith("seq2seq.")
-        }
+    else:  # of stage 2 its Seq2Seq alone
+        own = {key: value for key, value in state.items() if key.startswith("seq2seq.")}
+        state = {key.removeprefix("seq2seq."): value for key, value in (own or state).items()}
     load_state(network, state, path)
 
 
@@ -181,13 +178,12 @@ def load_weights(
     if isinstance(network, Seq2Seq):
         return load_seq2seq_weights(network, path, names)
     state = _state_of(path, names)
-    if isinstance(network, TSFSeq2Seq) and published.is_published_tsf(state):
-        if seq2seq is None:
-            raise UserError(f"{path} holds TSF weights alone: give its Seq2Seq weights with -m")
-        load_seq2seq_weights(network.seq2seq, seq2seq, names)
-        load_state(network, published.tsf_names(state), path, besides="seq2seq.")
-    else:  # it owns its Seq2Seq
-        load_state(network, state, path)
+    if not (isinstance(network, TSFSeq2Seq) and published.is_published_tsf(state)):
+        return load_state(network, state, path)
+    if seq2seq is None:
+        raise UserError(f"{path} holds TSF weights alone: give its Seq2Seq weights with -m")
+    load_seq2seq_weights(network.seq2seq, seq2seq, names)
+    load_state(network, published.tsf_names(state), path, besides="seq2seq.")
 
 
 def stage1_config(config: Config) -> Config:

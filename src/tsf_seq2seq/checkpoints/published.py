@@ -3,12 +3,12 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from tsf_seq2seq.checkpoints.state_dicts import load_state, read_tensors
-from tsf_seq2seq.config import DataConfig, read_yaml
+from tsf_seq2seq.config import BRATS_SEQUENCES, DataConfig, read_yaml
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.models.seq2seq import Seq2SeqConfig
@@ -59,15 +59,6 @@ _TSF_SETTINGS = {
     "k_enc": "attention_kernels",
 }
 _NORMS = {None: "none", "None": "none", "InstanceNorm": "instance"}
-BRATS_SEQUENCE_COUNT = 4
-
-
-class PublishedArchitecture(NamedTuple):
-    """What the authors' YAML says of the network: its settings, stack height, sequences."""
-
-    settings: Seq2SeqConfig
-    stack: int
-    n_sequences: int
 
 
 def load_published(
@@ -83,35 +74,32 @@ def load_published(
     state = seq2seq_names(read_tensors(Path(seq2seq_pth)))
     try:
         network = settings.build(n_sequences, stack)
-        if tsf_pth is None:
-            network = settings.build_seq2seq(n_sequences, stack)
     except ValueError as error:
         raise UserError(f"{config_yaml}: {error}") from error
-    if isinstance(network, TSFSeq2Seq) and tsf_pth is not None:
-        load_state(network.seq2seq, state, seq2seq_pth)
-        load_state(network, tsf_names(read_tensors(Path(tsf_pth))), tsf_pth, besides="seq2seq.")
-    elif tsf_pth is None:
-        load_state(network, state, seq2seq_pth)
-    else:
+    seq2seq = network.seq2seq if isinstance(network, TSFSeq2Seq) else network
+    if tsf_pth is not None and seq2seq is network:
         raise UserError(f"{config_yaml}: section 'TSF_seq2seq' is missing, so {tsf_pth} can't load")
+    load_state(seq2seq, state, seq2seq_pth)
+    if tsf_pth is None:
+        return seq2seq
+    load_state(network, tsf_names(read_tensors(Path(tsf_pth))), tsf_pth, besides="seq2seq.")
     return network
 
 
-def published_architecture(path: Path) -> PublishedArchitecture:
-    """Settings of the network, from the authors' YAML; TSF's where it has them."""
+def published_architecture(path: Path) -> tuple[Seq2SeqConfig, int, int]:
+    """Settings of the network (TSF's where the authors' YAML has them), stack height, sequences."""
     values = read_yaml(path)
     section = _section(values, "seq2seq", path)
-    _expect(section, "ndims", 2, path)
+    if (ndims := section.get("ndims", 2)) != 2:
+        raise UserError(f"{path}: ndims must be 2, not {ndims!r}")
     renamed = _renamed(section, _SEQ2SEQ_SETTINGS, path) | {"norm": _norm(section, path)}
     stack = parse(DataConfig, _renamed(section, {"c_in": "stack"}, path), str(path)).stack
     if "TSF_seq2seq" not in values:
-        return PublishedArchitecture(
-            parse(Seq2SeqConfig, renamed, str(path)), stack, BRATS_SEQUENCE_COUNT
-        )
+        return parse(Seq2SeqConfig, renamed, str(path)), stack, len(BRATS_SEQUENCES)
     section = _section(values, "TSF_seq2seq", path)
     renamed |= _renamed(section, _TSF_SETTINGS, path) | {"attention_norm": _norm(section, path)}
-    n_sequences = int(section.get("c_s_source", BRATS_SEQUENCE_COUNT))
-    return PublishedArchitecture(parse(TSFSeq2SeqConfig, renamed, str(path)), stack, n_sequences)
+    n_sequences = int(section.get("c_s_source", len(BRATS_SEQUENCES)))
+    return parse(TSFSeq2SeqConfig, renamed, str(path)), stack, n_sequences
 
 
 def is_published_seq2seq(state: Mapping[str, Any]) -> bool:
@@ -162,8 +150,3 @@ def _norm(section: dict[str, Any], path: Path) -> str:
     if norm not in _NORMS:
         raise UserError(f"{path}: norm must be InstanceNorm or None, not {norm!r}")
     return _NORMS[norm]
-
-
-def _expect(section: dict[str, Any], key: str, value: Any, path: Path) -> None:
-    if section.get(key, value) != value:
-        raise UserError(f"{path}: {key} must be {value}, not {section[key]!r}")

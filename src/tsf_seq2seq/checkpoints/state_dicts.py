@@ -57,11 +57,9 @@ def load_state(
 
     Parameters whose names start with `besides` are left as they are.
     """
-    own = {
-        key: value
-        for key, value in network.state_dict().items()
-        if besides is None or not key.startswith(besides)
-    }
+    own = network.state_dict()
+    if besides is not None:
+        own = {key: value for key, value in own.items() if not key.startswith(besides)}
     differences = [f"{key} is missing" for key in own if key not in state]
     differences += [f"{key} is unknown" for key in state if key not in own]
     differences += [

@@ -5,6 +5,7 @@
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,18 +13,14 @@ from typing import Any
 Argument = tuple[tuple[str, ...], dict[str, Any]]  # flags, and options of argparse
 
 
-def metrics_file(path: str | Path) -> Path:
-    """metrics.csv, given by itself or by the folder that holds it; an argparse type."""
-    return _file_in(Path(path), "metrics.csv")
+def _file_or_folder(name: str, path: str | Path) -> Path:
+    """A file of that name, given by itself or by the folder that holds it."""
+    return Path(path, name) if Path(path).is_dir() else Path(path)
 
 
-def fusion_weights_file(path: str | Path) -> Path:
-    """fusion_weights.csv, given by itself or by the folder that holds it; an argparse type."""
-    return _file_in(Path(path), "fusion_weights.csv")
-
-
-def _file_in(path: Path, name: str) -> Path:
-    return path / name if path.is_dir() else path
+# argparse types
+metrics_file = partial(_file_or_folder, "metrics.csv")
+fusion_weights_file = partial(_file_or_folder, "fusion_weights.csv")
 
 
 def _whole_number_from(lowest: int) -> Callable[[str], int]:

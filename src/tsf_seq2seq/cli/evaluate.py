@@ -15,12 +15,7 @@ from tsf_seq2seq.distributed import joined_processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.fingerprint import identity_of
 from tsf_seq2seq.evaluation.metrics import LPIPS
-from tsf_seq2seq.evaluation.protocol import (
-    EvaluationProtocol,
-    TasksOf,
-    complete_tasks,
-    evaluate,
-)
+from tsf_seq2seq.evaluation.protocol import EvaluationProtocol, TasksOf, complete_tasks, evaluate
 from tsf_seq2seq.evaluation.scores import (
     Score,
     Summaries,
@@ -30,12 +25,7 @@ from tsf_seq2seq.evaluation.scores import (
     score_table,
     write_tables,
 )
-from tsf_seq2seq.evaluation.statistics import (
-    compare,
-    comparison_table,
-    method_means,
-    method_table,
-)
+from tsf_seq2seq.evaluation.statistics import compare, comparison_table, method_means, method_table
 from tsf_seq2seq.models.base import AVERAGE, FULL, WITHOUT_ATTENTION
 from tsf_seq2seq.synthesis.synthesizers import (
     BASELINES,

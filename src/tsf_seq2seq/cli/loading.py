@@ -6,18 +6,8 @@ from pathlib import Path
 
 import torch
 
-from tsf_seq2seq.checkpoints.checkpoint import (
-    load_seq2seq,
-    load_weights,
-    read_checkpoint,
-)
-from tsf_seq2seq.config import (
-    Config,
-    DataConfig,
-    config_from_mapping,
-    load_config,
-    override,
-)
+from tsf_seq2seq.checkpoints.checkpoint import load_seq2seq, load_weights, read_checkpoint
+from tsf_seq2seq.config import Config, DataConfig, config_from_mapping, load_config, override
 from tsf_seq2seq.distributed import local_rank
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models.base import SynthesisNetwork
@@ -27,19 +17,21 @@ from tsf_seq2seq.models.build import build_network
 def experiment(arguments: argparse.Namespace, network: str | None = None) -> Config:
     """Settings of -c, else those that our checkpoint (-l) carries; --set on top.
 
-    `network`: the one that is meant where they name none.
+    `network`: the one that is meant where they name none. With -r, its root takes theirs' place.
     """
     if arguments.config is not None:
-        return load_config(arguments.config, arguments.set, network)
-    content = read_checkpoint(arguments.load)
-    return config_from_mapping(override(content["config"], arguments.set), str(arguments.load))
+        config = load_config(arguments.config, arguments.set, network)
+    else:
+        values = override(read_checkpoint(arguments.load)["config"], arguments.set)
+        config = config_from_mapping(values, str(arguments.load))
+    root = getattr(arguments, "root", None) or config.data.root
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, root=root))
 
 
 def data_config(arguments: argparse.Namespace) -> DataConfig:
     """The data section of -c with -r's root; without -c, BraTS's with split CSVs in the root."""
     if arguments.config is not None:
-        data = load_config(arguments.config, arguments.set).data
-        return dataclasses.replace(data, root=arguments.root or data.root)
+        return experiment(arguments).data
     root = arguments.root or DataConfig().root
     train, valid, test = (root / f"{part}.csv" for part in ("train", "valid", "test"))
     return DataConfig(root=root, train=train, valid=valid, test=test)

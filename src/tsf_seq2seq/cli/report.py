@@ -1,7 +1,5 @@
 """The script that makes the report."""
 
-import argparse
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -43,9 +41,14 @@ def make_report(description: str | None) -> None:
     missing = [path for path in vars(inputs).values() if path is not None and not path.is_dir()]
     if missing:
         raise UserError(f"{missing[0]} is not a folder")
+    shown = None
+    if arguments.load is not None:
+        config = experiment(arguments)
+        network = load_network(arguments, config)
+        shown = Experiment(network, config, arguments.load, arguments.batch_size)
     page = write_report(
         inputs,
-        _experiment(arguments),
+        shown,
         arguments.output,
         ["python", *sys.argv],
         arguments.title,
@@ -53,14 +56,3 @@ def make_report(description: str | None) -> None:
     )
     print(f"report: {page}")
     print(f"with the volume viewer: python -m http.server -d {page.parent}, http://localhost:8000")
-
-
-def _experiment(arguments: argparse.Namespace) -> Experiment | None:
-    """The network of -l, with -r's root."""
-    if arguments.load is None:
-        return None
-    config = experiment(arguments)
-    data = dataclasses.replace(config.data, root=arguments.root or config.data.root)
-    config = dataclasses.replace(config, data=data)
-    network = load_network(arguments, config)
-    return Experiment(network, config, arguments.load, arguments.batch_size)

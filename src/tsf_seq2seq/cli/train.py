@@ -14,25 +14,26 @@ from tsf_seq2seq.models.build import build_network
 from tsf_seq2seq.training.loop import train
 
 
-def train_network(description: str) -> None:
-    """The training script of every network: the YAML says which."""
-    _train(description)
-
-
 def train_seq2seq(description: str) -> None:
     """The stage 1 training script."""
-    _train(description, "seq2seq")
+    train_network(description, "seq2seq")
 
 
 def train_tsf_seq2seq(description: str) -> None:
     """The stage 2 training script, on top of stage 1's weights."""
-    _train(description, "tsf_seq2seq")
+    train_network(description, "tsf_seq2seq")
 
 
-def _train(description: str, network_name: str | None = None) -> None:
-    """Parse arguments; train the network that is named here, or else in the settings."""
+def train_network(description: str, network_name: str | None = None) -> None:
+    """The training script of every network: the YAML says which, unless it is named here."""
     arguments = _training_parser(description).parse_args()
-    config = _training_config(arguments, network_name)
+    overrides = list(arguments.set)
+    if arguments.seed is not None:
+        overrides.append(f"train.seed={arguments.seed}")
+    config = load_config(arguments.config, overrides, network_name)
+    if arguments.output is not None:
+        run = dataclasses.replace(config.train, output=arguments.output)
+        config = dataclasses.replace(config, train=run)
     if network_name not in (None, config.network.name):
         raise UserError(
             f"{arguments.config} describes network {config.network.name}, but this script trains "
@@ -76,15 +77,3 @@ def _training_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="go on from the folder's last.pth")
     parser.add_argument("--seed", type=int, metavar="N", help="of the run (else train.seed)")
     return parser
-
-
-def _training_config(arguments: argparse.Namespace, network: str | None) -> Config:
-    overrides = list(arguments.set)
-    if arguments.seed is not None:
-        overrides.append(f"train.seed={arguments.seed}")
-    config = load_config(arguments.config, overrides, network)
-    if arguments.output is None:
-        return config
-    return dataclasses.replace(
-        config, train=dataclasses.replace(config.train, output=arguments.output)
-    )

@@ -11,11 +11,7 @@ from tsf_seq2seq.evaluation.fingerprint import goes_on, identity_of
 from tsf_seq2seq.evaluation.scores import read_scores
 from tsf_seq2seq.evaluation.statistics import Comparison, compare, comparison_table
 from tsf_seq2seq.evaluation.tumour import RegionScore, region_means, region_table, score_regions
-from tsf_seq2seq.explain.attention_gain import (
-    AttentionGain,
-    attention_gain_table,
-    attention_gains,
-)
+from tsf_seq2seq.explain.attention_gain import AttentionGain, attention_gain_table, attention_gains
 from tsf_seq2seq.explain.error_estimation import Measured, measure_errors
 from tsf_seq2seq.explain.error_summary import ROWS, read_measured, write_measured, write_summary
 from tsf_seq2seq.explain.faithfulness import (

@@ -22,10 +22,10 @@ ALIASES = {
     "t2": ("t2", "t2w"),
     "flair": ("flair", "t2f", "fla", "t2flair", "fl"),
 }
-BRATS = (
-    {"t1": "{name}_t1", "t1ce": "{name}_t1ce", "t2": "{name}_t2", "flair": "{name}_flair"},
-    {"t1": "{name}-t1n", "t1ce": "{name}-t1c", "t2": "{name}-t2w", "flair": "{name}-t2f"},
-)
+BRATS_SUFFIXES = {
+    "BraTS 2021": {"t1": "_t1", "t1ce": "_t1ce", "t2": "_t2", "flair": "_flair"},
+    "BraTS 2023 and later": {"t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "flair": "-t2f"},
+}
 BIDS_SUFFIXES = {"t1": "_T1w", "t1ce": "_ce-gadolinium_T1w", "t2": "_T2w", "flair": "_FLAIR"}
 
 
@@ -99,39 +99,34 @@ def own_namings(data: DataConfig, name: str = FOLDER) -> list[Naming]:
     """
     namings = []
     for rank in range(max(len(patterns) for patterns in data.sequences.values())):
-        chosen = {
-            sequence: patterns[min(rank, len(patterns) - 1)]
-            for sequence, patterns in data.sequences.items()
-            if patterns
-        }
-        expressions = {
-            sequence: ending_expression(pattern.removesuffix(".gz").removesuffix(".nii"), name)
-            for sequence, pattern in chosen.items()
-            if rank < len(data.sequences[sequence]) and NAME in pattern
-        }
-        plain = {
-            sequence: file_name(pattern)
-            for sequence, pattern in chosen.items()
-            if not set("*?[") & set(pattern) and NAME in pattern
-        }
+        expressions, plain = {}, {}
+        for sequence, patterns in data.sequences.items():
+            pattern = patterns[min(rank, len(patterns) - 1)] if patterns else ""
+            if NAME not in pattern:
+                continue
+            if rank < len(patterns):
+                bare = pattern.removesuffix(".gz").removesuffix(".nii")
+                expressions[sequence] = ending_expression(bare, name)
+            if not set("*?[") & set(pattern):
+                # with its folder only where the file alone doesn't tell the subject
+                last = pattern.rpartition("/")[2]
+                plain[sequence] = last if NAME in last else pattern
         namings.append(Naming("the model's own patterns", expressions, plain))
     return namings
 
 
 def known_namings(data: DataConfig) -> list[Naming]:
     """BraTS 2021, BraTS 2023 and later, BIDS, for those of the sequences that they know."""
-    known = {}
-    for sequence in data.sequences:
-        if (canonical := canonical_name(sequence)) is not None:
-            known[sequence] = canonical
+    known = {name: own for name in data.sequences if (own := canonical_name(name))}
     namings = []
-    for title, stems in zip(("BraTS 2021", "BraTS 2023 and later"), BRATS, strict=True):
-        expressions = {s: ending_expression(stems[c]) for s, c in known.items()}
-        plain = {s: f"{stems[c]}.nii.gz" for s, c in known.items()}
+    for title, suffixes in (BRATS_SUFFIXES | {"BIDS": BIDS_SUFFIXES}).items():
+        bases = {sequence: f"{NAME}{suffixes[own]}" for sequence, own in known.items()}
+        expressions = {sequence: ending_expression(base) for sequence, base in bases.items()}
+        if title == "BIDS":
+            expressions = {sequence: bids_expression(own) for sequence, own in known.items()}
+        plain = {sequence: f"{base}.nii.gz" for sequence, base in bases.items()}
         namings.append(Naming(title, expressions, plain))
-    bids = {s: bids_expression(c) for s, c in known.items()}
-    plain = {s: f"{NAME}{BIDS_SUFFIXES[c]}.nii.gz" for s, c in known.items()}
-    return [*namings, Naming("BIDS", bids, plain)]
+    return namings
 
 
 def nnunet_namings(files: Iterable[Path], data: DataConfig) -> list[Naming]:
@@ -165,18 +160,12 @@ def ending_expression(pattern: str, name: str = FOLDER) -> re.Pattern[str]:
 
 def bids_expression(canonical: str) -> re.Pattern[str]:
     """sub-*/[ses-*/]anat/sub-*[_ses-*][_entity-*]_suffix; the contrast agent's entity is ce."""
-    entities = {"t1": r"(?:_(?!ce-)[a-z]+-[^/_]+)*", "t1ce": r"(?:_[a-z]+-[^/_]+)*?_ce-[^/_]+"}
-    middle = entities.get(canonical, r"(?:_[a-z]+-[^/_]+)*")
-    more = r"(?:_[a-z]+-[^/_]+)*" if canonical == "t1ce" else ""
+    entity = r"(?:_[a-z]+-[^/_]+)"
+    special = {"t1": r"(?:_(?!ce-)[a-z]+-[^/_]+)*", "t1ce": f"{entity}*?_ce-[^/_]+{entity}*"}
+    entities = special.get(canonical, f"{entity}*")
     suffix = BIDS_SUFFIXES[canonical].rpartition("_")[2]
     name = r"(?P<name>sub-[^/_]+(?:_ses-[^/_]+)?)"
-    return re.compile(f"/anat/{name}{middle}{more}_{suffix}{ENDING}")
-
-
-def file_name(pattern: str) -> str:
-    """A pattern's file, with its folder only where the file alone doesn't tell the subject."""
-    last = pattern.rpartition("/")[2]
-    return last if NAME in last else pattern
+    return re.compile(f"/anat/{name}{entities}_{suffix}{ENDING}")
 
 
 def stem(path: Path) -> str:
@@ -239,10 +228,9 @@ def _channels(path: Path, data: DataConfig) -> dict[str, int]:
         named = {str(name): int(channel) for channel, name in channels.items()}
     except (OSError, ValueError, AttributeError, TypeError):
         raise UserError(f"{path} can't be read: channel_names must name the channels") from None
-    found = {}
-    for sequence in data.sequences:
-        own = canonical_name(sequence)
-        for name, channel in named.items():
-            if name == sequence or (own is not None and canonical_name(name) == own):
-                found[sequence] = channel
-    return found
+    return {
+        sequence: channel
+        for sequence in data.sequences
+        for name, channel in named.items()
+        if (canonical_name(name) or name) == (canonical_name(sequence) or sequence)
+    }

@@ -4,47 +4,40 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from tsf_seq2seq.data.nifti import SAME_GRID_MM, Geometry, read_volume
-from tsf_seq2seq.data.slices import (
-    BACKGROUND,
-    Window,
-    central_window,
-    intensity_maximum,
-    normalise,
-)
+from tsf_seq2seq.data.slices import BACKGROUND, Window, central_window, intensity_maximum, normalise
 from tsf_seq2seq.errors import UserError
 
 LARGEST_INTENSITY = 1e30
 Box = Callable[[tuple[int, ...]], Window]  # a grid (z, y, x) in LPS order → the part wanted of it
 
 
-class Store(Protocol):
-    """What a subject's volumes come from where it is not its files."""
-
-    def load(self, subject: "Subject", box: Box, wanted: Sequence[int]) -> "Volumes":
-        """What `load_box` gives of the subject's sequences `wanted` (one at least, ascending)."""
-        ...
+# What `load_box` gives of sequences of a subject (one at least, ascending) from a store.
+LoadStored = Callable[["Subject", Box, Sequence[int]], "Volumes"]
 
 
 @dataclass(frozen=True)
 class Subject:
     """A row of a split: `available` sequences by its mask, `files` of those on disk, by index.
 
-    With a `store`, volumes come from it and the files need not be there.
+    With `load_stored`, volumes come from a store and the files need not be there.
     """
 
     name: str
     available: tuple[int, ...]
     files: Mapping[int, Path]
-    store: Store | None = None
+    load_stored: LoadStored | None = None
 
     @property
     def on_disk(self) -> tuple[int, ...]:
         return tuple(sorted(self.files))
+
+    def trained_on(self, use_all_sequences: bool) -> tuple[int, ...]:
+        """Sequences that training takes of it, as data.use_all_sequences says."""
+        return self.on_disk if use_all_sequences else self.available
 
     @property
     def missing_targets(self) -> tuple[int, ...]:
@@ -88,8 +81,8 @@ def load_box(
     wanted = sorted(subject.on_disk if wanted is None else wanted)
     if not wanted:
         raise UserError(f"subject {subject.name} has no sequence on disk")
-    if subject.store is not None:
-        return subject.store.load(subject, box, wanted)
+    if subject.load_stored is not None:
+        return subject.load_stored(subject, box, wanted)
     images, maxima = np.empty(0), np.full(n_sequences, np.nan)
     for index, voxels, geometry, maximum in read_sequences(subject, wanted):
         if index == wanted[0]:

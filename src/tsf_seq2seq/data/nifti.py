@@ -54,10 +54,8 @@ class Geometry:
     def lps(self) -> "Geometry":
         """The same grid with its voxels in LPS order."""
         to_lps = self._to_lps()
-        shape = np.empty(3, dtype=int)
-        shape[to_lps[:, 0].astype(int)] = self.shape
-        affine = self.affine @ inv_ornt_aff(to_lps, self.shape)
-        return Geometry((int(shape[0]), int(shape[1]), int(shape[2])), affine)
+        x, y, z = (self.shape[axis] for axis in np.argsort(to_lps[:, 0]))
+        return Geometry((x, y, z), self.affine @ inv_ornt_aff(to_lps, self.shape))
 
     def distance_mm(self, other: "Geometry") -> float:
         """Largest distance in mm between the corners of two grids of one shape."""
@@ -115,11 +113,7 @@ def read_image(path: Path) -> nib.Nifti1Image:
 
     Raises UserError for a header that promises more voxels than LARGEST_VOXELS before it reads any.
     """
-    content, expected = _read_content(path)
-    if len(content) < expected:
-        raise UserError(
-            f"{path} is truncated: its header promises {expected} bytes, it has {len(content)}"
-        )
+    content = _read_content(path)
     try:
         return _image_class(content, path).from_bytes(content)
     except Exception as error:
@@ -170,8 +164,8 @@ def compressed(image: nib.Nifti1Image) -> bytes:
     return gzip.compress(image.to_bytes(), compresslevel=4, mtime=0)
 
 
-def _read_content(path: Path) -> tuple[bytes, int]:
-    """A file's bytes, unpacked, as many as its header promises, and how many these should be."""
+def _read_content(path: Path) -> bytes:
+    """A file's bytes, unpacked, as many as its header promises."""
     try:
         with open(path, "rb") as file:
             packed = file.peek(2)[:2] == GZIP_MAGIC
@@ -185,7 +179,6 @@ def _read_content(path: Path) -> tuple[bytes, int]:
                 content += part
             while packed and stream.read(1 << 20):  # to the checksum at the end
                 pass
-        return bytes(content), expected
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -194,6 +187,11 @@ def _read_content(path: Path) -> tuple[bytes, int]:
         ) from None
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
         raise UserError(f"{path} can't be read: {error}") from None
+    if len(content) < expected:
+        raise UserError(
+            f"{path} is truncated: its header promises {expected} bytes, it has {len(content)}"
+        )
+    return bytes(content)
 
 
 def _promised_bytes(head: bytes, path: Path) -> int:

@@ -8,12 +8,13 @@ processes changes it.
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject, SubjectCache, check_slices
@@ -101,17 +102,15 @@ class CropStream:
     ) -> None:
         self.start = start
         self.visits = _Visits(subjects, config, sample_task, processes)
-        self.plan = _Plan(self.visits.available, config, start, processes.size)
-        self.workers = config.data.workers
 
     def __iter__(self) -> Generator[tuple[Crop, Position], None, None]:
         """Close it when done: that ends the reading processes, which hear no signal."""
         loader = DataLoader(
             self.visits,
             batch_size=None,
-            sampler=self.plan,
-            num_workers=self.workers,
-            collate_fn=_unchanged,
+            sampler=self._plan(),
+            num_workers=self.visits.config.data.workers,
+            collate_fn=tuple,  # as it is
             worker_init_fn=_leave_signals_to_the_main_process,
             pin_memory=torch.cuda.is_available(),
         )
@@ -127,49 +126,32 @@ class CropStream:
                 yield crop, Position(visit.epoch, visit.number, number)
             skip = 0
 
-
-class _Plan(Sampler[Visit]):
-    """The visits of all epochs, from `start` on."""
-
-    def __init__(
-        self,
-        available: Sequence[tuple[int, ...]],
-        config: Config,
-        start: Position,
-        n_processes: int,
-    ) -> None:
-        self.available, self.start = available, start
-        self.batch_size, self.seed = config.train.batch_size * n_processes, config.train.seed
-
-    def __iter__(self) -> Iterator[Visit]:
-        epoch, first = self.start.epoch, self.start.visit
-        while True:
-            groups = plan_epoch(self.available, self.batch_size, self.seed, epoch)
-            for number in range(first, len(groups)):
-                yield Visit(epoch, number, groups[number])
-            epoch, first = epoch + 1, 0
+    def _plan(self) -> Iterator[Visit]:
+        """The visits of all epochs, from `start` on."""
+        train = self.visits.config.train
+        batch_size = train.batch_size * self.visits.processes.size
+        for epoch in count(self.start.epoch):
+            groups = plan_epoch(self.visits.available, batch_size, train.seed, epoch)
+            for number, members in enumerate(groups):
+                if (epoch, number) >= self.start[:2]:
+                    yield Visit(epoch, number, members)
 
 
+@dataclass(eq=False)
 class _Visits(Dataset[tuple[Visit, "list[Crop] | UserError"]]):
     """A visit → its crops, or the error that kept them from being read.
 
     (Raised in a reading process, the error would reach the user wrapped in a traceback.)
     """
 
-    def __init__(
-        self,
-        subjects: Sequence[Subject],
-        config: Config,
-        sample_task: SampleTask,
-        processes: Processes = ALONE,
-    ) -> None:
-        self.subjects, self.config, self.sample_task = subjects, config, sample_task
-        self.processes = processes
-        self.available = [
-            subject.on_disk if config.data.use_all_sequences else subject.available
-            for subject in subjects
-        ]
-        data = config.data
+    subjects: Sequence[Subject]
+    config: Config
+    sample_task: SampleTask
+    processes: Processes = ALONE
+
+    def __post_init__(self) -> None:
+        data = self.config.data
+        self.available = [subject.trained_on(data.use_all_sequences) for subject in self.subjects]
         self.store = open_store(data)
         self.cache = SubjectCache(data.slices, len(data.sequences), data.cache_gb)
 
@@ -207,22 +189,17 @@ class _Visits(Dataset[tuple[Visit, "list[Crop] | UserError"]]):
     def _prepare(self, index: int, epoch: int, height: int) -> tuple[Images, np.random.Generator]:
         """A subject's sequences (S, Z, Y, X), flipped left-right with p = 0.5, and what its crops
         are drawn with."""
-        subject = self.subjects[index]
+        subject, data = self.subjects[index], self.config.data
         rng = np.random.default_rng([CROPS, self.config.train.seed, epoch, index])
-        images = self._images(subject, flipped=bool(rng.random() < 0.5))
+        flipped = bool(rng.random() < 0.5)
+        images: Images
+        if self.store is not None:
+            images = StoredImages(self.store.open(subject.name), data.slices, data.crop, flipped)
+        else:
+            volumes = self.cache.load(subject).images
+            images = pad_to(volumes[..., ::-1] if flipped else volumes, data.crop)
         check_slices(subject.name, images.shape[1], height)
         return images, rng
-
-    def _images(self, subject: Subject, flipped: bool) -> Images:
-        data = self.config.data
-        if self.store is not None:
-            return StoredImages(self.store.open(subject.name), data.slices, data.crop, flipped)
-        images = self.cache.load(subject).images
-        return pad_to(images[..., ::-1] if flipped else images, data.crop)
-
-
-def _unchanged(item: object) -> object:
-    return item
 
 
 def _leave_signals_to_the_main_process(_: int) -> None:

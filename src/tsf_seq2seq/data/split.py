@@ -9,7 +9,7 @@ import numpy as np
 from tsf_seq2seq.data.names import Patterns, subject_names
 from tsf_seq2seq.data.subjects import find_files
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files import write_text
+from tsf_seq2seq.tables import group_by, write_table
 from tsf_seq2seq.tasks import sequences_to_mask
 
 PARTS = ("train", "valid", "test")
@@ -46,7 +46,7 @@ def write_split(
     for part, names in zip(PARTS, parts, strict=True):
         rows = draw_masks(names, subjects, len(patterns), rng)
         path = output / f"{part}.csv"
-        write_text(path, "name,mask\n" + "".join(f"{name},{mask}\n" for name, mask in rows))
+        write_table(path, ("name", "mask"), rows)
         counts[path] = len(rows)
     return counts
 
@@ -78,12 +78,12 @@ def group_by_patient(names: Sequence[str], patient: str = BRATS_PATIENT) -> list
         raise UserError(f"'{patient}' is no regular expression: {error}") from None
     if not expression.groups:
         raise UserError(f"'{patient}' has no group (in parentheses) that names the patient")
-    groups: dict[str, list[str]] = {}
-    for name in names:
+
+    def patient_of(name: str) -> str:
         match = expression.fullmatch(name)
-        own = match[1] if match else name.rpartition("/")[0] or name
-        groups.setdefault(own, []).append(name)
-    return list(groups.values())
+        return match[1] if match else name.rpartition("/")[0] or name
+
+    return list(group_by(names, patient_of).values())
 
 
 def divide(patients: Sequence[list[str]], shares: Sequence[float]) -> list[list[str]]:

@@ -4,7 +4,7 @@ The network sees each volume scaled by its own maximum, so that it can't know on
 missing one would have been; the training subjects say what is usual.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,21 +34,26 @@ class TrainingStatistics:
                 raise ValueError(f"maxima and spacing must be above 0, not {value:g}")
 
 
-MeasuredSequence = tuple[int, float, Geometry]  # sequence, maximum, grid
-
-
 def measure_statistics(data: DataConfig, subjects: Sequence[Subject]) -> TrainingStatistics:
     """Statistics of training subjects: of all where data.store has them, else of a sample.
 
     Says on standard output how many NIfTI subjects it read. Raises UserError where one of them
     can't be used.
     """
-    store = open_store(data)
-    if store is not None:
-        return _medians(data, (found for s in subjects for found in _of_store(store, data, s)))
-    sample = [subjects[i] for i in evenly_spaced(len(subjects), SAMPLE)]
-    print(f"intensity statistics: of {len(sample)} of {len(subjects)} training subjects")
-    return _medians(data, (found for s in sample for found in _of_files(data, s)))
+    store, names = open_store(data), list(data.sequences)
+    if store is None:
+        sample = [subjects[i] for i in evenly_spaced(len(subjects), SAMPLE)]
+        print(f"intensity statistics: of {len(sample)} of {len(subjects)} training subjects")
+        subjects = sample
+    maxima: dict[int, list[float]] = {}
+    spacings = []
+    for subject in subjects:
+        for index, maximum, geometry in _measured(subject, data, store):
+            maxima.setdefault(index, []).append(maximum)
+            spacings.append(in_plane_spacing(geometry))
+    y, x = np.median(spacings, axis=0)
+    medians = {names[i]: float(np.median(maxima[i])) for i in sorted(maxima)}
+    return TrainingStatistics(medians, (float(y), float(x)))
 
 
 def in_plane_spacing(geometry: Geometry) -> tuple[float, float]:
@@ -64,30 +69,15 @@ def evenly_spaced(length: int, count: int) -> list[int]:
     return [i * (length - 1) // max(count - 1, 1) for i in range(count)]
 
 
-def _medians(data: DataConfig, measured: Iterable[MeasuredSequence]) -> TrainingStatistics:
-    maxima: dict[int, list[float]] = {}
-    spacings = []
-    for index, maximum, geometry in measured:
-        maxima.setdefault(index, []).append(maximum)
-        spacings.append(in_plane_spacing(geometry))
-    y, x = np.median(spacings, axis=0)
-    names = list(data.sequences)
-    return TrainingStatistics(
-        {names[i]: float(np.median(maxima[i])) for i in sorted(maxima)}, (float(y), float(x))
-    )
-
-
-def _trained_on(data: DataConfig, subject: Subject) -> tuple[int, ...]:
-    return subject.on_disk if data.use_all_sequences else subject.available
-
-
-def _of_store(store: VolumeStore, data: DataConfig, subject: Subject) -> Iterable[MeasuredSequence]:
-    entry, names = store.entry(subject.name), list(data.sequences)
-    for index in _trained_on(data, subject):
-        name = names[index]
-        yield index, entry.sequences[name].maximum, entry.geometry(name)
-
-
-def _of_files(data: DataConfig, subject: Subject) -> Iterable[MeasuredSequence]:
-    for index, _, geometry, maximum in read_sequences(subject, _trained_on(data, subject)):
-        yield index, maximum, geometry
+def _measured(
+    subject: Subject, data: DataConfig, store: VolumeStore | None
+) -> Iterator[tuple[int, float, Geometry]]:
+    """Index, maximum and grid of each sequence that training takes of a subject."""
+    indices, names = subject.trained_on(data.use_all_sequences), list(data.sequences)
+    if store is None:
+        for index, _, geometry, maximum in read_sequences(subject, indices):
+            yield index, maximum, geometry
+        return
+    entry = store.entry(subject.name)
+    for index in indices:
+        yield index, entry.sequences[names[index]].maximum, entry.geometry(names[index])

@@ -57,7 +57,7 @@ class VolumeStore:
                     f"subject {name}: {names[i]} is named by its mask {mask} but not in the "
                     f"store {self.path}"
                 )
-        return Subject(name, available, files, self)
+        return Subject(name, available, files, self.load)
 
     def open(self, name: str) -> "StoredVolume":
         """The subject's file, ready to be cut; its checksum is looked at the first time.

@@ -69,9 +69,7 @@ def export_onnx(
     if size > LARGEST_FILE:
         raise UserError(f"{path} would need {size / 1e9:.1f} GB, but an ONNX file holds 2 GB")
     program = _to_program(folded)
-    program.model.metadata_props.update(_metadata(folded, names))
-    if statistics is not None:
-        program.model.metadata_props.update(_usual(names[task.target], statistics))
+    program.model.metadata_props.update(_metadata(folded, names, statistics))
     difference = None
 
     def save_checked(temporary: Path) -> None:
@@ -188,12 +186,15 @@ def _installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def _metadata(network: TaskNetwork, names: Sequence[str]) -> dict[str, str]:
-    """What a user of the file must know, as text."""
-    return {
+def _metadata(
+    network: TaskNetwork, names: Sequence[str], statistics: TrainingStatistics | None
+) -> dict[str, str]:
+    """What a user of the file must know, as text; with `statistics` what is usual, too."""
+    target = names[network.task.target]
+    facts = {
         "sequences": ",".join(names),
         "sources": ",".join(names[i] for i in network.task.sources),
-        "target": names[network.task.target],
+        "target": target,
         "slices": str(network.slices),
         "size_multiple": str(network.size_multiple),
         "intensity": INTENSITY_RULE,
@@ -202,12 +203,9 @@ def _metadata(network: TaskNetwork, names: Sequence[str]) -> dict[str, str]:
         "license": "MIT for the software; the data's terms may bind the weights",
         "use": "research use only, not for clinical decisions",
     }
-
-
-def _usual(target: str, statistics: TrainingStatistics) -> dict[str, str]:
-    """What the training data were like: the target's scale and the voxel size, as text."""
-    facts = {"voxel_size": "{:g},{:g} (y, x in mm)".format(*statistics.spacing)}
-    if target in statistics.maxima:
+    if statistics is not None:
+        facts["voxel_size"] = "{:g},{:g} (y, x in mm)".format(*statistics.spacing)
+    if statistics is not None and target in statistics.maxima:
         facts["target_maximum"] = (
             f"{statistics.maxima[target]:g} (median m of {target} in the training data: "
             "intensity = (x + 1) / 2 * m)"

@@ -70,8 +70,7 @@ class TaskNetwork(nn.Module):
             raise ValueError(f"a {type(network).__name__} has no TSEM")
         self.task, self.with_tsem = task, with_tsem
         self.network = _fold(network, task).requires_grad_(False).eval()
-        self.n_sequences, self.slices = network.n_sequences, network.slices
-        self.size_multiple = network.size_multiple
+        self.slices, self.size_multiple = network.slices, network.size_multiple
         self.register_buffer("weights", _source_weights(network, task))
 
     @property
@@ -90,7 +89,8 @@ class TaskNetwork(nn.Module):
         if isinstance(network, Seq2Seq):
             return self._decode(network, network.encode(images))  # (B, C, H, W)
         if not isinstance(network, TSFSeq2Seq):
-            return network(self._all_sequences(images), self._available(), self.task.target)
+            available = _available(network, self.task)
+            return network(self._all_sequences(images), available, self.task.target)
         features = network.encode(images)  # (B, n, c, H/r, W/r)
         fused = weighted_average(features, self.weights)  # (B, c, H/r, W/r)
         residual = network.attention(features, fused, _no_code(images), None)
@@ -105,21 +105,22 @@ class TaskNetwork(nn.Module):
         size = [side * seq2seq.size_multiple for side in feature.shape[-2:]]
         return seq2seq.decode(feature, convs, size).squeeze(1)
 
-    def _available(self) -> list[bool]:
-        return [index in self.task.sources for index in range(self.n_sequences)]
-
     def _all_sequences(self, images: Tensor) -> Tensor:
         """The sources' images (B, n, C, H, W) in their places, the rest at background."""
         absent = torch.full_like(images[:, 0], BACKGROUND)
         places = dict(zip(self.task.sources, images.unbind(dim=1), strict=True))
-        return torch.stack([places.get(i, absent) for i in range(self.n_sequences)], dim=1)
+        indices = range(self.network.n_sequences)
+        return torch.stack([places.get(i, absent) for i in indices], dim=1)
+
+
+def _available(network: SynthesisNetwork, task: Task) -> list[bool]:
+    return [index in task.sources for index in range(network.n_sequences)]
 
 
 @torch.no_grad()
 def _source_weights(network: SynthesisNetwork, task: Task) -> Tensor:
     """ω (n,) of the task's sources; ones for a network without fusion weights."""
-    available = [index in task.sources for index in range(network.n_sequences)]
-    weights = network.fusion_weights(available, task.target)
+    weights = network.fusion_weights(_available(network, task), task.target)
     return torch.ones(len(task.sources)) if weights is None else weights[list(task.sources)]
 
 
@@ -142,10 +143,10 @@ def _fold(network: SynthesisNetwork, task: Task) -> SynthesisNetwork:
     folded: dict[int, nn.Module] = {
         id(cell): FoldedCell(cell) for cell in network.modules() if isinstance(cell, ConvLSTMCell)
     }
-    folded |= {id(conv): _folded(conv, style) for conv in _hyperconvs(seq2seq.decoder)}
+    folded |= _folded_convs(seq2seq.decoder, style)
     if isinstance(network, TSFSeq2Seq):
         code = network.task_code(*task)
-        folded |= {id(conv): _folded(conv, code) for conv in _hyperconvs(network.attention)}
+        folded |= _folded_convs(network.attention, code)
         first = network.attention.layers[0]
         assert isinstance(first, AttentionLayer)
         sources = torch.as_tensor(task.sources, device=code.device)
@@ -154,10 +155,7 @@ def _fold(network: SynthesisNetwork, task: Task) -> SynthesisNetwork:
     return copy.deepcopy(network, dict(folded))
 
 
-def _folded(conv: HyperConv, code: Tensor) -> FoldedConv:
-    (generated,) = conv.generate(code.unsqueeze(0))
-    return FoldedConv(generated)
-
-
-def _hyperconvs(module: nn.Module) -> list[HyperConv]:
-    return [part for part in module.modules() if isinstance(part, HyperConv)]
+def _folded_convs(module: nn.Module, code: Tensor) -> dict[int, nn.Module]:
+    """The id of each HyperConv in `module` → the convolution that it is for `code`."""
+    convs = [part for part in module.modules() if isinstance(part, HyperConv)]
+    return {id(conv): FoldedConv(*conv.generate(code.unsqueeze(0))) for conv in convs}

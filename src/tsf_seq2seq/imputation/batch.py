@@ -10,7 +10,7 @@ from tqdm import tqdm
 from tsf_seq2seq.checkpoints.checkpoint import Model
 from tsf_seq2seq.data.discovery import FoundSubject
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.imputation.output import Output, Paths, is_done, write
+from tsf_seq2seq.imputation.output import Output, is_done, write
 from tsf_seq2seq.imputation.subject import (
     BATCH_SIZE,
     Imputation,
@@ -18,6 +18,7 @@ from tsf_seq2seq.imputation.subject import (
     choose_sources,
     impute_targets,
 )
+from tsf_seq2seq.tables import group_by
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,12 @@ def impute_subjects(
             try:
                 impute_subject(subject, model, request, output, bar.slices)
             except (UserError, MemoryError, torch.OutOfMemoryError) as error:
+                reason = str(error)
+                if not isinstance(error, UserError):
+                    reason = f"subject {subject.name} needs more memory than there is: {error}"
                 if len(subjects) == 1 or isinstance(error.__cause__, OSError):
-                    raise _as_user_error(subject, error) from error.__cause__
-                failures[subject.name] = str(_as_user_error(subject, error))
+                    raise UserError(reason) from error.__cause__
+                failures[subject.name] = reason
             bar.subject_done()
     return failures
 
@@ -66,7 +70,12 @@ def impute_subject(
     targets = list(dict.fromkeys(request.targets)) or missing
     if not targets:
         tqdm.write(f"{subject.name}: no sequence is missing")
-    for group, sources in grouped(subject, model, targets, request.sources):
+    given = list(subject.files)
+
+    def sources_of(target: str) -> tuple[str, ...]:
+        return tuple(choose_sources(model, given, [target], request.sources)[0])
+
+    for sources, group in group_by(targets, sources_of).items():  # sources are encoded once
         places = {target: output.paths(subject, target) for target in group}
         files = {name: subject.files[name] for name in sources}
         done = [target for target in group if is_done(places[target], model, files)]
@@ -81,41 +90,14 @@ def impute_subject(
                 batch_size=request.batch_size,
                 progress=progress,
             )
-            _write(subject, found, left, output, request.command)
-
-
-def _write(
-    subject: FoundSubject,
-    found: dict[str, Imputation],
-    places: dict[str, Paths],
-    output: Output,
-    command: str | None,
-) -> None:
-    """Write what was made of the same sources, and say so."""
-    for target, paths in places.items():
-        write(found[target], paths, output, command)
-        tqdm.write(f"{subject.name}: {_summary(found[target])}: {paths.image}")
-    first = next(iter(found.values()))
-    for text in first.warnings:
-        tqdm.write(f"{subject.name}: warning: {text}")
-    for text in first.resampling:
-        tqdm.write(f"{subject.name}: resampled {text}")
-
-
-def grouped(
-    subject: FoundSubject, model: Model, targets: Sequence[str], sources: Sequence[str] | None
-) -> list[tuple[list[str], list[str]]]:
-    """Targets that are made from the same sources, which then are encoded once; these sources."""
-    groups: list[tuple[list[str], list[str]]] = []
-    for target in targets:
-        chosen, _ = choose_sources(model, list(subject.files), [target], sources)
-        for group, others in groups:
-            if others == chosen:
-                group.append(target)
-                break
-        else:
-            groups.append(([target], chosen))
-    return groups
+            for target, paths in left.items():
+                write(found[target], paths, output, request.command)
+                tqdm.write(f"{subject.name}: {_summary(found[target])}: {paths.image}")
+            first = next(iter(found.values()))
+            for text in first.warnings:
+                tqdm.write(f"{subject.name}: warning: {text}")
+            for text in first.resampling:
+                tqdm.write(f"{subject.name}: resampled {text}")
 
 
 def _summary(found: Imputation) -> str:
@@ -147,9 +129,3 @@ class _Bar:
 
     def close(self) -> None:
         self.bar.close()
-
-
-def _as_user_error(subject: FoundSubject, error: BaseException) -> UserError:
-    if isinstance(error, UserError):
-        return error
-    return UserError(f"subject {subject.name} needs more memory than there is: {error}")

@@ -50,29 +50,21 @@ class Output:
 
     def paths(self, subject: FoundSubject, target: str) -> Paths:
         """Files of a target. UserError where its own name is wanted but can't be told."""
+        own = f"{subject.name}_{target}"
         if self.layout == "bids":
-            return self._bids_paths(subject.name, target)
-        if self.layout == "plain":
-            base = self.folder / f"{subject.name}_{target}"
-            image, tsem = (base.with_name(f"{base.name}_{kind}") for kind in ("synth", "tsem"))
-            return _with_endings(image, tsem)
-        if target not in subject.naming.names:
+            image, tsem = (_bids_name(subject.name, target, kind) for kind in ("synth", "tsem"))
+        elif self.layout == "plain":
+            image, tsem = f"{own}_synth", f"{own}_tsem"
+        elif target in subject.naming.names:
+            image = subject.naming.names[target].replace(NAME, subject.name)
+            image, tsem = image.removesuffix(".gz").removesuffix(".nii"), f"tsem/{own}_tsem"
+        else:
             raise UserError(
                 f"subject {subject.name}: what its data set would call {target} can't be told from "
                 f"its names ({subject.naming.title})"
             )
-        image = self.folder / subject.naming.names[target].replace(NAME, subject.name)
-        tsem = self.folder / "tsem" / f"{subject.name}_{target}_tsem"
-        return _with_endings(image.with_name(stem(image)), tsem)
-
-    def _bids_paths(self, name: str, target: str) -> Paths:
-        labels = _bids_labels(name)
-        place = self.folder.joinpath(*labels, "anat")
-        canonical = canonical_name(target)
-        ending = BIDS_SUFFIXES[canonical] if canonical else f"_{_alphanumeric(target)}"
-        entities, _, suffix = f"{'_'.join(labels)}{ending}".rpartition("_")
-        image, tsem = (place / f"{entities}_desc-{kind}_{suffix}" for kind in ("synth", "tsem"))
-        return _with_endings(image, tsem)
+        names = (f"{image}.nii.gz", f"{tsem}.nii.gz", f"{image}.json")
+        return Paths(*(self.folder / name for name in names))
 
 
 def is_done(paths: Paths, model: Model, sources: Mapping[str, Path]) -> bool:
@@ -153,17 +145,20 @@ def _write_bids(
         write_text(written[-1], _json(record | {"Description": f"TSEM of a {RESEARCH_USE}"}))
 
 
-def _with_endings(image: Path, tsem: Path) -> Paths:
-    scan, enhanced = (path.with_name(f"{path.name}.nii.gz") for path in (image, tsem))
-    return Paths(scan, enhanced, image.with_name(f"{image.name}.json"))
-
-
 def _json(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _sources(files: Mapping[str, Path | str]) -> dict[str, list[str]]:
     return {"SourceSequences": list(files), "Sources": [str(path) for path in files.values()]}
+
+
+def _bids_name(name: str, target: str, kind: str) -> str:
+    """A derivative's path without its ending, such as sub-1/anat/sub-1_desc-synth_T2w."""
+    labels, canonical = _bids_labels(name), canonical_name(target)
+    ending = BIDS_SUFFIXES[canonical] if canonical else f"_{_alphanumeric(target)}"
+    entities, _, suffix = f"{'_'.join(labels)}{ending}".rpartition("_")
+    return f"{'/'.join(labels)}/anat/{entities}_desc-{kind}_{suffix}"
 
 
 def _bids_labels(name: str) -> list[str]:

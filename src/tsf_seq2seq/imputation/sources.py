@@ -56,7 +56,7 @@ def load_sources(given: Mapping[str, Image], resample: bool = False) -> Sources:
         elif (difference := grid_difference(geometry, own, first, origin)) is not None:
             if not resample:
                 raise UserError(difference)
-            voxels, own = _on_grid(voxels, own, geometry, origin)
+            voxels, own = _on_grid(voxels, own, geometry, origin), geometry
             resampled.append(f"{name} to the grid of {next(iter(given))}")
         volume = own.to_network(voxels)
         inside = volume > 0
@@ -116,15 +116,13 @@ def unstripped(inside: np.ndarray, geometry: Geometry) -> str | None:
     return None
 
 
-def _on_grid(
-    voxels: np.ndarray, own: Geometry, wanted: Geometry, origin: str
-) -> tuple[np.ndarray, Geometry]:
+def _on_grid(voxels: np.ndarray, own: Geometry, wanted: Geometry, origin: str) -> np.ndarray:
     moving = nib.Nifti1Image(voxels, own.affine)
     try:
         moved = resample_from_to(moving, (wanted.shape, wanted.affine), order=1)
     except Exception as error:
         raise UserError(f"{origin} can't be resampled: {error}") from None
-    return np.asarray(moved.dataobj), wanted
+    return np.asarray(moved.dataobj)
 
 
 def _describe(geometry: Geometry) -> str:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from nilearn import datasets
@@ -24,28 +25,18 @@ class Anatomy:
     segmentation: NDArray[np.uint8]  # over the crop: 0, 1 necrosis, 2 oedema, 4 enhancing
 
 
-@dataclass(frozen=True)
-class _Map:
+class _Map(NamedTuple):
     """A volume in MNI152 space."""
 
     volume: Array
-    inverse_affine: NDArray[np.float64]  # mm -> voxel index, no rotation
-
-
-@dataclass(frozen=True)
-class _Template:
-    """MNI152 maps; `depth` is mm below the brain's surface, negative outside."""
-
-    gm: _Map
-    wm: _Map
-    depth: _Map
+    affine: NDArray[np.float64]  # voxel index -> mm, no rotation
 
 
 def simulate_anatomy(rng: np.random.Generator, grid: Grid) -> Anatomy:
     """Draw one subject: a warped brain with its sulci, vessels and tumour."""
     tumour = draw_tumour(rng)
     points = _template_points(rng, grid, tumour)  # MNI mm, one (X, Y, Z) array per axis
-    depth = _sample(_template().depth, points)
+    depth = _sample("depth", points)
     mask = _keep_largest(depth + 0.8 * random_field(rng, grid, 9.0) > 0.6)
     points = [p[mask] for p in points]
     tissue = _healthy_tissue(points)
@@ -77,27 +68,27 @@ def _label(fractions: dict[str, Array], mask: NDArray[np.bool_]) -> NDArray[np.u
 
 
 @lru_cache(maxsize=1)
-def _template() -> _Template:
-    """Load the MNI152 2009 maps (Fonov et al., NeuroImage 2011) that nilearn ships."""
+def _template() -> dict[str, _Map]:
+    """The MNI152 2009 maps (Fonov et al., NeuroImage 2011) that nilearn ships: gm, wm and depth.
+
+    `depth` is mm below the brain's surface, negative outside.
+    """
     gm, wm = datasets.load_mni152_gm_template(1), datasets.load_mni152_wm_template(1)
     mask = datasets.load_mni152_brain_mask(2)  # 2 mm: distances vary slowly
     inside = np.asarray(mask.dataobj) > 0
     inside[:, :, 0] = False  # close the brain where the template cuts it off
     distance = ndimage.distance_transform_edt
     depth = 2.0 * (distance(inside) - distance(~inside))
-    return _Template(
-        _Map(np.asarray(gm.dataobj, np.float32), np.linalg.inv(gm.affine)),
-        _Map(np.asarray(wm.dataobj, np.float32), np.linalg.inv(wm.affine)),
-        _Map(depth.astype(np.float32), np.linalg.inv(mask.affine)),
-    )
+    maps = {"gm": (gm.dataobj, gm), "wm": (wm.dataobj, wm), "depth": (depth, mask)}
+    return {k: _Map(np.asarray(v, np.float32), image.affine) for k, (v, image) in maps.items()}
 
 
-def _sample(source: _Map, points: list[Array]) -> Array:
+def _sample(name: str, points: list[Array]) -> Array:
     """Read a template map at MNI positions in mm, linearly interpolated."""
-    affine = source.inverse_affine.astype(np.float32)
+    volume, to_mm = _template()[name]
+    affine = np.linalg.inv(to_mm).astype(np.float32)
     index = np.stack([affine[i, i] * p + affine[i, 3] for i, p in enumerate(points)])
-    sampled: Array = ndimage.map_coordinates(source.volume, index, order=1, mode="nearest")
-    return sampled
+    return ndimage.map_coordinates(volume, index, order=1, mode="nearest")
 
 
 def _template_points(rng: np.random.Generator, grid: Grid, tumour: Tumour) -> list[Array]:
@@ -139,11 +130,8 @@ def _resize_ventricles(points: list[Array], gain: float) -> list[Array]:
 
 
 def _keep_largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    labels, count = ndimage.label(mask)
-    if count <= 1:
-        return mask
-    largest: NDArray[np.bool_] = labels == np.bincount(labels.ravel())[1:].argmax() + 1
-    return largest
+    labels, _ = ndimage.label(mask)
+    return labels == np.bincount(labels.ravel())[1:].argmax() + 1
 
 
 def _healthy_tissue(points: list[Array]) -> dict[str, Array]:
@@ -151,8 +139,7 @@ def _healthy_tissue(points: list[Array]) -> dict[str, Array]:
 
     The weights give back to white matter and CSF what averaging many brains gave to grey matter.
     """
-    template = _template()
-    gm, wm = _sample(template.gm, points), _sample(template.wm, points)
+    gm, wm = _sample("gm", points), _sample("wm", points)
     csf = (1 - gm - wm).clip(0, 1)
     maps = {"wm": 1.35 * wm, "gm": gm, "csf": 1.7 * csf}
     total = sum(p**2 for p in maps.values()) + np.float32(1e-6)
@@ -171,8 +158,7 @@ def _sulcal_sheet(rng: np.random.Generator, grid: Grid, depth: Array) -> Array:
     slope2 = sum(g**2 for g in slope) + np.float32(1e-6)
     down2 = sum(g**2 for g in down) + np.float32(1e-6)
     along = sum(g * d for g, d in zip(slope, down, strict=True)) ** 2 / (slope2 * down2)
-    distance: Array = np.abs(field) / np.sqrt(slope2) / (1 - along).clip(0.1)
-    return distance
+    return np.abs(field) / np.sqrt(slope2) / (1 - along).clip(0.1)
 
 
 def _carve_sulci(
@@ -203,8 +189,7 @@ def _vessels(
     x, y, z = points
     choroid = csf * np.exp(-((x / 22) ** 2) - ((y + 25) / 25) ** 2 - ((z - 8) / 18) ** 2)
     branches = soft_step(bore - np.hypot(*across), 0.4) * np.maximum(cortical, choroid)
-    vessel: Array = np.maximum(branches, _sinuses(points, depth))
-    return vessel
+    return np.maximum(branches, _sinuses(points, depth))
 
 
 def _sinuses(points: list[Array], depth: Array) -> Array:
@@ -214,5 +199,4 @@ def _sinuses(points: list[Array], depth: Array) -> Array:
     sagittal = soft_step(2.2 - np.abs(x), 0.5) * soft_step(3.5 - depth, 0.5) * behind_top
     off_axis = np.hypot(x, z - 10 - 0.4 * (y + 45))
     straight = soft_step(1.8 - off_axis, 0.5) * soft_step(-42 - y, 2.0)
-    sinuses: Array = np.maximum(sagittal, straight)
-    return sinuses
+    return np.maximum(sagittal, straight)

@@ -19,14 +19,12 @@ GADOLINIUM_R1 = 3.7e-3  # L/mmol/ms, gadopentetate in plasma at 3 T: Rohrer, Inv
 
 def spin_echo(pd: Value, t1: Value, t2: Value, tr: float, te: float) -> Value:
     """S = PD·(1 − exp(−TR/T1))·exp(−TE/T2): spin echo, TE ≪ TR (Haacke, MRI, 1999, ch. 8)."""
-    signal: Value = pd * (1 - np.exp(-tr / t1)) * np.exp(-te / t2)
-    return signal
+    return pd * (1 - np.exp(-tr / t1)) * np.exp(-te / t2)
 
 
 def inversion_recovery(pd: Value, t1: Value, t2: Value, tr: float, te: float, ti: float) -> Value:
     """S = PD·(1 − 2·exp(−TI/T1) + exp(−TR/T1))·exp(−TE/T2), signed (Haacke, MRI, 1999, ch. 8)."""
-    signal: Value = pd * (1 - 2 * np.exp(-ti / t1) + np.exp(-tr / t1)) * np.exp(-te / t2)
-    return signal
+    return pd * (1 - 2 * np.exp(-ti / t1) + np.exp(-tr / t1)) * np.exp(-te / t2)
 
 
 def nulling_time(t1: float, tr: float) -> float:
@@ -54,8 +52,7 @@ def double_inversion_recovery(
     Br J Radiol 1994).
     """
     recovered = 1 - 2 * np.exp(-second_ti / t1) + 2 * np.exp(-(ti + second_ti) / t1)
-    signal: Value = pd * (recovered - np.exp(-tr / t1)) * np.exp(-te / t2)
-    return signal
+    return pd * (recovered - np.exp(-tr / t1)) * np.exp(-te / t2)
 
 
 def gradient_echo(
@@ -65,8 +62,7 @@ def gradient_echo(
     gradient echo (Haacke, MRI, 1999, ch. 18)."""
     angle, decay = math.radians(flip_angle), np.exp(-tr / t1)
     steady = math.sin(angle) * (1 - decay) / (1 - decay * math.cos(angle))
-    signal: Value = pd * steady * np.exp(-te / t2_star)
-    return signal
+    return pd * steady * np.exp(-te / t2_star)
 
 
 def shortened_t2(t2: Value, rate: float) -> Value:

@@ -73,11 +73,9 @@ def curved_sheet(rng: np.random.Generator, grid: Grid, scale: float) -> Array:
     """Distance in mm to the zero surface of a random field f, to first order |f| / |∇f|."""
     field = random_field(rng, grid, scale)
     slope2 = sum(g**2 for g in np.gradient(field, grid.spacing))
-    distance: Array = np.abs(field) / np.sqrt(slope2 + np.float32(0.02 / scale) ** 2)
-    return distance
+    return np.abs(field) / np.sqrt(slope2 + np.float32(0.02 / scale) ** 2)
 
 
 def soft_step(x: Array, width: float) -> Array:
     """1 / (1 + exp(−x / width)): a step at 0 with a soft edge."""
-    step: Array = 1 / (1 + np.exp((-x / np.float32(width)).clip(-30, 30)))
-    return step
+    return 1 / (1 + np.exp((-x / np.float32(width)).clip(-30, 30)))

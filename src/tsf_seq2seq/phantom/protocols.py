@@ -51,12 +51,12 @@ class Acquisition:
 
     tr: float  # ms
     te: float  # ms
-    ti: float | None  # ms; None for spin echo without inversion
     gadolinium: bool
     blur_mm: tuple[float, float, float]  # standard deviation of the point spread
     noise: float  # standard deviation in each channel, over the brain's median signal
     brain_median: float  # grey level of the brain's median in the file
     bias: float  # standard deviation of the logarithm of the coil's sensitivity
+    ti: float | None = None  # ms; None for spin echo without inversion
     second_ti: float | None = None  # ms, of a double inversion
     flip_angle: float | None = None  # degrees, of a gradient echo; None for spin echo
 
@@ -65,36 +65,40 @@ def draw_protocols(rng: np.random.Generator) -> dict[str, Acquisition]:
     """Draw one subject's scanner settings, as they vary between hospitals."""
     flair_tr = rng.uniform(8000, 10000)
     csf_null = nulling_time(TISSUES["csf"].t1, flair_tr)
-    timing: dict[str, tuple[float, float, float | None]] = {
-        "t1": (rng.uniform(480, 750), rng.uniform(8, 14), None),
-        "t1ce": (rng.uniform(480, 700), rng.uniform(8, 14), None),
-        "t2": (rng.uniform(5000, 7500), rng.uniform(95, 120), None),
-        "flair": (flair_tr, rng.uniform(95, 140), csf_null * rng.uniform(0.94, 1.02)),
+    settings: dict[str, tuple[float, ...]] = {  # TR, TE, noise, grey level, TI
+        "t1": (rng.uniform(480, 750), rng.uniform(8, 14), 0.022, 600.0),
+        "t1ce": (rng.uniform(480, 700), rng.uniform(8, 14), 0.022, 800.0),
+        "t2": (rng.uniform(5000, 7500), rng.uniform(95, 120), 0.035, 500.0),
+        "flair": (flair_tr, rng.uniform(95, 140), 0.032, 600.0, csf_null * rng.uniform(0.94, 1.02)),
     }
-    noise = {"t1": 0.022, "t1ce": 0.022, "t2": 0.035, "flair": 0.032}
-    level = {"t1": 600.0, "t1ce": 800.0, "t2": 500.0, "flair": 600.0}
-    return {
-        name: Acquisition(
-            tr,
-            te,
-            ti,
-            name == "t1ce",
-            _draw_blur(rng, name),
-            noise[name] * rng.uniform(0.7, 1.4),
-            level[name] * rng.uniform(0.6, 1.6),
-            rng.uniform(0.08, 0.16),
-        )
-        for name, (tr, te, ti) in timing.items()
-    }
+    return {name: _draw_acquisition(rng, name, *values) for name, values in settings.items()}
 
 
-def _draw_blur(rng: np.random.Generator, sequence: str) -> tuple[float, float, float]:
-    """In-plane point spread, and slices that are thicker in T2 and FLAIR."""
-    in_plane, through = rng.uniform(0.4, 0.7), rng.uniform(0.5, 0.9)
-    thick = rng.uniform(0.6, 1.4)
-    if sequence in ("t2", "flair"):
-        through = thick
-    return (in_plane, in_plane, through)
+def _draw_acquisition(
+    rng: np.random.Generator,
+    sequence: str,
+    tr: float,
+    te: float,
+    noise: float,
+    level: float,
+    ti: float | None = None,
+    second_ti: float | None = None,
+    flip_angle: float | None = None,
+) -> Acquisition:
+    """Settings around a usual noise and grey level; slices are thicker in T2 and FLAIR."""
+    in_plane, thin, thick = rng.uniform(0.4, 0.7), rng.uniform(0.5, 0.9), rng.uniform(0.6, 1.4)
+    return Acquisition(
+        tr,
+        te,
+        sequence == "t1ce",
+        (in_plane, in_plane, thick if sequence in ("t2", "flair") else thin),
+        noise * rng.uniform(0.7, 1.4),
+        level * rng.uniform(0.6, 1.6),
+        rng.uniform(0.08, 0.16),
+        ti,
+        second_ti,
+        flip_angle,
+    )
 
 
 def draw_further_protocol(rng: np.random.Generator, sequence: str) -> Acquisition:
@@ -115,15 +119,4 @@ def draw_further_protocol(rng: np.random.Generator, sequence: str) -> Acquisitio
     else:
         tr, te, noise, level = rng.uniform(500, 800), rng.uniform(18, 26), 0.03, 500.0
         flip_angle = rng.uniform(15, 25)
-    return Acquisition(
-        tr,
-        te,
-        ti,
-        False,
-        _draw_blur(rng, sequence),
-        noise * rng.uniform(0.7, 1.4),
-        level * rng.uniform(0.6, 1.6),
-        rng.uniform(0.08, 0.16),
-        second_ti,
-        flip_angle,
-    )
+    return _draw_acquisition(rng, sequence, tr, te, noise, level, ti, second_ti, flip_angle)

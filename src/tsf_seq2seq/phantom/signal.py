@@ -40,53 +40,50 @@ class Patient:
 
 def draw_patient(rng: np.random.Generator, grid: Grid, anatomy: Anatomy) -> Patient:
     """Draw one subject's relaxation times and uptake of contrast agent."""
-    return Patient(draw_relaxation(rng, grid, anatomy), draw_uptake(rng, grid, anatomy))
-
-
-def draw_relaxation(
-    rng: np.random.Generator, grid: Grid, anatomy: Anatomy
-) -> dict[str, Relaxation]:
-    """Draw each tissue's PD, T1 and T2: a subject's own mean times independent textures."""
     texture = [
         np.float32(0.9) * random_field(rng, grid, 11.0)[anatomy.mask]
         + np.float32(0.45) * random_field(rng, grid, 3.5)[anatomy.mask]
         for _ in range(3)
     ]
-    return {
-        name: Relaxation(*_draw_parameters(rng, tissue, texture))
-        for name, tissue in TISSUES.items()
-    }
+    relaxation = {name: _draw_relaxation(rng, tissue, texture) for name, tissue in TISSUES.items()}
+    uptake = np.exp(np.float32(0.35) * random_field(rng, grid, 7.0)[anatomy.mask])
+    uptake *= np.float32(math.exp(rng.normal(0, 0.2)))
+    return Patient(relaxation, uptake)
 
 
-def _draw_parameters(
-    rng: np.random.Generator, tissue: Tissue, texture: list[Array]
-) -> tuple[Array, Array, Array]:
-    """Mean·exp(subject + texture); proton density and T1 vary less than T2."""
+def _draw_relaxation(rng: np.random.Generator, tissue: Tissue, texture: list[Array]) -> Relaxation:
+    """PD, T1 and T2: mean·exp(subject + texture); proton density and T1 vary less than T2."""
     own = rng.normal(0, tissue.subject_cv, 3)
     means = (tissue.pd, tissue.t1, tissue.t2)
     weights = (0.35, 0.9, 1.0)
-    maps = [
+    maps = (
         (mean * np.exp(w * (o + tissue.texture_cv * field))).astype(np.float32)
         for mean, w, o, field in zip(means, weights, own, texture, strict=True)
-    ]
-    return maps[0], maps[1], maps[2]
-
-
-def draw_uptake(rng: np.random.Generator, grid: Grid, anatomy: Anatomy) -> Array:
-    """How much contrast agent each brain voxel takes up, relative to its tissue."""
-    uptake = np.exp(np.float32(0.35) * random_field(rng, grid, 7.0)[anatomy.mask])
-    uptake *= np.float32(math.exp(rng.normal(0, 0.2)))
-    return uptake
+    )
+    return Relaxation(*maps)
 
 
 def simulate_sequence(
     rng: np.random.Generator, grid: Grid, anatomy: Anatomy, patient: Patient, protocol: Acquisition
 ) -> Array:
-    """A sequence without noise: grey levels over the crop, 0 outside the brain."""
+    """A sequence without noise, blurred and shaded: grey levels over the crop, 0 outside the brain.
+
+    The blur is normalised by the blurred mask, as the skull is stripped only afterwards.
+    """
     ideal = np.zeros_like(patient.uptake)
     for name, fraction in anatomy.fractions.items():
         ideal += fraction * tissue_signal(name, patient, protocol)
-    return acquire(rng, grid, anatomy, np.abs(ideal), protocol)
+    mask = anatomy.mask
+    volume = np.zeros(mask.shape, np.float32)
+    volume[mask] = np.abs(ideal)
+    voxel_variance = (grid.spacing**2 - 1) / 12  # a larger voxel averages over its own width
+    sigma = [math.sqrt(mm**2 + voxel_variance) / grid.spacing for mm in protocol.blur_mm]
+    weight = ndimage.gaussian_filter(mask.astype(np.float32), sigma, truncate=3.0)
+    blurred = ndimage.gaussian_filter(volume, sigma, truncate=3.0)
+    shading = np.exp(np.float32(protocol.bias) * random_field(rng, grid, 70.0)[mask])
+    shaded = blurred[mask] / weight[mask] * shading
+    volume[mask] = shaded * np.float32(protocol.brain_median / np.median(shaded))
+    return volume
 
 
 def tissue_signal(name: str, patient: Patient, protocol: Acquisition) -> Array:
@@ -105,26 +102,6 @@ def tissue_signal(name: str, patient: Patient, protocol: Acquisition) -> Array:
     return double_inversion_recovery(
         tissue.pd, t1, tissue.t2, tr, te, protocol.ti, protocol.second_ti
     )
-
-
-def acquire(
-    rng: np.random.Generator, grid: Grid, anatomy: Anatomy, ideal: Array, protocol: Acquisition
-) -> Array:
-    """Blur and shade an ideal signal; returns grey levels over the crop, free of noise.
-
-    The blur is normalised by the blurred mask, as the skull is stripped only afterwards.
-    """
-    mask = anatomy.mask
-    volume = np.zeros(mask.shape, np.float32)
-    volume[mask] = ideal
-    voxel_variance = (grid.spacing**2 - 1) / 12  # a larger voxel averages over its own width
-    sigma = [math.sqrt(mm**2 + voxel_variance) / grid.spacing for mm in protocol.blur_mm]
-    weight = ndimage.gaussian_filter(mask.astype(np.float32), sigma, truncate=3.0)
-    blurred = ndimage.gaussian_filter(volume, sigma, truncate=3.0)
-    shading = np.exp(np.float32(protocol.bias) * random_field(rng, grid, 70.0)[mask])
-    shaded = blurred[mask] / weight[mask] * shading
-    volume[mask] = shaded * np.float32(protocol.brain_median / np.median(shaded))
-    return volume
 
 
 def add_noise(

@@ -16,10 +16,11 @@ from tsf_seq2seq.phantom.fields import Array, Grid, make_grid
 from tsf_seq2seq.phantom.protocols import (
     FURTHER_SEQUENCES,
     SEQUENCES,
+    Acquisition,
     draw_further_protocol,
     draw_protocols,
 )
-from tsf_seq2seq.phantom.signal import Patient, add_noise, draw_patient, simulate_sequence
+from tsf_seq2seq.phantom.signal import add_noise, draw_patient, simulate_sequence
 from tsf_seq2seq.processes import map_in_processes
 
 SHAPES = {1.0: (240, 240, 155), 2.0: (120, 120, 78)}  # voxels, by spacing in mm
@@ -38,18 +39,12 @@ class PhantomSubject:
 def simulate_subject(
     seed: int, index: int, spacing: float = 1.0, sequences: Sequence[str] = SEQUENCES
 ) -> PhantomSubject:
-    """Simulate one subject; the same seed, index and spacing always give the same arrays.
+    """Simulate subject `index` (≥ 0) of a data set; the same arguments give the same arrays.
 
-    Args:
-        seed: of the data set, ≥ 0.
-        index: of the subject, ≥ 0; no subject depends on another.
-        spacing: voxel size, 1 mm (240 × 240 × 155) or 2 mm (120 × 120 × 78). Anatomy and
-            protocol don't depend on it.
-        sequences: of SEQUENCES and FURTHER_SEQUENCES; none depends on which others are made.
-
-    Raises:
-        UserError: if seed or index is negative, the spacing is neither 1 nor 2, or a sequence
-            isn't known or stands twice.
+    `spacing`: voxel size, 1 mm (240 × 240 × 155) or 2 mm (120 × 120 × 78), on which anatomy and
+    protocol don't depend; `sequences`: of SEQUENCES and FURTHER_SEQUENCES, none of which depends on
+    what others are made. Raises UserError for a negative seed or index, another spacing, or a
+    sequence that isn't known or stands twice.
     """
     _check_request(seed, index, spacing, sequences)
     grid = make_grid(SHAPES[spacing], spacing)
@@ -57,33 +52,26 @@ def simulate_subject(
     anatomy = simulate_anatomy(rng, grid)
     protocols = draw_protocols(rng)
     patient = draw_patient(rng, grid, anatomy)
-    clean = {
-        name: simulate_sequence(rng, grid, anatomy, patient, protocol)
-        for name, protocol in protocols.items()
-    }
-    noisy = {
-        name: add_noise(rng, volume, anatomy.mask, protocols[name])
-        for name, volume in clean.items()
-    }
+    clean: dict[str, Array] = {}
+    noisy: dict[str, Array] = {}
+
+    def acquire_all(rng: np.random.Generator, protocols: dict[str, Acquisition]) -> None:
+        for name, protocol in protocols.items():
+            clean[name] = simulate_sequence(rng, grid, anatomy, patient, protocol)
+        for name, protocol in protocols.items():
+            noisy[name] = add_noise(rng, clean[name], anatomy.mask, protocol)
+
+    acquire_all(rng, protocols)
     for number, name in enumerate(FURTHER_SEQUENCES):
         if name in sequences:
             own = np.random.default_rng([seed, index, number])
-            clean[name], noisy[name] = _further_sequence(own, name, grid, anatomy, patient)
+            acquire_all(own, {name: draw_further_protocol(own, name)})
     return PhantomSubject(
         volumes={name: _grey_levels(noisy[name], anatomy, grid) for name in sequences},
         noise_free={name: _grey_levels(clean[name], anatomy, grid) for name in sequences},
         segmentation=_uncrop(anatomy.segmentation.astype(np.int16), grid),
         affine=brats_affine(spacing),
     )
-
-
-def _further_sequence(
-    rng: np.random.Generator, name: str, grid: Grid, anatomy: Anatomy, patient: Patient
-) -> tuple[Array, Array]:
-    """One of the FURTHER_SEQUENCES, without and with noise."""
-    protocol = draw_further_protocol(rng, name)
-    clean = simulate_sequence(rng, grid, anatomy, patient, protocol)
-    return clean, add_noise(rng, clean, anatomy.mask, protocol)
 
 
 def brats_affine(spacing: float) -> NDArray[np.float64]:
@@ -104,27 +92,17 @@ def write_phantom_dataset(
     first: int = 0,
     sequences: Sequence[str] = SEQUENCES,
 ) -> list[str]:
-    """Simulate subjects and write them as `<root>/<name>/<name>_<sequence>.nii.gz`.
+    """Simulate subjects and write them as `<root>/<name>/<name>_<sequence>.nii.gz`; their names.
 
-    Args:
-        root: folder to write into; made if absent, must be empty otherwise.
-        subjects: how many, ≥ 1.
-        seed: of the data set; the same seed gives the same bytes.
-        spacing: voxel size in mm, 1 or 2.
-        noise_free: also write `<name>_<sequence>_noisefree.nii.gz`.
-        processes: how many subjects to simulate at once, ≥ 1.
-        first: index of the first subject.
-        sequences: as `simulate_subject` takes them.
-
-    Returns:
-        The subjects' names, `Phantom_00000` and so on.
-
-    Raises:
-        UserError: if the folder isn't empty, or as `simulate_subject` does.
+    `root`: made if absent, else empty; `subjects`: how many, from index `first` on; `noise_free`:
+    also write `<name>_<sequence>_noisefree.nii.gz`; `processes`: subjects at once. The rest as
+    `simulate_subject` takes it; the same seed gives the same bytes. Raises UserError if the folder
+    isn't empty, or as `simulate_subject` does.
     """
-    root = Path(root)
     _check_request(seed, first, spacing, sequences)
-    _make_empty_folder(root)
+    if root.is_file() or (root.is_dir() and any(root.iterdir())):
+        raise UserError(f"{root} exists and isn't an empty folder; name a new one.")
+    root.mkdir(parents=True, exist_ok=True)
     write = partial(_write_subject, root, seed, spacing, noise_free, sequences)
     done = map_in_processes(processes, write, range(first, first + subjects))
     return list(tqdm(done, total=subjects, desc="simulating", unit="subject"))
@@ -168,9 +146,3 @@ def _check_request(seed: int, index: int, spacing: float, sequences: Sequence[st
         raise UserError(
             f"sequences must be some of {', '.join(known)}, each once, got {' '.join(sequences)}."
         )
-
-
-def _make_empty_folder(root: Path) -> None:
-    if root.is_file() or (root.is_dir() and any(root.iterdir())):
-        raise UserError(f"{root} exists and isn't an empty folder; name a new one.")
-    root.mkdir(parents=True, exist_ok=True)

@@ -64,5 +64,4 @@ def _outside_mm(
         for axis, c, s in zip(grid.axes, tumour.centre, stretch, strict=True)
     )
     radius = np.sqrt(x[:, None, None] + y[None, :, None] + z[None, None, :])[mask]
-    distance: Array = (radius - 1) * np.float32(tumour.radius)
-    return distance
+    return (radius - 1) * np.float32(tumour.radius)
