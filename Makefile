@@ -99,7 +99,7 @@ $(call done,all_tasks): $(call done,tsf_seq2seq first_look)
 		-l $(STAGE2)/best.pth $(STAGE1)/best.pth $(UNET)/best.pth --names tsf seq2seq unet \
 		--ablations --baselines linear_regression quadratic_regression mean_image
 	$(DONE)
-$(call done,single_source): $(call done,seq2seq)
+$(call done,single_source): $(call done,seq2seq first_look)
 	$(STEP) src/evaluate/seq2seq/evaluate_brats_seq2seq_2d.py --all-tasks \
 		-m $(STAGE1)/best.pth -o $(DEMO)/single_source --no-predictions
 	$(DONE)
@@ -115,7 +115,7 @@ $(call done,tsem): $(call done,all_tasks)
 $(call done,contribution): $(call done,single_source)
 	$(STEP) src/explain/seq2seq/sequence_contribution.py $(DEMO)/single_source
 	$(DONE)
-$(call done,differentiation): $(call done,seq2seq)
+$(call done,differentiation): $(call done,seq2seq first_look)
 	$(STEP) src/explain/seq2seq/differentiation_map.py \
 		-m $(STAGE1)/best.pth -o $(DEMO)/differentiation --max-subjects 1
 	$(DONE)
@@ -126,7 +126,7 @@ $(call done,faithfulness): $(call done,all_tasks fusion_weights)
 	$(DONE)
 $(call done,error_estimation): $(call done,tsf_seq2seq)
 	$(STEP) src/explain/seq2seq/error_estimation.py \
-		-l $(STAGE2)/best.pth -o $(DEMO)/trust/error_estimation --targets t1ce flair
+		-l $(STAGE2)/best.pth -o $(DEMO)/trust/error_estimation --targets flair
 	$(DONE)
 $(call done,tumour): $(call done,paper_protocol)
 	$(STEP) src/evaluate/seq2seq/evaluate_tumour.py $(DEMO)/paper_protocol \
