@@ -17,7 +17,7 @@ from machine import file_name, hardware
 
 from tsf_seq2seq.config import TrainConfig
 from tsf_seq2seq.errors import UserError, run_script
-from tsf_seq2seq.files import write_text
+from tsf_seq2seq.files.writing import write_text
 from tsf_seq2seq.tables import markdown
 
 RESULTS = Path(__file__).parent / "results"

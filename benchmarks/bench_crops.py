@@ -26,7 +26,7 @@ from tsf_seq2seq.data.slices import Images, pad_to, random_crop
 from tsf_seq2seq.data.store import StoredImages, VolumeStore
 from tsf_seq2seq.data.subjects import find_subject
 from tsf_seq2seq.errors import UserError, run_script
-from tsf_seq2seq.files import write_text
+from tsf_seq2seq.files.writing import write_text
 from tsf_seq2seq.tables import markdown
 
 HEIGHT, VISIT = 3, 8  # slices of a crop; crops of a visit to a subject, in stage 1

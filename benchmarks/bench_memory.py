@@ -23,7 +23,7 @@ from tsf_seq2seq.config import Config, DataConfig, PerceptualConfig, TrainConfig
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import run_script
 from tsf_seq2seq.evaluation.protocol import EvaluationProtocol, evaluate
-from tsf_seq2seq.files import write_text
+from tsf_seq2seq.files.writing import write_text
 from tsf_seq2seq.models import build_network
 from tsf_seq2seq.models.base import FULL
 from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2SeqConfig

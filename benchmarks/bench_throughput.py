@@ -30,7 +30,7 @@ from tsf_seq2seq.data.check import subjects_of_folders
 from tsf_seq2seq.data.sampling import Crop, CropStream, Position
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError, run_script
-from tsf_seq2seq.files import write_text
+from tsf_seq2seq.files.writing import write_text
 from tsf_seq2seq.models.build import NETWORKS, NetworkKind, build_network
 from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2SeqConfig
 from tsf_seq2seq.tables import markdown

@@ -9,11 +9,20 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from tsf_seq2seq.checkpoints.published import load_published
 from tsf_seq2seq.errors import run_script
 from tsf_seq2seq.models import TSFSeq2Seq
 
+# Property-based tests: the same few cases every time; `make fuzz` looks at many others.
+UNHURRIED = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+}
+settings.register_profile("test", max_examples=30, derandomize=True, **UNHURRIED)
+settings.register_profile("fuzz", max_examples=300, print_blob=False, **UNHURRIED)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
 REFERENCE = Path(__file__).parent / "reference"
 REPOSITORY = Path(__file__).parent.parent
 SEQUENCES = ("t1", "t1ce", "t2", "flair")

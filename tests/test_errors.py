@@ -26,7 +26,7 @@ from tsf_seq2seq.cli.loading import find_device
 from tsf_seq2seq.cli.train import train_seq2seq, train_tsf_seq2seq
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.errors import UserError, run_script
-from tsf_seq2seq.files import write_atomically, write_text
+from tsf_seq2seq.files.writing import write_atomically, write_text
 from tsf_seq2seq.models import build_network
 
 SCRIPTS = REPOSITORY / "src"
@@ -388,7 +388,7 @@ def test_kill_while_a_checkpoint_is_written(tiny_config, tmp_path):
     assert max(versions) > 1
     left = {entry.name for entry in path.parent.iterdir()} - {"last.pth"}
     assert left  # some kills did hit a file that was half written
-    assert all(name.startswith(".last.") and ".tmp" in name for name in left)
+    assert all(name.startswith(".last.") and ".unfinished" in name for name in left)
 
 
 @pytest.mark.parametrize("place", ["os.fsync", "torch.save"])
@@ -407,7 +407,7 @@ def test_full_disk_keeps_the_old_checkpoint(tiny_config, stage_1, monkeypatch, p
             save_checkpoint(stage_1, network, config)
     assert "\n" not in str(error.value)
     assert stage_1.read_bytes() == before
-    assert not [path for path in stage_1.parent.iterdir() if ".tmp" in path.name]
+    assert not [path for path in stage_1.parent.iterdir() if ".unfinished" in path.name]
 
 
 def test_full_disk_ends_a_training_run_with_one_line(tiny_stage1, run, script, monkeypatch):

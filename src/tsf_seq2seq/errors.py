@@ -1,8 +1,11 @@
 """Errors that are the user's to mend, and how scripts report them."""
 
+import io
 import os
 import sys
 from collections.abc import Callable
+
+INTERRUPTED = 130  # what shells say of a command that Ctrl-C ended
 
 
 class UserError(Exception):
@@ -10,18 +13,42 @@ class UserError(Exception):
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's `main`; a `UserError` becomes one line on standard error and exit code 2.
+    """Run a script's `main`; what goes wrong outside the program is one line on standard error.
 
-    Of several processes that torchrun started, all but the first say which one they are.
+    Exit code 2 for a `UserError`, a disk or file system that refuses and memory that is used up,
+    130 for Ctrl-C. Names that a terminal can't show, or would obey, are shown escaped. Of several
+    processes that torchrun started, all but the first say which one they are.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except UserError as error:
-        sys.exit(_report(error))
+        sys.exit(_report(str(error)))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # such as a pipe into head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except MemoryError as error:
+        sys.exit(_report(f"there is not enough memory: {error}"))
+    except OSError as error:
+        place = "" if error.filename is None else f"{error.filename}: "
+        sys.exit(_report(f"{place}{error.strerror or error}"))
 
 
-def _report(error: UserError) -> int:
+def printable(text: str) -> str:
+    """The text on one line, without what a terminal would obey: control signs are escaped."""
+    return "".join(
+        sign if sign.isprintable() or sign == " " else sign.encode("unicode_escape").decode()
+        for sign in " ".join(text.splitlines())
+    )
+
+
+def _report(text: str) -> int:
     rank = os.environ.get("RANK", "0")
     process = "" if rank == "0" else f"process {rank}: "
-    print(f"error: {process}{' '.join(str(error).splitlines())}", file=sys.stderr, flush=True)
+    print(f"error: {process}{printable(text)}", file=sys.stderr, flush=True)
     return 2

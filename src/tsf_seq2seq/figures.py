@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tsf_seq2seq.files import write_atomically
+from tsf_seq2seq.files.writing import write_atomically
 
 FONT, SMALL_FONT = 8, 7  # points, of a paper's figures
 

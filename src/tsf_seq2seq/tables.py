@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files import write_text
+from tsf_seq2seq.files.writing import write_text
 
 Row = TypeVar("Row")
 Name = TypeVar("Name", bound=Hashable)

@@ -14,7 +14,8 @@ from tsf_seq2seq.checkpoints.state_dicts import check_tensors, load_state, read_
 from tsf_seq2seq.config import BRATS_SEQUENCES, Config, config_from_mapping, to_mapping
 from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files import sha256, write_atomically
+from tsf_seq2seq.files.fingerprint import sha256
+from tsf_seq2seq.files.writing import write_atomically
 from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.models.build import build_network
 from tsf_seq2seq.models.seq2seq import Seq2Seq, Seq2SeqConfig

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files import sha256, write_atomically
+from tsf_seq2seq.files.fingerprint import sha256
+from tsf_seq2seq.files.writing import write_atomically
 
 SUFFIX = ".safetensors"
 PARTNER = ".json"  # of models written before the header held the settings

@@ -23,7 +23,7 @@ from tsf_seq2seq.data.prepare import KEPT, STORED, fill_store, verify
 from tsf_seq2seq.data.split import BRATS_PATIENT, write_split
 from tsf_seq2seq.data.store import VolumeStore
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files import write_text
+from tsf_seq2seq.files.writing import write_text
 
 DEFECT = "with defects"
 SUBJECTS = (*SETTINGS, "root", "split", "folders", "processes")

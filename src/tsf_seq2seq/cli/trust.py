@@ -24,7 +24,7 @@ from tsf_seq2seq.explain.faithfulness import (
 from tsf_seq2seq.explain.fusion_weights import read_fusion_csv
 from tsf_seq2seq.explain.source_values import SourceValue, source_values
 from tsf_seq2seq.explain.tsem import parse_task
-from tsf_seq2seq.files import write_text
+from tsf_seq2seq.files.writing import write_text
 from tsf_seq2seq.tables import write_rows
 from tsf_seq2seq.tasks import Task, all_tasks
 

@@ -19,12 +19,12 @@ from nibabel.orientations import (
 )
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files import write_atomically
+from tsf_seq2seq.files.fingerprint import GZIP_MAGIC
+from tsf_seq2seq.files.writing import write_atomically
 
 NETWORK_ORIENTATION = ("L", "P", "S")  # the voxel order of BraTS files
 # nibabel reports what is wrong with a header on standard error; our own sentence does instead.
 logging.getLogger("nibabel").setLevel(logging.CRITICAL)
-GZIP_MAGIC = b"\x1f\x8b"
 HEADER_BYTES = 540  # of NIfTI-2, the longer one
 LARGEST_VOXELS = 2**29  # a volume of 813³; a damaged header may promise far more than memory holds
 SAME_GRID_MM = 0.1  # voxels of one subject's sequences may lie this far apart

@@ -29,7 +29,7 @@ from tsf_seq2seq.data.store_index import (
 )
 from tsf_seq2seq.data.subjects import find_subject
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files import write_atomically, write_text
+from tsf_seq2seq.files.writing import write_atomically, write_text
 from tsf_seq2seq.processes import map_in_processes
 
 KEPT, STORED = "kept", "stored"

@@ -7,7 +7,8 @@ from typing import Any
 
 from tsf_seq2seq.config import DataConfig, to_mapping
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files import sha256, write_text
+from tsf_seq2seq.files.fingerprint import sha256
+from tsf_seq2seq.files.writing import write_text
 
 
 def identity_of(data: DataConfig, weights: Iterable[Path], **choices: object) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files import write_text
+from tsf_seq2seq.files.writing import write_text
 from tsf_seq2seq.tables import Name, Table, group_by, interval, read_table, write_rows
 from tsf_seq2seq.tasks import n_inputs
 

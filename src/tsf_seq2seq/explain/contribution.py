@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import COMPARED, Score, examined_method
-from tsf_seq2seq.files import write_text
+from tsf_seq2seq.files.writing import write_text
 from tsf_seq2seq.tables import Table, group_by
 
 

@@ -20,7 +20,7 @@ from tsf_seq2seq.explain.error_estimation import (
 )
 from tsf_seq2seq.explain.ranking import REMOVED, pooled_spearman
 from tsf_seq2seq.explain.tsem import rank_correlation
-from tsf_seq2seq.files import write_text
+from tsf_seq2seq.files.writing import write_text
 from tsf_seq2seq.tables import Table, group_by, read_rows, read_table, write_rows, write_table
 from tsf_seq2seq.tasks import n_inputs
 

@@ -18,7 +18,7 @@ from tsf_seq2seq.data.slices import BACKGROUND
 from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.export.task_network import TaskNetwork
-from tsf_seq2seq.files import write_atomically
+from tsf_seq2seq.files.writing import write_atomically
 from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
 from tsf_seq2seq.tasks import Task
 

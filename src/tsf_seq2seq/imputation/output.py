@@ -19,7 +19,7 @@ from tsf_seq2seq.data.discovery import (
 )
 from tsf_seq2seq.data.nifti import compressed
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files import write_atomically, write_text
+from tsf_seq2seq.files.writing import write_atomically, write_text
 from tsf_seq2seq.imputation.subject import RESEARCH_USE, Imputation
 
 Layout = Literal["plain", "bids", "names"]

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from tsf_seq2seq.data.nifti import Geometry
-from tsf_seq2seq.files import write_atomically
+from tsf_seq2seq.files.writing import write_atomically
 
 LEVELS = 255
 COLOUR_MAP = "inferno"  # of maps; ordered in brightness, for colour-blind readers too

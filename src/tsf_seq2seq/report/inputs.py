@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import Score, examined_method, read_scores
-from tsf_seq2seq.files import write_atomically
+from tsf_seq2seq.files.writing import write_atomically
 
 DATA = "data"  # folder of the report
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from tsf_seq2seq.files import write_atomically, write_text
+from tsf_seq2seq.files.writing import write_atomically, write_text
 from tsf_seq2seq.report.blocks import Section
 from tsf_seq2seq.report.images import colours
 

@@ -13,7 +13,7 @@ import torch
 import tsf_seq2seq
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import Score
-from tsf_seq2seq.files import sha256
+from tsf_seq2seq.files.fingerprint import sha256
 
 
 def facts(

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from tsf_seq2seq.figures import plot_curves
-from tsf_seq2seq.files import write_atomically
+from tsf_seq2seq.files.writing import write_atomically
 from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.tasks import Task
 
