@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from scipy import ndimage
 from test_real_scans import SCANS
 from test_real_scans import SEQUENCES as SCAN_NAMES
 
+import tsf_seq2seq
 from tsf_seq2seq import impute
 from tsf_seq2seq.checkpoints.checkpoint import Model, open_model, save_checkpoint
 from tsf_seq2seq.config import load_config
@@ -146,7 +148,14 @@ def test_header_is_the_sources(model, tmp_path, qform, sform):
     assert found.header["xyzt_units"] == source.header["xyzt_units"]
     np.testing.assert_array_equal(found.affine, source.affine)
     assert found.header["descrip"].item() == b"t2, synthetic image, research use"
-    assert not found.header.extensions
+    (words,) = found.header.extensions  # ours, and nothing of the source's
+    assert words.get_code() == 6
+    assert json.loads(words.get_content()) == {
+        "Description": "synthetic image, research use",
+        "Content": "t2",
+        "Software": "TSF-Seq2Seq",
+        "SoftwareVersion": tsf_seq2seq.__version__,
+    }
 
 
 def test_nifti_2_and_trailing_dimensions_stay(model):

@@ -25,6 +25,7 @@ from tsf_seq2seq.data.discovery import FoundSubject, canonical_name, discover, o
 from tsf_seq2seq.data.nifti import read_volume
 from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.imputation import impute
 from tsf_seq2seq.imputation.output import Output
 from tsf_seq2seq.models import build_network
@@ -199,6 +200,10 @@ def test_data_set(run, checkpoint, tiny_dataset, out):
     assert sum(record["FusionWeights"].values()) == pytest.approx(1)
     assert record.pop("FusionWeights") == found.fusion_weights
     assert record.pop("Command").startswith("impute_sequences ")
+    made = {"image": "synth", "TSEM": "tsem"}
+    assert record.pop("OutputFingerprints") == {
+        key: fingerprint(out / f"Tiny_00000_t1ce_{kind}.nii.gz") for key, kind in made.items()
+    }
     assert record == {
         "Description": "synthetic image, research use",
         "Target": "t1ce",
@@ -212,6 +217,9 @@ def test_data_set(run, checkpoint, tiny_dataset, out):
         "Warnings": [],
         "SkullStripped": True,
         "Precision": "fp32",
+        "Resample": False,
+        "RecordVersion": 2,
+        "SourceFingerprints": [fingerprint(path) for path in files.values()],
         "Checkpoint": "tsf.pth",
         "CheckpointSHA256": open_model(checkpoint).sha256,
         "Software": "TSF-Seq2Seq",
@@ -224,17 +232,18 @@ def test_skips_what_is_done(run, checkpoint, tiny_dataset, out):
     folder = tiny_dataset / "Tiny_00000"
     assert run(folder).code == 0
     image = out / "Tiny_00000_t1ce_synth.nii.gz"
-    image.write_bytes(b"kept")
+    before, time = image.read_bytes(), image.stat().st_mtime_ns
     assert "t1ce is done already" in run(folder).out
-    assert image.read_bytes() == b"kept"
+    assert image.stat().st_mtime_ns == time
     assert run(folder, "--sources", "t2,t1").code == 0  # other sources
-    assert image.read_bytes() != b"kept"
-    image.write_bytes(b"old")
+    assert image.read_bytes() != before
     content = torch.load(checkpoint, weights_only=True)
     content["weights"]["fusion.linear.bias"] += 1
     torch.save(content, checkpoint)
-    assert run(folder, "--sources", "t2,t1").code == 0  # other weights
-    assert image.read_bytes() != b"old"
+    outcome = run(folder, "--sources", "t2,t1")  # other weights
+    assert "t1ce is made again: the checkpoint is another one" in outcome.out
+    record = json.loads((out / "Tiny_00000_t1ce_synth.json").read_text())
+    assert record["CheckpointSHA256"] == open_model(checkpoint).sha256
 
 
 def test_goes_on_after_bad_subjects(run, tiny_dataset, out):

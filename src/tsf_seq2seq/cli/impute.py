@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from tsf_seq2seq.checkpoints.checkpoint import Model, open_model
@@ -11,7 +12,8 @@ from tsf_seq2seq.cli.arguments import add_arguments
 from tsf_seq2seq.cli.loading import find_device
 from tsf_seq2seq.config import BRATS_SEQUENCES
 from tsf_seq2seq.data.discovery import FoundSubject, Naming, discover, recognise, stem
-from tsf_seq2seq.errors import UserError, run_script
+from tsf_seq2seq.errors import UserError, printable, run_script
+from tsf_seq2seq.files.folder import claimed
 from tsf_seq2seq.imputation.batch import Request, impute_subjects
 from tsf_seq2seq.imputation.output import Output
 from tsf_seq2seq.imputation.subject import BATCH_SIZE
@@ -23,7 +25,10 @@ LAYOUTS = (
     ("--bids", "bids", "BIDS derivatives"),
     ("--keep-names", "names", "each target under the name that the data set would have given it"),
 )
-TAKEN = "help load device output target sources precision resample batch-size bids keep-names"
+TAKEN = (
+    "help load device output target sources synthetic-sources precision resample batch-size bids "
+    "keep-names"
+)
 
 
 def main() -> None:
@@ -34,8 +39,14 @@ def main() -> None:
 def impute_sequences(description: str) -> None:
     """Parse arguments, with one option per sequence of the checkpoint; find subjects; impute."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    add_arguments(first, ["load", "device"])
+    add_arguments(first, ["load", "device", "output"])
     known, _ = first.parse_known_args()
+    with claimed(known.output) if known.output else nullcontext():
+        _impute_sequences(description, known)
+
+
+def _impute_sequences(description: str, known: argparse.Namespace) -> None:
+    """The same, where the arguments that say so name the weights, and the folder is claimed."""
     model = open_model(known.load, find_device(known.device)) if known.load else None
     parser = _parser(description, model.sequences if model else tuple(BRATS_SEQUENCES))
     arguments = parser.parse_args()
@@ -47,6 +58,7 @@ def impute_sequences(description: str) -> None:
         precision=arguments.precision,
         resample=arguments.resample,
         batch_size=arguments.batch_size,
+        synthetic_sources=arguments.synthetic_sources,
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     )
     output = Output(arguments.output, arguments.layout)
@@ -54,7 +66,7 @@ def impute_sequences(description: str) -> None:
     if failures:
         print(f"{len(failures)} of {len(subjects)} subjects failed:", file=sys.stderr)
         for name, reason in failures.items():
-            print(f"  {name}: {reason}", file=sys.stderr)
+            print(printable(f"  {name}: {reason}"), file=sys.stderr)
         sys.exit(1)
 
 
@@ -73,6 +85,11 @@ def _parser(description: str, sequences: Sequence[str]) -> argparse.ArgumentPars
     )
     parser.add_argument(
         "--sources", metavar="SEQUENCE,…", help="default: all that exist; the first gives the grid"
+    )
+    parser.add_argument(
+        "--synthetic-sources",
+        action="store_true",
+        help="take images that this software made as sources, too",
     )
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument(
@@ -103,7 +120,7 @@ def _subjects(arguments: argparse.Namespace, model: Model) -> list[FoundSubject]
         options = " ".join(f"{_option(name)} FILE" for name in model.sequences)
         raise UserError(f"give either SUBJECT_FOLDER or files, such as {options}")
     if not files:
-        return discover(arguments.folders, model.config.data)
+        return discover(arguments.folders, model.config.data, arguments.synthetic_sources)
     first = next(iter(files.values()))
     name, naming = recognise(first, model.config.data) or (stem(first), Naming("files", {}, {}))
     return [FoundSubject(name, naming, files)]

@@ -15,7 +15,7 @@ import numpy as np
 from tsf_seq2seq.config import DataConfig
 from tsf_seq2seq.data.loading import check_same_grid, load_segmentation, positive_maximum
 from tsf_seq2seq.data.names import NAME, subject_names
-from tsf_seq2seq.data.nifti import Geometry, is_orientation, read_image, read_volume
+from tsf_seq2seq.data.nifti import Geometry, is_orientation, read_image, read_scan
 from tsf_seq2seq.data.split_file import read_split
 from tsf_seq2seq.data.subjects import check_root, find_files, find_segmentation, missing_file
 from tsf_seq2seq.errors import UserError
@@ -200,7 +200,7 @@ def _find_sequences(
 def _read(path: Path, report: SubjectReport) -> tuple[np.ndarray | None, Geometry | None]:
     """Voxels and grid, as far as they can be read; the grid of a volume with NaN voxels too."""
     with report.noting():
-        return read_volume(path)
+        return read_scan(path)
     try:
         image = read_image(path)
     except UserError:

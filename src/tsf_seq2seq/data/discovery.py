@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tsf_seq2seq.config import DataConfig
 from tsf_seq2seq.data.names import FOLDER, NAME, names_of_files, pattern_expression
+from tsf_seq2seq.data.synthetic import is_synthetic
 from tsf_seq2seq.errors import UserError
 
 ENDING = r"\.nii(?:\.gz)?$"
@@ -56,11 +57,14 @@ class FoundSubject:
     doubles: list[str] = field(default_factory=list)
 
 
-def discover(folders: Sequence[Path], data: DataConfig) -> list[FoundSubject]:
+def discover(
+    folders: Sequence[Path], data: DataConfig, synthetic: bool = False
+) -> list[FoundSubject]:
     """Subjects in `folders`, each a subject's own or a data set's, in the order of their names.
 
     Recognised are, in this order, the patterns of `data.sequences`, BraTS 2021, BraTS 2023 and
-    later, BIDS, and nnU-Net with its dataset.json. Raises UserError for a folder that is missing or
+    later, BIDS, and nnU-Net with its dataset.json. Images of ours are no scans, unless `synthetic`
+    ones are asked for. Raises UserError for a folder that is missing or
     gives no sequence.
     """
     subjects: dict[str, FoundSubject] = {}
@@ -68,7 +72,7 @@ def discover(folders: Sequence[Path], data: DataConfig) -> list[FoundSubject]:
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder")
         before = len(subjects)
-        files = list(_scans(folder))
+        files = list(_scans(folder, synthetic))
         own = own_namings(data, _name_expression(folder, files, data))
         namings = [*own, *known_namings(data), *nnunet_namings(files, data)]
         for naming in namings:
@@ -180,26 +184,15 @@ def _name_expression(folder: Path, files: Iterable[Path], data: DataConfig) -> s
     return "|".join(map(re.escape, names)) if any("/" in name for name in names) else FOLDER
 
 
-def _scans(folder: Path) -> Iterator[Path]:
-    """NIfTI files below a folder, but for hidden ones, derivatives, and what was synthesized."""
+def _scans(folder: Path, synthetic: bool) -> Iterator[Path]:
+    """NIfTI files below a folder, but for hidden ones, derivatives, and what was synthesized
+    (unless wanted)."""
     for path in sorted(folder.rglob("*.nii*")):
         inner = path.relative_to(folder).parts
         if any(part.startswith(".") or part == "derivatives" for part in inner):
             continue
-        if re.search(ENDING, path.name) and not is_synthetic(path):
+        if re.search(ENDING, path.name) and (synthetic or not is_synthetic(path)):
             yield path
-
-
-def is_synthetic(path: Path) -> bool:
-    """Whether a file is one of ours: its sidecar says so, or it is a TSEM."""
-    if re.search(r"_(desc-)?(synth|tsem)(_[^_]+)?\.nii", path.name):
-        return True
-    sidecar = path.with_name(f"{stem(path)}.json")
-    try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and "CheckpointSHA256" in content
 
 
 def _claim(naming: Naming, files: list[Path], subjects: dict[str, FoundSubject]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tsf_seq2seq.data.nifti import SAME_GRID_MM, Geometry, read_volume
+from tsf_seq2seq.data.nifti import SAME_GRID_MM, Geometry, read_scan, read_volume
 from tsf_seq2seq.data.slices import BACKGROUND, Window, central_window, intensity_maximum, normalise
 from tsf_seq2seq.errors import UserError
 
@@ -106,7 +106,7 @@ def read_sequences(
     for index in indices:
         path = subject.files[index]
         try:
-            voxels, geometry = read_volume(path)
+            voxels, geometry = read_scan(path)
             first = first or geometry
             check_same_grid(first, geometry, subject.files[indices[0]].name, path.name)
             maximum = positive_maximum(voxels, path)

@@ -18,6 +18,7 @@ from nibabel.orientations import (
     ornt_transform,
 )
 
+from tsf_seq2seq.data.synthetic import mark, refuse_synthetic
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.fingerprint import GZIP_MAGIC
 from tsf_seq2seq.files.writing import write_atomically
@@ -76,6 +77,12 @@ def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
     return voxels_and_grid(read_image(path), path)
 
 
+def read_scan(path: Path) -> tuple[np.ndarray, Geometry]:
+    """What `read_volume` gives; UserError for an image that this software synthesized, too."""
+    refuse_synthetic(path)
+    return read_volume(path)
+
+
 def voxels_and_grid(image: nib.Nifti1Image, origin: Path | str) -> tuple[np.ndarray, Geometry]:
     """Voxels (x, y, z) as float64, and the grid, of an image that `origin` names in messages.
 
@@ -120,31 +127,44 @@ def read_image(path: Path) -> nib.Nifti1Image:
         raise _damaged_header(path, error) from None
 
 
-def write_volume(path: Path, volume: np.ndarray, geometry: Geometry) -> None:
-    """Write a volume (z, y, x) in LPS order as float32 NIfTI on the grid of `geometry`.
+def write_volume(
+    path: Path, volume: np.ndarray, geometry: Geometry, content: str = "volume"
+) -> None:
+    """Write a synthesized volume (z, y, x) in LPS order as float32 NIfTI on the grid of `geometry`.
 
-    All or nothing; raises UserError where the disk refuses.
+    Its header says that it is synthetic, and what `content` it has. All or nothing; raises
+    UserError where the disk refuses.
     """
-    voxels = np.ascontiguousarray(geometry.to_file(volume), dtype=np.float32)
-    write_voxels(path, voxels, geometry.affine)
+    image = _image(np.ascontiguousarray(geometry.to_file(volume), np.float32), geometry.affine)
+    mark(image.header, content)
+    _save(path, image)
 
 
 def write_voxels(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
-    """Write voxels (x, y, z) of any type as NIfTI, as `write_volume` does."""
+    """Write voxels (x, y, z) of any type as NIfTI, as `write_volume` does, but unmarked."""
+    _save(path, _image(voxels, affine))
+
+
+def _image(voxels: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
     image = nib.Nifti1Image(voxels, affine)
     image.set_qform(affine, code=1)
     image.set_sform(affine, code=1)
     image.header.set_xyzt_units("mm", "sec")
+    return image
+
+
+def _save(path: Path, image: nib.Nifti1Image) -> None:
     content = compressed(image)
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def image_like(
-    template: nib.Nifti1Image, volume: np.ndarray, geometry: Geometry, description: str
+    template: nib.Nifti1Image, volume: np.ndarray, geometry: Geometry, content: str
 ) -> nib.Nifti1Image:
-    """Volume (z, y, x) in LPS order as float32 image with the template's shape, affine and codes.
+    """Synthesized volume (z, y, x) in LPS order as float32 image with the template's shape, affine
+    and codes, which says that it is synthetic, and what `content` it has.
 
-    Nothing else of its header that could tell of the patient is taken over.
+    Nothing else of the template's header that could tell of the patient is taken over.
     """
     voxels = np.ascontiguousarray(geometry.to_file(volume), dtype=np.float32)
     header = template.header.copy()
@@ -153,7 +173,7 @@ def image_like(
         header[key] = 0
     for key in ("aux_file", "intent_name"):
         header[key] = b""
-    header["descrip"] = description.encode("ascii", "replace")[:79]
+    mark(header, content)
     header.set_data_dtype(np.float32)
     header.set_data_offset(0)
     return type(template)(voxels.reshape(template.shape), template.affine, header)

@@ -99,7 +99,8 @@ def _evaluate_subject(
         for task in able:
             path = prediction_path(output, subject.name, *task.label(names))
             whole = loaded.on_whole_grid(outputs[first, task])
-            write_volume(path, whole, loaded.volumes.geometry)
+            title = f"prediction of {names[task.target]}"
+            write_volume(path, whole, loaded.volumes.geometry, title)
     if number >= EXAMPLES or not able:
         return scores, None
     shown = able[7 * number % len(able)]  # not always the first

@@ -54,7 +54,8 @@ def write_differentiation(
         stem = subject.name.replace("/", "_")
         for target, values in zip(names, maps, strict=True):
             path = output / f"{stem}_{target}_differentiation.nii.gz"
-            write_volume(path, loaded.on_whole_grid(values, outside=0), loaded.volumes.geometry)
+            whole, title = loaded.on_whole_grid(values, outside=0), f"M_d of {target}"
+            write_volume(path, whole, loaded.volumes.geometry, title)
         shown, outline = shown_slice(config, loaded)
         targets = loaded.centres[:, shown]
         figure = output / f"{stem}_differentiation"

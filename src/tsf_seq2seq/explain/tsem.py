@@ -147,7 +147,8 @@ def write_tsem(
             findings[name, task] = finding = _finding(explained, task, names)
             stem = f"{name.replace('/', '_')}_{finding.target}_from_{finding.sources}"
             whole = explained.loaded.on_whole_grid(tsem, outside=0)
-            write_volume(output / f"{stem}_tsem.nii.gz", whole, explained.loaded.volumes.geometry)
+            path, geometry = output / f"{stem}_tsem.nii.gz", explained.loaded.volumes.geometry
+            write_volume(path, whole, geometry, f"TSEM of {finding.target}")
             if (name, task) in order[:shown]:
                 pictures[name, task] = _picture(config, explained, task, finding)
         write_rows(output / "tsem.csv", Finding, [findings[k] for k in order if k in findings])

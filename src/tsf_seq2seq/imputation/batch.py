@@ -1,16 +1,26 @@
 """Imputation of many subjects: what is missing of each, whatever becomes of the others."""
 
-from collections.abc import Sequence
-from contextlib import closing
+import errno
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from tsf_seq2seq.checkpoints.checkpoint import Model
 from tsf_seq2seq.data.discovery import FoundSubject
-from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.imputation.output import Output, is_done, write
+from tsf_seq2seq.errors import UserError, printable
+from tsf_seq2seq.imputation.output import (
+    Output,
+    Paths,
+    circumstances,
+    out_of_date,
+    refuse_foreign,
+    write,
+)
+from tsf_seq2seq.imputation.sources import told_synthetic
 from tsf_seq2seq.imputation.subject import (
     BATCH_SIZE,
     Imputation,
@@ -19,6 +29,8 @@ from tsf_seq2seq.imputation.subject import (
     impute_targets,
 )
 from tsf_seq2seq.tables import group_by
+
+FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what a disk says of every write
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,7 @@ class Request:
     precision: str = "fp32"
     resample: bool = False
     batch_size: int = BATCH_SIZE
+    synthetic_sources: bool = False
     command: str | None = None
 
 
@@ -38,19 +51,25 @@ def impute_subjects(
 ) -> dict[str, str]:
     """Impute and write; name → what was wrong, for the subjects that could not be imputed.
 
-    Raises the UserError of an only subject, and where the folder of results can't be written to.
+    Raises UserError, before any work, where files would share a place or lie outside the folder;
+    the one of an only subject; and where the disk is full, or read-only.
     """
+    wanted = []
+    for subject in subjects:
+        with suppress(UserError):  # told when it is this subject's turn
+            wanted.append((subject, _places(subject, model, request, output)))
+    output.check(wanted)
     failures: dict[str, str] = {}
     with closing(_Bar(len(subjects))) as bar:
         for subject in subjects:
             try:
                 impute_subject(subject, model, request, output, bar.slices)
-            except (UserError, MemoryError, torch.OutOfMemoryError) as error:
-                reason = str(error)
-                if not isinstance(error, UserError):
-                    reason = f"subject {subject.name} needs more memory than there is: {error}"
-                if len(subjects) == 1 or isinstance(error.__cause__, OSError):
-                    raise UserError(reason) from error.__cause__
+            except BrokenPipeError:
+                raise
+            except Exception as error:  # whatever a library makes of one subject's data
+                reason = _reason(subject, error)
+                if len(subjects) == 1 or _disk_refuses(error):
+                    raise UserError(reason) from error
                 failures[subject.name] = reason
             bar.subject_done()
     return failures
@@ -64,40 +83,77 @@ def impute_subject(
     progress: Progress | None = None,
 ) -> None:
     """Impute what is asked for and not done yet of one subject, and say so."""
-    if subject.doubles:
-        raise UserError(f"subject {subject.name}: {subject.doubles[0]}")
-    missing = [name for name in model.sequences if name not in subject.files]
-    targets = list(dict.fromkeys(request.targets)) or missing
-    if not targets:
-        tqdm.write(f"{subject.name}: no sequence is missing")
+    places = _places(subject, model, request, output)
+    if not places:
+        _say(subject, "no sequence is missing")
     given = list(subject.files)
 
     def sources_of(target: str) -> tuple[str, ...]:
         return tuple(choose_sources(model, given, [target], request.sources)[0])
 
-    for sources, group in group_by(targets, sources_of).items():  # sources are encoded once
-        places = {target: output.paths(subject, target) for target in group}
+    for sources, group in group_by(places, sources_of).items():  # sources are encoded once
         files = {name: subject.files[name] for name in sources}
-        done = [target for target in group if is_done(places[target], model, files)]
-        for target in done:
-            tqdm.write(f"{subject.name}: {target} is done already")
-        if len(done) < len(group):
-            left = {target: places[target] for target in group if target not in done}
+        told_synthetic(files, request.synthetic_sources)
+        made_in = circumstances(model, files, request.precision, request.resample)
+        left = [target for target in group if _is_left(subject, target, places[target], made_in)]
+        if left:
             found = impute_targets(
-                *(subject.files, model, list(left), request.sources),
+                *(subject.files, model, left, request.sources),
                 precision=request.precision,
                 resample=request.resample,
                 batch_size=request.batch_size,
+                synthetic_sources=request.synthetic_sources,
                 progress=progress,
             )
-            for target, paths in left.items():
-                write(found[target], paths, output, request.command)
-                tqdm.write(f"{subject.name}: {_summary(found[target])}: {paths.image}")
+            for target in left:
+                write(found[target], places[target], output, made_in, request.command)
+                _say(subject, f"{_summary(found[target])}: {places[target].image}")
             first = next(iter(found.values()))
             for text in first.warnings:
-                tqdm.write(f"{subject.name}: warning: {text}")
+                _say(subject, f"warning: {text}")
             for text in first.resampling:
-                tqdm.write(f"{subject.name}: resampled {text}")
+                _say(subject, f"resampled {text}")
+
+
+def _places(
+    subject: FoundSubject, model: Model, request: Request, output: Output
+) -> dict[str, Paths]:
+    """Files of each target that is wanted of a subject; UserError where that can't be told."""
+    if subject.doubles:
+        raise UserError(f"subject {subject.name}: {subject.doubles[0]}")
+    missing = [name for name in model.sequences if name not in subject.files]
+    return {target: output.paths(subject, target) for target in request.targets or missing}
+
+
+def _is_left(subject: FoundSubject, target: str, paths: Paths, made_in: Mapping[str, Any]) -> bool:
+    """Whether a target must be made, and says why again; UserError where a foreign file lies in
+    its place."""
+    refuse_foreign(paths)
+    reason = out_of_date(paths, made_in)
+    if reason is None:
+        _say(subject, f"{target} is done already")
+    elif paths.image.exists() or paths.sidecar.exists():
+        _say(subject, f"{target} is made again: {reason}")
+    return reason is not None
+
+
+def _reason(subject: FoundSubject, error: Exception) -> str:
+    """What was wrong with a subject, in a sentence."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return f"subject {subject.name} needs more memory than there is: {error}"
+    return f"subject {subject.name}: {type(error).__name__}: {error}"
+
+
+def _disk_refuses(error: Exception) -> bool:
+    """Whether the next subject would meet the same: no room, or no right to write at all."""
+    causes = (error, error.__cause__)
+    return any(isinstance(cause, OSError) and cause.errno in FULL_OR_CLOSED for cause in causes)
+
+
+def _say(subject: FoundSubject, text: str) -> None:
+    tqdm.write(printable(f"{subject.name}: {text}"))
 
 
 def _summary(found: Imputation) -> str:

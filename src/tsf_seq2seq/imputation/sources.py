@@ -12,6 +12,7 @@ from nibabel.spatialimages import SpatialImage
 from tsf_seq2seq.data.loading import check_same_grid, positive_maximum
 from tsf_seq2seq.data.nifti import Geometry, read_image, voxels_and_grid
 from tsf_seq2seq.data.slices import bounding_box, normalise
+from tsf_seq2seq.data.synthetic import is_marked, is_synthetic
 from tsf_seq2seq.errors import UserError
 
 Image = Path | str | SpatialImage
@@ -71,6 +72,25 @@ def load_sources(given: Mapping[str, Image], resample: bool = False) -> Sources:
     return Sources(
         images, maxima, origins, brain, geometry, template, tuple(resampled), tuple(not_stripped)
     )
+
+
+def told_synthetic(given: Mapping[str, Image], allowed: bool) -> tuple[str, ...]:
+    """A sentence on each source that is an image of ours; UserError unless they are `allowed`."""
+    found = {name: source for name, source in given.items() if _is_of_ours(source)}
+    if found and not allowed:
+        name, source = next(iter(found.items()))
+        origin = source if isinstance(source, str | Path) else f"the {name} image"
+        raise UserError(
+            f"{origin} is a synthetic image of this software, not a scan; --synthetic-sources (in "
+            "Python synthetic_sources=True) takes it as a source all the same"
+        )
+    return tuple(f"source {name} is a synthetic image itself" for name in found)
+
+
+def _is_of_ours(source: Image) -> bool:
+    if isinstance(source, str | Path):
+        return is_synthetic(Path(source))
+    return isinstance(source, nib.Nifti1Image) and is_marked(source.header)
 
 
 def open_image(source: Image, name: str) -> tuple[nib.Nifti1Image, str]:

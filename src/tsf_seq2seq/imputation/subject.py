@@ -20,12 +20,11 @@ from tsf_seq2seq.imputation.field_of_view import (
     spacing_text,
     training_plane,
 )
-from tsf_seq2seq.imputation.sources import Image, Sources, load_sources
+from tsf_seq2seq.imputation.sources import Image, Sources, load_sources, told_synthetic
 from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
 from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.tasks import Task
 
-RESEARCH_USE = "synthetic image, research use"
 BATCH_SIZE = 4  # stacks that pass the network together
 Progress = Callable[[int, int], object]  # slices done, of how many
 
@@ -65,13 +64,15 @@ def impute(
     precision: str = "fp32",
     resample: bool = False,
     batch_size: int = BATCH_SIZE,
+    synthetic_sources: bool = False,
 ) -> Imputation:
     """Synthesize sequence `target` of a subject from its co-registered, skull-stripped images.
 
     `images`: sequence → NIfTI file or nibabel image; `model`: a checkpoint of ours, or what
     `open_model` made of it; `sources`: which of the images to use (default: all but the target),
     the first of which gives the grid; `precision`: fp32 or bf16; `resample`: bring sources on other
-    grids to the first one's. Raises UserError, one sentence, for whatever can't be used.
+    grids to the first one's; `synthetic_sources`: take images that this software made as sources.
+    Raises UserError, one sentence, for whatever can't be used.
     """
     found = impute_targets(
         *(images, model, [target], sources),
@@ -79,6 +80,7 @@ def impute(
         precision=precision,
         resample=resample,
         batch_size=batch_size,
+        synthetic_sources=synthetic_sources,
     )
     return found[target]
 
@@ -93,6 +95,7 @@ def impute_targets(
     precision: str = "fp32",
     resample: bool = False,
     batch_size: int = BATCH_SIZE,
+    synthetic_sources: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Imputation]:
     """Several targets as `impute` gives each, from the same sources, which are encoded once.
@@ -106,7 +109,9 @@ def impute_targets(
     elif device is not None:
         model.network.to(device)
     chosen, notes = choose_sources(model, list(images), targets, sources)
-    loaded = load_sources({name: images[name] for name in chosen}, resample)
+    given = {name: images[name] for name in chosen}
+    notes += told_synthetic(given, synthetic_sources)
+    loaded = load_sources(given, resample)
     slices, resampling = _synthesize(model, loaded, targets, precision, batch_size, progress)
     notes += loaded.not_stripped
     return {
@@ -249,11 +254,10 @@ def _imputation(
 ) -> Imputation:
     maximum, scale = intensity_scale(model, target, sources)
     volume = (slices.image + 1) / 2 * np.float32(maximum)
-    image = image_like(sources.template, volume, sources.geometry, f"{target}, {RESEARCH_USE}")
+    image = image_like(sources.template, volume, sources.geometry, target)
     tsem = mean = None
     if slices.tsem is not None:
-        title = f"TSEM of {target}, {RESEARCH_USE}"
-        tsem = image_like(sources.template, slices.tsem, sources.geometry, title)
+        tsem = image_like(sources.template, slices.tsem, sources.geometry, f"TSEM of {target}")
         mean = float(slices.tsem[sources.brain].mean())
     return Imputation(
         target=target,

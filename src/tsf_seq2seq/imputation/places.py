@@ -1,0 +1,128 @@
+"""Places of an imputation's files: one for each subject and target, inside the output folder."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from tsf_seq2seq.data.discovery import BIDS_SUFFIXES, FoundSubject, canonical_name
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files.writing import is_inside
+
+# Subjects, and the files of each target; None: a file that a layout doesn't have.
+Wanted = Sequence[tuple[FoundSubject, Mapping[str, Iterable[Path | None]]]]
+REMEDY = "rename one, or impute them into folders of their own"
+
+
+def check_places(folder: Path, wanted: Wanted) -> None:
+    """UserError unless each file has a place inside `folder` that it shares with none.
+
+    Places that differ by case only are one: on many disks they are. No file lies where another
+    needs a folder.
+    """
+    files = [
+        (number, target, path)
+        for number, (_, places) in enumerate(wanted)
+        for target, paths in places.items()
+        for path in paths
+        if path is not None
+    ]
+    inside: set[Path] = set()
+    owners: dict[str, tuple[int, str]] = {}
+    for number, target, path in files:
+        name = wanted[number][0].name
+        if path.parent not in inside and not _leads_inside(path, folder):
+            raise UserError(f"subject {name}: {path} for {target} lies outside of {folder}")
+        inside.add(path.parent)
+        _check_owner(owners.setdefault(_key(path), (number, target)), number, target, path, wanted)
+    needed = {parent: (number, target) for number, target, path in files for parent in path.parents}
+    for parent, (number, target) in needed.items():
+        if (owner := owners.get(_key(parent))) is not None:
+            _check_owner(owner, number, target, parent, wanted)
+
+
+def check_labels(subjects: Iterable[FoundSubject]) -> None:
+    """UserError where BIDS labels would make one patient, or one session, of two."""
+    known: dict[str, tuple[str, str]] = {}
+    for subject in subjects:
+        patient, labels = _bids_labels(subject)
+        for label, own in ((labels[0], patient), ("/".join(labels), subject.name)):
+            first, name = known.setdefault(_key(label), (own, subject.name))
+            if first != own:
+                raise UserError(
+                    f"subjects {name} and {subject.name} would both be {label} in BIDS: {REMEDY}"
+                )
+
+
+def bids_name(subject: FoundSubject, target: str, kind: str) -> str:
+    """A derivative's path without its ending, such as sub-1/anat/sub-1_desc-synth_T2w.
+
+    UserError where name or target leaves nothing for a label.
+    """
+    _, labels = _bids_labels(subject)
+    canonical = canonical_name(target)
+    ending = BIDS_SUFFIXES[canonical] if canonical else f"_{_label(target, target)}"
+    entities, _, suffix = f"{'_'.join(labels)}{ending}".rpartition("_")
+    return f"{'/'.join(labels)}/anat/{entities}_desc-{kind}_{suffix}"
+
+
+def _bids_labels(subject: FoundSubject) -> tuple[str, list[str]]:
+    """The patient's name, and labels: sub-… and, where a name such as sub-1_ses-2 or 1/2 tells a
+    session, ses-…."""
+    own = _own_name(subject)
+    above = subject.name.removesuffix(own)
+    if found := re.fullmatch(r"(sub-([^/_]+))(?:[_/]ses-([^/_]+))?", own):
+        patient, label, session = found.groups()
+    else:
+        patient, _, rest = own.partition("/")
+        label = _label(patient, subject.name)
+        session = _label(rest, subject.name) if rest else None
+    labels = [f"sub-{_alphanumeric(above)}{label}"]
+    return above + patient, [*labels, f"ses-{session}"] if session else labels
+
+
+def _own_name(subject: FoundSubject) -> str:
+    """The name that a subject's files tell, without folders that were put before it to tell apart
+    subjects of one name."""
+    for sequence, path in subject.files.items():
+        naming = subject.namings.get(sequence, subject.naming)
+        if sequence in naming.patterns:
+            found = naming.patterns[sequence].search(path.absolute().as_posix())
+            if found and subject.name.endswith(f"/{found['name']}"):
+                return found["name"]
+    return subject.name
+
+
+def _label(text: str, name: str) -> str:
+    """What of a text may stand in a label; UserError that names whose it is where nothing may."""
+    if not (label := _alphanumeric(text)):
+        raise UserError(f"{name} gives no BIDS label: {text!r} holds neither letters nor digits")
+    return label
+
+
+def _alphanumeric(text: str) -> str:
+    return "".join(filter(str.isalnum, text))
+
+
+def _leads_inside(path: Path, folder: Path) -> bool:
+    if "\0" in str(path) or not path.is_relative_to(folder):
+        return False
+    return ".." not in path.parts[len(folder.parts) :] and is_inside(path, folder)
+
+
+def _check_owner(
+    owner: tuple[int, str], number: int, target: str, path: Path, wanted: Wanted
+) -> None:
+    """UserError unless a place's owner (subject's number, target) is the one that is given."""
+    if owner != (number, target):
+        first, name = wanted[owner[0]][0].name, wanted[number][0].name
+        raise UserError(
+            f"{owner[1]} of subject {first} and {target} of subject {name} would share {path}: "
+            f"{REMEDY}"
+        )
+
+
+def _key(path: Path | str) -> str:
+    """The same for paths that a disk may take for one: in other case, or other forms of Unicode."""
+    plain = unicodedata.normalize("NFD", str(path)).casefold()
+    return unicodedata.normalize("NFD", plain)
