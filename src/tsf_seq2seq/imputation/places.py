@@ -31,7 +31,7 @@ def check_places(folder: Path, wanted: Wanted) -> None:
     owners: dict[str, tuple[int, str]] = {}
     for number, target, path in files:
         name = wanted[number][0].name
-        if path.parent not in inside and not _leads_inside(path, folder):
+        if "\0" in path.name or not (path.parent in inside or _leads_inside(path, folder)):
             raise UserError(f"subject {name}: {path} for {target} lies outside of {folder}")
         inside.add(path.parent)
         _check_owner(owners.setdefault(_key(path), (number, target)), number, target, path, wanted)
@@ -43,10 +43,15 @@ def check_places(folder: Path, wanted: Wanted) -> None:
 
 def check_labels(subjects: Iterable[FoundSubject]) -> None:
     """UserError where BIDS labels would make one patient, or one session, of two."""
-    known: dict[str, tuple[str, str]] = {}
+    patients: dict[str, tuple[str, str]] = {}
+    sessions: dict[str, tuple[str, str]] = {}
     for subject in subjects:
         patient, labels = _bids_labels(subject)
-        for label, own in ((labels[0], patient), ("/".join(labels), subject.name)):
+        whole = "/".join(labels)
+        for label, own, known in (
+            (labels[0], patient, patients),
+            (whole, subject.name, sessions),
+        ):
             first, name = known.setdefault(_key(label), (own, subject.name))
             if first != own:
                 raise UserError(
