@@ -17,8 +17,8 @@ from tsf_seq2seq.cli.data import check_dataset
 from tsf_seq2seq.cli.evaluate import evaluate_tsf_seq2seq
 from tsf_seq2seq.cli.impute import impute_sequences
 from tsf_seq2seq.cli.train import train_seq2seq
-from tsf_seq2seq.config import load_config
-from tsf_seq2seq.data.discovery import FoundSubject, Naming
+from tsf_seq2seq.config import DataConfig, load_config
+from tsf_seq2seq.data.discovery import FoundSubject, Naming, known_namings
 from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.data.synthetic import is_marked, is_marked_file
 from tsf_seq2seq.errors import UserError
@@ -333,7 +333,12 @@ def test_a_scan_that_came_later_is_kept(run, patient):
 def test_derivatives_have_a_folder_of_their_own(run, patient, out):
     description = out / "dataset_description.json"
     out.mkdir()
-    for text in ('{"Name": "raw"}', "[", '{"GeneratedBy": [{"Name": "other"}, 1]}'):
+    for text in (
+        '{"Name": "raw"}',
+        "[",
+        '{"GeneratedBy": 1}',
+        '{"GeneratedBy": [{"Name": "other"}, 1]}',
+    ):
         description.write_text(text)
         error = run(patient, "--bids").error
         assert error.startswith(f"{description} is of another data set: derivatives belong in a")
@@ -475,3 +480,39 @@ def test_names_that_are_no_text(run, tmp_path, out):
     record = json.loads(content(out)["a\udcff_t2_synth.json"])
     assert record["Sources"] == [f"{tmp_path}/set/a\udcff_t1.nii.gz"]
     assert "is done already" in run(tmp_path / "set", "--target", "t2").out
+
+
+def test_names_that_are_too_long(run, tmp_path, out):
+    scans(tmp_path / "set", "a" * 240, "b")
+    outcome = run(tmp_path / "set", "--target", "t2")
+    assert outcome.code == 1
+    assert "OSError: [Errno 36] File name too long" in outcome.err[1]
+    assert {name[0] for name in content(out)} == {"b"}
+
+
+def test_a_pipe_is_not_waited_for(run, tmp_path):
+    os.mkfifo(tmp_path / "t1.nii.gz")
+    assert f"{tmp_path / 't1.nii.gz'} is not a file" in run("--t1", tmp_path / "t1.nii.gz").error
+
+
+@pytest.mark.parametrize(
+    ("layout", "image"),
+    [
+        ("plain", "siteA/p_1_t2_synth.nii.gz"),
+        ("names", "siteA/p_1_t2.nii.gz"),
+        ("bids", "sub-siteAp1/anat/sub-siteAp1_desc-synth_T2w.nii.gz"),
+    ],
+)
+def test_subjects_of_one_name_in_two_places(tmp_path, layout, image):
+    """The folders that tell them apart are no patient of which they would be sessions."""
+    naming = known_namings(DataConfig())[0]
+    subjects = [
+        FoundSubject(f"{site}/p_1", naming, {"t1": tmp_path / site / "p_1" / "p_1_t1.nii.gz"})
+        for site in ("siteA", "siteB")
+    ]
+    output = Output(tmp_path / "out", layout)
+    wanted = [(subject, {"t2": output.paths(subject, "t2")}) for subject in subjects]
+    output.check(wanted)
+    first, second = (places["t2"].image.relative_to(output.folder) for _, places in wanted)
+    assert first.as_posix() == image
+    assert second.as_posix() == image.replace("siteA", "siteB")

@@ -86,7 +86,8 @@ class Output:
         description = self.folder / DESCRIPTION_FILE
         if description.exists():
             makers = (_record(description) or {}).get("GeneratedBy")
-            names = [m.get("Name") for m in makers or [] if isinstance(m, dict)]
+            makers = makers if isinstance(makers, list) else []
+            names = [maker.get("Name") for maker in makers if isinstance(maker, dict)]
             if SOFTWARE not in names:
                 raise UserError(
                     f"{description} is of another data set: derivatives belong in a folder of "

@@ -100,9 +100,16 @@ def write_subject(
     return files
 
 
-def _write(path: Path, volume: np.ndarray, affine: np.ndarray, slices: Sequence[int]) -> None:
-    """An intensity volume: `path` with .nii.gz, and its strip with .png."""
-    write_quantised(path.with_name(path.name + ".nii.gz"), volume, affine, INTENSITY)
+def _write(
+    path: Path,
+    volume: np.ndarray,
+    affine: np.ndarray,
+    slices: Sequence[int],
+    content: str | None = None,
+) -> None:
+    """An intensity volume: `path` with .nii.gz, and its strip with .png; `content` of synthetic
+    ones."""
+    write_quantised(path.with_name(path.name + ".nii.gz"), volume, affine, INTENSITY, content)
     write_grey(path.with_name(path.name + ".png"), volume[list(slices)])
 
 
@@ -120,9 +127,10 @@ def _write_case(
     target = box.of(explained.loaded.centres[task.target])
     synthesis, tsem = (box.of(volume) for volume in explained.maps[task])
     error = np.abs(synthesis - target)
-    _write(folder / "synthesis", synthesis, subject.affine, subject.slices)
-    write_quantised(folder / "error.nii.gz", error, subject.affine, ERROR)
-    write_quantised(folder / "tsem.nii.gz", tsem, subject.affine, ERROR)
+    name, affine = names[task.target], subject.affine
+    _write(folder / "synthesis", synthesis, affine, subject.slices, name)
+    write_quantised(folder / "error.nii.gz", error, affine, ERROR, f"error of {name}")
+    write_quantised(folder / "tsem.nii.gz", tsem, affine, ERROR, f"TSEM of {name}")
     write_colours(folder / "error.png", error[subject.slices], ERROR, overlay=True)
     shown = slice(subject.slices[subject.shown], subject.slices[subject.shown] + 1)
     write_grey(folder / "picture_target.png", target[shown])

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from tsf_seq2seq.data.nifti import Geometry
+from tsf_seq2seq.data.synthetic import mark
 from tsf_seq2seq.files.writing import write_atomically
 
 LEVELS = 255
@@ -42,11 +43,18 @@ def cropped_affine(geometry: Geometry, start: Sequence[int]) -> np.ndarray:
     return affine
 
 
-def write_quantised(path: Path, volume: np.ndarray, affine: np.ndarray, scale: Scale) -> None:
-    """Write (z, y, x) in LPS order as uint8 NIfTI, whose header's slope gives the values back."""
+def write_quantised(
+    path: Path, volume: np.ndarray, affine: np.ndarray, scale: Scale, content: str | None = None
+) -> None:
+    """Write (z, y, x) in LPS order as uint8 NIfTI, whose header's slope gives the values back.
+
+    With `content`, which it names, the header says that the volume is synthetic.
+    """
     image = nib.Nifti1Image(scale.quantise(volume).transpose(2, 1, 0), affine)
     image.header.set_slope_inter((scale.high - scale.low) / LEVELS, scale.low)
     image.header.set_xyzt_units("mm", "sec")
+    if content is not None:
+        mark(image.header, content)
     packed = gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
     write_atomically(path, lambda temporary: temporary.write_bytes(packed))
 
