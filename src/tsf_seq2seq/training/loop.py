@@ -16,7 +16,7 @@ from tsf_seq2seq.checkpoints.backbones import load_features
 from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
-from tsf_seq2seq.data.sampling import Crop, CropStream
+from tsf_seq2seq.data.sampling import Crop, CropStream, check_sizes
 from tsf_seq2seq.data.statistics import measure_statistics
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.distributed import ALONE, Processes, loss_of_processes_reported
@@ -68,6 +68,8 @@ class Trainer:
         with seeded(config.train.seed):  # an objective may bring modules of its own
             self.objective = objective_of(network, config.loss, perceptual)
         self.training, validation = _find_data(config, self.objective)
+        check_sizes(config, len(self.training))
+        _check_crop(config, network)
         self.validator = Validator(validation, self.objective, config, processes)
         accelerate(network, perceptual, config.train, device)
         self.trained = _trained(self.objective, config, device)
@@ -272,6 +274,16 @@ def _find_data(config: Config, objective: Objective) -> tuple[list[Subject], lis
             "must leave out a sequence which is on disk"
         )
     return training, validation
+
+
+def _check_crop(config: Config, network: SynthesisNetwork) -> None:
+    """UserError where crops can't be padded by reflection to a size that the network takes."""
+    for size in config.data.crop:
+        if -size % network.size_multiple >= size:
+            raise UserError(
+                f"data.crop {size} is too small for network {config.network.name}, which takes "
+                f"multiples of {network.size_multiple:,}"
+            )
 
 
 def _perceptual_loss(config: Config, device: torch.device) -> PerceptualLoss | None:
