@@ -24,6 +24,7 @@ from tsf_seq2seq.settings import parse
 
 FORMAT = "tsf-seq2seq checkpoint"
 VERSION = 2
+PROBE_BYTES = 2**20
 READABLE = (1, 2)  # version 1 had other keys in its settings, which migration.py knows
 
 
@@ -72,7 +73,9 @@ def save_checkpoint(
     def save(temporary: Path) -> None:
         try:
             torch.save(content, temporary)
-        except RuntimeError as error:  # so torch reports a full disk
+        except RuntimeError as error:  # so torch reports a full disk, without saying so
+            with open(temporary, "ab", buffering=0) as file:
+                file.write(bytes(PROBE_BYTES))  # the system's own reason, if it has one
             raise OSError(str(error).splitlines()[0]) from error
 
     write_atomically(path, save)

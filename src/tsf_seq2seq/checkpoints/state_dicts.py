@@ -95,7 +95,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return check_tensors(read_file(path), path)
 
 
-def check_tensors(state: Any, origin: Path) -> dict[str, Tensor]:
+def check_tensors(state: Any, origin: Path | str) -> dict[str, Tensor]:
     """`state` itself where it is a state dict, else UserError."""
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
