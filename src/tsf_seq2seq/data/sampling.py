@@ -5,6 +5,7 @@ position of the stream can be entered anew, and neither reading processes nor th
 processes changes it.
 """
 
+import math
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,11 +23,13 @@ from tsf_seq2seq.data.slices import BACKGROUND, Images, pad_to, random_crop
 from tsf_seq2seq.data.store import StoredImages, open_store
 from tsf_seq2seq.distributed import ALONE, Processes
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.processes import check_memory
 from tsf_seq2seq.tasks import Task
 
 SampleTask = Callable[[Sequence[int], np.random.Generator], Task]
 
 
+MOST_WORKERS = 1000  # processes that read volumes
 EMPTY_VISITS = 10  # visits per subject without anatomy, after which the stream gives up
 EPOCH, TASKS, CROPS = 1, 2, 3  # what a random stream is for; the first part of its seed
 
@@ -83,6 +86,21 @@ def plan_epoch(
         if len(group) == batch_size:
             groups.append(tuple(waiting.pop(available[index])))
     return groups + [tuple(group) for group in waiting.values()]
+
+
+def check_sizes(config: Config, n_subjects: int) -> None:
+    """UserError where reading crops would take more memory or processes than a machine has."""
+    data, train = config.data, config.train
+    samples = train.crops_per_visit * min(train.batch_size, n_subjects)
+    voxels = samples * len(data.sequences) * data.stack * math.prod(data.crop)
+    check_memory(
+        f"a visit's {samples:,} crops (train.batch_size, train.crops_per_visit) of "
+        f"{data.stack:,} × {data.crop[0]:,} × {data.crop[1]:,} voxels (data.stack, data.crop)",
+        4 * voxels,
+    )
+    check_memory("data.cache_gb in all data.workers", data.cache_gb * 1e9 * max(data.workers, 1))
+    if data.workers > MOST_WORKERS:
+        raise UserError(f"data.workers must be at most {MOST_WORKERS}, not {data.workers:,}")
 
 
 class CropStream:

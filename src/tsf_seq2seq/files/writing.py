@@ -23,7 +23,7 @@ def write_atomically(path: Path, write: Write) -> None:
 
     A process killed in between leaves the old file whole. Raises UserError where the disk refuses.
     """
-    with _refusals_told(path), _filled(path, write) as temporary:
+    with refusals_told(path), _filled(path, write) as temporary:
         temporary.replace(path)
 
 
@@ -41,7 +41,7 @@ def write_together(
     journal, by which `roll_back` brings the old ones back. Raises UserError where the disk refuses.
     """
     with ExitStack() as stack:
-        stack.enter_context(_refusals_told(next(iter(writes), folder)))
+        stack.enter_context(refusals_told(next(iter(writes), folder)))
         new = {path: stack.enter_context(_filled(path, write)) for path, write in writes.items()}
         old = {path: _place_of_old(path) for path in (*new, *removed)}
         write_text(folder / JOURNAL, _journal(folder, old))
@@ -98,6 +98,15 @@ def is_inside(path: Path, folder: Path) -> bool:
 
 
 @contextmanager
+def refusals_told(path: Path) -> Iterator[None]:
+    """Within it, a disk or file system that refuses is a UserError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error}") from error
+
+
+@contextmanager
 def _filled(path: Path, write: Write) -> Iterator[Path]:
     """The temporary file, whole and on the disk; it is gone afterwards unless it was renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,14 +124,6 @@ def _filled(path: Path, write: Write) -> Iterator[Path]:
     finally:
         os.close(handle)
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _refusals_told(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path} could not be written: {error}") from error
 
 
 def _place_of_old(path: Path) -> Path | None:

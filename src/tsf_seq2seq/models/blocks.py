@@ -229,7 +229,7 @@ class Decoder(nn.Module):
         output = self.output
         assert output.biases is not None
         assert output.bias_mixture is not None
-        output.biases.fill_(float(torch.atanh(torch.tensor(value))))
+        output.biases.fill_(float(torch.atanh(torch.tensor(value, device="cpu"))))
         output.bias_mixture.weight.zero_()
         output.bias_mixture.bias.fill_(1 / output.biases.shape[1])
 

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +16,20 @@ from tsf_seq2seq.checkpoints.backbones import load_features
 from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
-from tsf_seq2seq.data.sampling import Crop, CropStream
+from tsf_seq2seq.data.sampling import Crop, CropStream, check_sizes
 from tsf_seq2seq.data.statistics import measure_statistics
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.distributed import ALONE, Processes, loss_of_processes_reported
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files.folder import claimed
 from tsf_seq2seq.models.base import SynthesisNetwork, seeded
 from tsf_seq2seq.models.build import NETWORKS
 from tsf_seq2seq.training.acceleration import accelerate
-from tsf_seq2seq.training.log import NoLog, TrainingLog
+from tsf_seq2seq.training.data_changes import report_data_changes, subject_digests
+from tsf_seq2seq.training.log import NoLog, TrainingLog, writers_thread_quiet
 from tsf_seq2seq.training.objectives import Objective
 from tsf_seq2seq.training.perceptual import PerceptualLoss
-from tsf_seq2seq.training.state import Trained, enter_folder, save_state
+from tsf_seq2seq.training.state import Trained, enter_folder, kept_of_a_parameter, save_state
 from tsf_seq2seq.training.validation import Validator
 
 
@@ -46,7 +48,9 @@ def train(
     data, a folder already in use, a loss that is not finite, and where another process ends before
     its time.
     """
-    Trainer(config, network, device, resume, processes).run()
+    own = claimed(config.train.output) if processes.main else nullcontext()
+    with own, writers_thread_quiet():
+        Trainer(config, network, device, resume, processes).run()
 
 
 class Trainer:
@@ -68,14 +72,16 @@ class Trainer:
         with seeded(config.train.seed):  # an objective may bring modules of its own
             self.objective = objective_of(network, config.loss, perceptual)
         self.training, validation = _find_data(config, self.objective)
+        check_sizes(config, len(self.training))
+        _check_crop(config, network)
         self.validator = Validator(validation, self.objective, config, processes)
         accelerate(network, perceptual, config.train, device)
         self.trained = _trained(self.objective, config, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
         self.state = enter_folder(self.folder, config, self.trained, resume)
         _check_same_start(self.folder, self.state.step, processes)
-        if self.state.statistics is None and processes.main:
-            self.state.statistics = measure_statistics(config.data, self.training)
+        if processes.main:
+            self._look_at_data(validation)
         terms = self.objective.terms
         self.log = TrainingLog(self.folder, self.state.step, terms) if processes.main else NoLog()
         self.losses = {
@@ -174,6 +180,16 @@ class Trainer:
                 state.best_psnr = value
                 self._save_best()
 
+    def _look_at_data(self, validation: Sequence[Subject]) -> None:
+        """Measure what is usual in the training data; tell what changed since the state before."""
+        data, before = self.config.data, self.state.data or {}
+        if self.state.statistics is None:
+            self.state.statistics = measure_statistics(data, self.training)
+        splits = {"data.train": self.training, "data.valid": validation}
+        self.state.data = {name: subject_digests(data, split) for name, split in splits.items()}
+        for name in before.keys() & self.state.data:
+            report_data_changes(name, before[name], self.state.data[name])
+
     def _due(self, interval: int) -> bool:
         """Whether something that comes every `interval` steps, and at the end, comes now."""
         step = self.state.step
@@ -255,7 +271,9 @@ def _trained(objective: Objective, config: Config, device: torch.device) -> Trai
         for name, module in modules.items()
     }
     network = objective.network
-    return Trained(network, optimizers, {k: m for k, m in modules.items() if m is not network})
+    companions = {name: module for name, module in modules.items() if module is not network}
+    kept = {name: kept_of_a_parameter(objective, name, config.train) for name in optimizers}
+    return Trained(network, optimizers, companions, kept)
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:
@@ -272,6 +290,16 @@ def _find_data(config: Config, objective: Objective) -> tuple[list[Subject], lis
             "must leave out a sequence which is on disk"
         )
     return training, validation
+
+
+def _check_crop(config: Config, network: SynthesisNetwork) -> None:
+    """UserError where crops can't be padded by reflection to a size that the network takes."""
+    for size in config.data.crop:
+        if -size % network.size_multiple >= size:
+            raise UserError(
+                f"data.crop {size} is too small for network {config.network.name}, which takes "
+                f"multiples of {network.size_multiple:,}"
+            )
 
 
 def _perceptual_loss(config: Config, device: torch.device) -> PerceptualLoss | None:
