@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files.reading import regular
 
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_TRAILER_BYTES = 8  # CRC-32 and length of what was packed
@@ -13,7 +14,7 @@ GZIP_TRAILER_BYTES = 8  # CRC-32 and length of what was packed
 def sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal; UserError where it can't be read."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=regular) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from None
@@ -26,7 +27,7 @@ def fingerprint(path: Path) -> str:
     three small reads. Of any other its SHA-256. Raises UserError where it can't be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=regular) as file:
             packed = file.read(2) == GZIP_MAGIC
             size = file.seek(0, os.SEEK_END)
             if packed and size > GZIP_TRAILER_BYTES:

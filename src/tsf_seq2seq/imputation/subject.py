@@ -108,7 +108,7 @@ def impute_targets(
     chosen, notes = choose_sources(model, list(images), targets, sources)
     loaded = load_sources({name: images[name] for name in chosen}, resample)
     slices, resampling = _synthesize(model, loaded, targets, precision, batch_size, progress)
-    notes += loaded.not_stripped
+    notes += loaded.not_stripped + loaded.doubts
     return {
         target: _imputation(model, loaded, target, slices[target], resampling, notes, precision)
         for target in targets
