@@ -89,9 +89,9 @@ def _check_keys(node: yaml.MappingNode) -> None:
     found = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode) or key.tag not in (TEXT, MERGE):
-            shown = key.value if isinstance(key, yaml.ScalarNode) else "of several values"
+            shown = f"'{key.value}'" if isinstance(key, yaml.ScalarNode) else "of several values"
             kind = key.tag.rpartition(":")[2]
-            raise _error(key, f"key '{shown}' is read as {kind}, not as text: put it in quotes")
+            raise _error(key, f"key {shown} is read as {kind}, not as text: put it in quotes")
         if key.value in found:
             raise _error(key, f"key '{key.value}' stands twice")
         found.add(key.value)
