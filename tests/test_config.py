@@ -1,6 +1,7 @@
 """Settings: every YAML loads, the paper's values stand, and mistakes are named."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from conftest import REPOSITORY, TINY_SEQ2SEQ, TINY_TSF, TINY_UNET
 
 from tsf_seq2seq.config import Config, config_from_mapping, load_config, override, to_mapping
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files.yaml_text import parse_yaml
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq, UNet, build_network
 from tsf_seq2seq.models.seq2seq import Seq2SeqConfig
 from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2SeqConfig
@@ -461,3 +463,125 @@ def test_a_base_of_a_former_version(files):
 def test_bases_that_are_refused(files, texts, part):
     with pytest.raises(UserError, match=part):
         load_config(files(**texts))
+
+
+# --- what PyYAML fails on, or takes for something else
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{below}'] * 10)}]\n"
+    for below, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+MERGES = "a: &a {x: 1}\n" + "".join(
+    f"{name}: &{name} {{<<: [{', '.join([f'*{below}'] * 10)}]}}\n"
+    for below, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("train: {seed: 2001-99-99}", ["'2001-99-99' can't be read as timestamp", "line 1"]),
+        ("\ntrain: {seed: !!bool x}", ["'x' can't be read as bool: put it in quotes", "line 2"]),
+        (f"train: {{seed: {'9' * 5000}}}", ["'9999999999999999999999999999999999999999' can't"]),
+        ("train: {lr: !!float x}", ["'x' can't be read as float"]),
+        ("train: {seed: !!int ''}", ["'' can't be read as int"]),
+        ("train: {seed: !!int '1:x'}", ["'1:x' can't be read as int"]),
+        ("train: {seed: !!timestamp x}", ["'x' can't be read as timestamp"]),
+        ("train: {seed: !!binary é}", ["failed to convert bas", "line 1"]),
+        ("train: {seed: !!python/object:os.x {}}", ["could not determine a constructor"]),
+        ("train: " + "[" * 1500 + "]" * 1500, ["is not valid YAML: it is nested too deeply"]),
+        ("train: " + "{a: " * 1500 + "1" + "}" * 1500, ["it is nested too deeply"]),
+        ("data: &a {crop: *a}", ["what an alias repeats holds the alias itself", "line 1"]),
+        ("data: {crop: &a [*a]}", ["what an alias repeats holds the alias itself"]),
+        ("data: &a {<<: *a}", ["what an alias repeats holds the alias itself"]),
+        (LAUGHS, ["it holds more than 10000 values", "line 4"]),
+        (MERGES, ["it holds more than 10000 values"]),
+        ("data: {<<: 3}", ["expected a mapping"]),
+        *(
+            (f"train:\n  {key}: 1", [f"key '{shown}' is read as {kind}, not as text", "line 2"])
+            for key, shown, kind in (
+                ("yes", "yes", "bool"),
+                ("no", "no", "bool"),
+                ("~", "~", "null"),
+                ("1", "1", "int"),
+                ("1.5", "1.5", "float"),
+                ("2001-01-01", "2001-01-01", "timestamp"),
+            )
+        ),
+        ("train:\n  ? [a, b]\n  : 1", ["key of several values is read as seq", "line 2"]),
+        ("train: {a: 1}\0", ["is not valid YAML"]),
+        ('data: {root: "a\\0b"}', ["'data.root' must be a path, not 'a\\x00b'"]),
+        ('data: {root: "\\ud800"}', ["'data.root' must be a path"]),
+        ("# " + "x" * 100_000, ["longer than 100000 signs"]),
+        (
+            f"train: {{seed: 0x{'f' * 5000}}}",
+            ["'train.seed' must be a whole number, not a value to"],
+        ),
+        (f"train: {{{'x' * 900}: 1}}", [f"unknown key 'train.{'x' * 194}…'; the nearest"]),
+        (f"train: {{lr: {'x' * 5000}}}", ["'train.lr' must be a number, not 'xxx"]),
+        ("train: {steps: 1:30:x}", ["'train.steps' must be a whole number, not '1:30:x'"]),
+    ],
+)
+def test_what_yaml_fails_on_is_named(write, text, parts):
+    path = write(text)
+    with pytest.raises(UserError) as error:
+        load_config(path)
+    message = str(error.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    assert len(message) < 1000
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("train.seed=2001-99-99", "is not a YAML value ('2001-99-99' can't be read as timestamp"),
+        (f"train.seed={'9' * 5000}", "can't be read as int"),
+        (f"data.crop={'[' * 1500}", "is not a YAML value"),
+        ("data.sequences={yes: a.nii, b: b.nii}", "key 'yes' is read as bool, not as text"),
+        ("data.sequences={a: a.nii, a: b.nii}", "key 'a' stands twice"),
+        ("data.crop=&a [*a]", "holds the alias itself"),
+    ],
+)
+def test_what_yaml_fails_on_is_named_in_overrides(write, text, part):
+    with pytest.raises(UserError) as error:
+        load_config(write(""), [text])
+    assert str(error.value).startswith(f"--set {text[:200]}")
+    assert part in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+def test_yaml_that_is_fine(write):
+    """A byte order mark, aliases, merged sections, quoted keys, numbers as people write them."""
+    text = """\ufeff
+train: &train {steps: 1e3, lr: 2e-4}
+data: {stack: &three 3, slices: *three, sequences: {'1': a.nii, 'yes': b.nii}}
+network: {<<: &plain {kernels: 4}, norm: none}
+"""
+    config = load_config(write(text), ["train.validation_steps=1e9"])
+    assert (config.train.steps, config.train.lr) == (1000, 2e-4)
+    assert config.train.validation_steps == 1_000_000_000
+    assert (config.data.stack, config.data.slices) == (3, 3)
+    assert list(config.data.sequences) == ["1", "yes"]
+    assert config.network == Seq2SeqConfig(kernels=4, norm="none")
+
+
+def test_a_merged_section_may_be_merged_again():
+    """What the inner one has from the outer is no key that stands twice."""
+    text = "x: {y: &a {<<: &b {k: 1, j: 3}, k: 2}}\nz: {<<: *a}"
+    merged = {"k": 2, "j": 3}
+    assert parse_yaml(text) == {"x": {"y": merged}, "z": merged}
+
+
+def test_no_file_in_a_yamls_place(tmp_path):
+    os.mkfifo(tmp_path / "fifo.yaml")
+    for path, said in ((tmp_path / "fifo.yaml", "FIFO"), (tmp_path, "Is a directory")):
+        with pytest.raises(UserError, match=rf"config file {path} can't be read: .*{said}"):
+            load_config(path)
+    with pytest.raises(UserError, match=r"/dev/zero can't be read: .*device"):
+        load_config("/dev/zero")
+    (tmp_path / "top.yaml").write_text("base: fifo.yaml")
+    with pytest.raises(UserError, match=r"fifo\.yaml can't be read"):
+        load_config(tmp_path / "top.yaml")

@@ -2,6 +2,8 @@
 
 import gzip
 import itertools
+import os
+import struct
 import tracemalloc
 
 import nibabel as nib
@@ -9,7 +11,13 @@ import numpy as np
 import pytest
 from conftest import LPS_AFFINE, blob, save_nifti
 
-from tsf_seq2seq.data.nifti import Geometry, read_volume, write_volume
+from tsf_seq2seq.data.nifti import (
+    UNKNOWN_ORIENTATION,
+    Geometry,
+    doubt_of_file,
+    read_volume,
+    write_volume,
+)
 from tsf_seq2seq.errors import UserError
 
 SHAPE = (2, 3, 4)  # x, y, z in LPS order
@@ -247,3 +255,117 @@ def test_writing_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"out\.nii\.gz could not be written"):
         write_volume(tmp_path / "file" / "out.nii.gz", VOLUME.T, Geometry(SHAPE, LPS_AFFINE))
+
+
+# --- what a header leaves unsaid, or says twice
+
+
+def patched(path, voxels=VOLUME, affine=LPS_AFFINE, **fields):
+    """A file with bytes of its NIfTI-1 header set by hand; nibabel would put them in order."""
+    places = {
+        "pixdim": (76, "<4f"),
+        "scale": (112, "<2f"),
+        "codes": (252, "<2h"),  # qform, sform
+        "quaternion": (256, "<6f"),
+    }
+    content = bytearray(nib.Nifti1Image(voxels, affine).to_bytes())
+    for name, values in fields.items():
+        place, layout = places[name]
+        content[place : place + struct.calcsize(layout)] = struct.pack(layout, *values)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["plain.nii", "packed.nii.gz"])
+@pytest.mark.parametrize("codes", [(0, 0), (-3, 99)])  # odd codes count for 0
+def test_an_unknown_orientation_is_in_doubt(tmp_path, name, codes):
+    path = patched(tmp_path / name, codes=codes)
+    assert read_volume(path)[1].doubt == doubt_of_file(path) == UNKNOWN_ORIENTATION
+
+
+@pytest.mark.parametrize("codes", [(0, 1), (1, 0), (4, 2)])
+def test_a_known_orientation_is_not(tmp_path, codes):
+    path = tmp_path / "known.nii.gz"
+    write_volume(path, VOLUME.T, Geometry(SHAPE, LPS_AFFINE))
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[252:256] = struct.pack("<2h", *codes)
+    path.write_bytes(gzip.compress(content))
+    assert read_volume(path)[1].doubt is doubt_of_file(path) is None
+    np.testing.assert_array_equal(read_volume(path)[1].affine, LPS_AFFINE)
+
+
+def test_a_sform_and_a_qform_that_disagree_are_in_doubt(tmp_path):
+    """The qform says the same axes (a half turn about z), 3 and 4 mm beside the sform."""
+    path = patched(
+        *(tmp_path / "two.nii", np.ones((24, 20, 12), np.int16)),
+        codes=(1, 1),
+        quaternion=(0, 0, 1, 3, 4, 0),
+    )
+    geometry = read_volume(path)[1]
+    assert geometry.doubt == doubt_of_file(path)
+    assert "place the same voxel up to 5 mm apart: its sform counts" in geometry.doubt
+    np.testing.assert_array_equal(geometry.affine, LPS_AFFINE)
+    near = patched(tmp_path / "near.nii", codes=(1, 1), quaternion=(0, 0, 1, 0.06, 0, 0))
+    assert read_volume(near)[1].doubt is doubt_of_file(near) is None
+
+
+def test_a_qform_that_no_rotation_has_is_in_doubt(tmp_path):
+    path = patched(tmp_path / "odd.nii", codes=(1, 1), quaternion=(1, 1, 1, 0, 0, 0))
+    assert "has a qform that can't be read" in read_volume(path)[1].doubt
+
+
+def test_a_rounded_quaternion_is_not_in_doubt(tmp_path):
+    """Near a half turn, float32 leaves the angle open to 7e-4: 0.2 mm in a head."""
+    turn = nib.eulerangles.euler2mat(z=np.pi - 2e-4)
+    affine = nib.affines.from_matvec(turn, (3, 4, 5))
+    path = tmp_path / "turned.nii.gz"
+    write_volume(path, np.ones((155, 240, 240), np.float32), Geometry((240, 240, 155), affine))
+    assert read_volume(path)[1].doubt is None
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [
+        ((np.nan, 0), "scl_slope of nan and a scl_inter of 0"),
+        ((np.inf, 0), "scl_slope of inf"),
+        ((-np.inf, 3), "scl_slope of -inf and a scl_inter of 3"),
+        ((2, np.nan), "scl_slope of 2 and a scl_inter of nan"),
+        ((2, np.inf), "scl_inter of inf"),
+    ],
+)
+def test_scale_factors_that_are_not_finite(tmp_path, scale, said):
+    path = patched(tmp_path / "scaled.nii", VOLUME.astype(np.int16), scale=scale)
+    with pytest.raises(UserError, match=said):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("intercept", [7, np.nan])
+def test_a_slope_of_0_is_no_scaling(tmp_path, intercept):
+    path = patched(tmp_path / "scaled.nii", VOLUME.astype(np.int16), scale=(0, intercept))
+    np.testing.assert_array_equal(read_volume(path)[0], VOLUME)
+
+
+@pytest.mark.parametrize(
+    "pixdim", [(1, 0, 1, 1), (1, 1, -1, 1), (1, 1, 1, np.nan), (1, np.inf, 1, 1), (5, 1, 1, 1)]
+)
+def test_voxel_sizes_count_where_the_qform_does(tmp_path, pixdim):
+    alone = patched(tmp_path / "qform.nii", codes=(1, 0), pixdim=pixdim)
+    with pytest.raises(
+        UserError, match=r"qform\.nii has a pixdim of .*: the first must be 1 or -1"
+    ):
+        read_volume(alone)
+    beside = patched(tmp_path / "sform.nii", codes=(0, 1), pixdim=pixdim)
+    np.testing.assert_array_equal(read_volume(beside)[1].affine, LPS_AFFINE)
+
+
+# --- what is no file
+
+
+def test_a_fifo_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "t1.nii.gz")
+    (tmp_path / "link.nii.gz").symlink_to("t1.nii.gz")
+    for name in ("t1.nii.gz", "link.nii.gz"):
+        with pytest.raises(UserError, match=rf"{name} can't be read: .*FIFO"):
+            read_volume(tmp_path / name)
+    with pytest.raises(UserError, match=r"null can't be read: .*device"):
+        read_volume(tmp_path / "/dev/null")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files.yaml_text import parse_yaml, read_yaml
 from tsf_seq2seq.migration import DEFAULT_NETWORK, with_network_section
-from tsf_seq2seq.settings import NetworkSettings, check_odd, parse, setting
+from tsf_seq2seq.settings import NetworkSettings, check_odd, parse, setting, shortened
 from tsf_seq2seq.tasks import check_sequence_names
 
 if TYPE_CHECKING:
@@ -185,35 +186,6 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds, read safely."""
-    try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
-    except FileNotFoundError:
-        raise UserError(f"config file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"config file {path} can't be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if values is not None and not isinstance(values, dict):
-        raise UserError(f"{path} must hold a mapping of keys, not {type(values).__name__}")
-    return values or {}
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Safe reading, where a key that stands twice is an error: plain YAML keeps the last only."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        found = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in found:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key.value}' stands twice", key.start_mark
-                )
-            found.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def override(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Copy of nested `values` with each "key.subkey=value" (a YAML value) put in its place."""
     result = dict(values)
@@ -228,9 +200,12 @@ def override(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, A
             place[section] = dict(inner) if isinstance(inner, Mapping) else {}
             place = place[section]
         try:
-            place[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"--set {text}: '{value}' is not a YAML value") from None
+            place[key] = parse_yaml(value)
+        except yaml.YAMLError as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"--set {shortened(text)}: '{shortened(value)}' is not a YAML value ({reason})"
+            ) from None
     return result
 
 

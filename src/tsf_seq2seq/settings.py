@@ -2,9 +2,11 @@
 
 import dataclasses
 import difflib
+import os
 import types
 import typing
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from tsf_seq2seq.models.base import SynthesisNetwork
 
 T = TypeVar("T")
+LONGEST_SHOWN = 200  # signs of a value in a message
 
 
 def setting(default: Any, meaning: str, minimum: float | None = None) -> Any:
@@ -45,11 +48,12 @@ def parse(cls: type[T], values: Any, origin: str, prefix: str = "") -> T:
     if not isinstance(values, Mapping):
         raise UserError(f"{origin}: '{prefix.rstrip('.') or 'file'}' must be a mapping of keys")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
+    hints = _type_hints(cls)  # type: ignore[arg-type]
     arguments = {}
     for key, value in values.items():
         if key not in fields:
-            raise UserError(f"{origin}: unknown key '{prefix}{key}'{_nearest(key, fields)}")
+            shown = shortened(f"{prefix}{key}")
+            raise UserError(f"{origin}: unknown key '{shown}'{_nearest(key, fields)}")
         path = f"{prefix}{key}"
         arguments[key] = _convert(hints[key], value, origin, path)
         minimum = fields[key].metadata.get("minimum")
@@ -83,19 +87,39 @@ def check_odd(config: Any, *names: str) -> None:
             raise ValueError(f"{name} must be odd, not {value}")
 
 
+@lru_cache  # an index of a store has thousands of entries
+def _type_hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def shortened(text: str) -> str:
+    """The text, or its beginning where it is too long for a message."""
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
+def _shown(value: Any) -> str:
+    """A value as messages show it."""
+    try:
+        return shortened(repr(value))
+    except (ValueError, RecursionError):  # Python shows no number of 5,000 digits
+        return "a value too long to be shown"
+
+
 def _required(field: "dataclasses.Field[Any]") -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _nearest(key: object, known: Mapping[str, Any]) -> str:
-    matches = difflib.get_close_matches(str(key), list(known), n=1, cutoff=0.0)
+    matches = difflib.get_close_matches(shortened(str(key)), list(known), n=1, cutoff=0.0)
     return f"; the nearest known key is '{matches[0]}'" if matches else ""
 
 
 def _check_minimum(value: Any, minimum: float, origin: str, path: str) -> None:
     for number in value if isinstance(value, tuple) else (value,):
         if number is not None and not number >= minimum:
-            raise UserError(f"{origin}: '{path}' must be at least {minimum:g}, not {number!r}")
+            raise UserError(
+                f"{origin}: '{path}' must be at least {minimum:g}, not {_shown(number)}"
+            )
 
 
 def _convert(hint: Any, value: Any, origin: str, path: str) -> Any:
@@ -103,8 +127,8 @@ def _convert(hint: Any, value: Any, origin: str, path: str) -> Any:
     try:
         return _as_type(hint, value, origin, path)
     except (TypeError, ValueError, OverflowError):
-        wanted = _describe(hint)
-        raise UserError(f"{origin}: '{path}' must be {wanted}, not {value!r}") from None
+        wanted, path = _describe(hint), shortened(path)
+        raise UserError(f"{origin}: '{path}' must be {wanted}, not {_shown(value)}") from None
 
 
 def _as_type(hint: Any, value: Any, origin: str, path: str) -> Any:
@@ -146,6 +170,8 @@ def _as_tuple(arguments: tuple[Any, ...], value: Any, origin: str, path: str) ->
 
 def _as_scalar(hint: Any, value: Any) -> Any:
     if hint is Path and isinstance(value, str | Path):
+        if b"\0" in os.fsencode(value):  # itself a ValueError where no file could have the name
+            raise ValueError
         return Path(value)
     if hint is str and isinstance(value, str):
         return value

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from tsf_seq2seq.checkpoints.state_dicts import load_state, read_tensors
-from tsf_seq2seq.config import BRATS_SEQUENCES, DataConfig, read_yaml
+from tsf_seq2seq.config import BRATS_SEQUENCES, DataConfig
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files.yaml_text import read_yaml
 from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.models.build import check_size
 from tsf_seq2seq.models.seq2seq import Seq2SeqConfig

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+LARGEST_NUMBER = 2**32 - 1  # of which seeds are made, too
 Argument = tuple[tuple[str, ...], dict[str, Any]]  # flags, and options of argparse
 
 
@@ -27,8 +28,10 @@ def _whole_number_from(lowest: int) -> Callable[[str], int]:
     """An argparse type, whose name argparse's message gives."""
 
     def parse(text: str) -> int:
-        if int(text) < lowest:
+        if not (text.isascii() and text.isdigit() and int(text) >= lowest):
             raise ValueError
+        if int(text) > LARGEST_NUMBER:
+            raise argparse.ArgumentTypeError(f"must be at most {LARGEST_NUMBER}")
         return int(text)
 
     parse.__name__ = f"whole number from {lowest}"

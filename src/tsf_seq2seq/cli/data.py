@@ -23,7 +23,7 @@ from tsf_seq2seq.data.prepare import KEPT, STORED, fill_store, verify
 from tsf_seq2seq.data.split import BRATS_PATIENT, write_split
 from tsf_seq2seq.data.store import VolumeStore
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files.writing import write_text
+from tsf_seq2seq.files.writing import check_place, write_text
 
 DEFECT = "with defects"
 SUBJECTS = (*SETTINGS, "root", "split", "folders", "processes")
@@ -35,6 +35,8 @@ def check_dataset(description: str | None) -> None:
         description, [], [*SUBJECTS, "output"], output="JSON file for all of it"
     ).parse_args()
     data = data_config(arguments)
+    if arguments.output:
+        check_place(arguments.output)
     masks, places = _subjects(arguments, data)
     print(f"{len(masks)} subjects of {', '.join(map(str, places))}")
     reports = []
@@ -57,7 +59,9 @@ def prepare_store(description: str | None) -> None:
     """Make a store, bring it up to date, or verify it; exit code 1 where subjects have defects."""
     meaning = "folder of the store (else data.store)"
     parser = script_parser(description, [], [*SUBJECTS, "output"], output=meaning)
-    parser.add_argument("--verify", action="store_true", help="only compare files and checksums")
+    parser.add_argument(
+        "--verify", action="store_true", help="only check files, checksums and maxima"
+    )
     arguments = parser.parse_args()
     data = data_config(arguments)
     path = arguments.output or data.store

@@ -13,9 +13,21 @@ import nibabel as nib
 import numpy as np
 
 from tsf_seq2seq.config import DataConfig
-from tsf_seq2seq.data.loading import check_same_grid, load_segmentation, positive_maximum
+from tsf_seq2seq.data.loading import (
+    check_both_oriented,
+    check_same_grid,
+    defect_text,
+    load_segmentation,
+    positive_maximum,
+)
 from tsf_seq2seq.data.names import NAME, subject_names
-from tsf_seq2seq.data.nifti import Geometry, is_orientation, read_image, read_scan
+from tsf_seq2seq.data.nifti import (
+    Geometry,
+    is_orientation,
+    orientation_doubt,
+    read_image,
+    read_scan,
+)
 from tsf_seq2seq.data.split_file import read_split
 from tsf_seq2seq.data.subjects import check_root, find_files, find_segmentation, missing_file
 from tsf_seq2seq.errors import UserError
@@ -49,11 +61,11 @@ class SubjectReport:
 
     @contextmanager
     def noting(self, part: str = "") -> Iterator[None]:
-        """A UserError that is raised within becomes a defect, of `part`."""
+        """Whatever is raised within becomes a defect, of `part`: no subject ends the batch."""
         try:
             yield
-        except UserError as error:
-            self.defects.append(part + str(error).removeprefix(f"subject {self.name}: "))
+        except Exception as error:
+            self.defects.append(part + defect_text(error, self.name))
 
 
 def subjects_of_splits(data: DataConfig, splits: Iterable[Path]) -> dict[str, int]:
@@ -98,8 +110,11 @@ def check_subject(data: DataConfig, name: str, mask: int) -> SubjectReport:
         voxels, geometry = _read(path, report)
         if geometry is not None:
             first = first or (geometry, path.name)
-            with report.noting():
-                check_same_grid(first[0], geometry, first[1], path.name)
+            if geometry.doubt:
+                report.defects.append(f"{path} {geometry.doubt}")
+            for check in (check_same_grid, check_both_oriented):
+                with report.noting():
+                    check(first[0], geometry, first[1], path.name)
         if voxels is None or geometry is None:
             continue
         report.sequences[sequence] = describe(path, voxels, geometry)
@@ -208,7 +223,7 @@ def _read(path: Path, report: SubjectReport) -> tuple[np.ndarray | None, Geometr
     shape, affine = image.shape, image.affine
     if len(shape) != 3 or not is_orientation(affine):
         return None, None
-    return None, Geometry(shape, affine)
+    return None, Geometry(shape, affine, orientation_doubt(image.header))
 
 
 def _digest(volume: np.ndarray) -> str:

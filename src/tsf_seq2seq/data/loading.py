@@ -1,5 +1,7 @@
 """Subjects, and the checked loading of their volumes."""
 
+import os
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from tsf_seq2seq.data.nifti import SAME_GRID_MM, Geometry, read_scan, read_volume
+from tsf_seq2seq.data.nifti import (
+    SAME_GRID_MM,
+    UNKNOWN_ORIENTATION,
+    Geometry,
+    read_scan,
+    read_volume,
+)
 from tsf_seq2seq.data.slices import BACKGROUND, Window, central_window, intensity_maximum, normalise
-from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.errors import UserError, printable
 
-LARGEST_INTENSITY = 1e30
+LARGEST_INTENSITY, SMALLEST_INTENSITY = 1e30, 1e-30  # that float32 holds with all its digits
 Box = Callable[[tuple[int, ...]], Window]  # a grid (z, y, x) in LPS order → the part wanted of it
 
 
@@ -107,8 +115,9 @@ def read_sequences(
         path = subject.files[index]
         try:
             voxels, geometry = read_scan(path)
-            first = first or geometry
-            check_same_grid(first, geometry, subject.files[indices[0]].name, path.name)
+            first, first_name = first or geometry, subject.files[indices[0]].name
+            check_same_grid(first, geometry, first_name, path.name)
+            check_both_oriented(first, geometry, first_name, path.name)
             maximum = positive_maximum(voxels, path)
         except UserError as error:
             raise UserError(f"subject {subject.name}: {error}") from error
@@ -142,6 +151,43 @@ def check_same_grid(first: Geometry, other: Geometry, first_name: str, other_nam
         )
 
 
+def check_both_oriented(first: Geometry, other: Geometry, first_name: str, other_name: str) -> None:
+    """UserError where one of two files tells its orientation and the other leaves it to guess."""
+    unknown = [geometry.doubt == UNKNOWN_ORIENTATION for geometry in (first, other)]
+    if unknown[0] != unknown[1]:
+        silent, known = (first_name, other_name) if unknown[0] else (other_name, first_name)
+        raise UserError(
+            f"{silent} {UNKNOWN_ORIENTATION}, while {known} tells its own: how the one lies on the "
+            "other is unknown until its sform is set"
+        )
+
+
+def warn_of_doubts(doubts: Mapping[str, str], total: int, split: Path) -> None:
+    """Say once, on standard error, how many of a split's subjects have a doubt about orientation.
+
+    `doubts`: name → `Geometry.doubt`, of those that have one.
+    """
+    if not doubts or os.environ.get("RANK", "0") != "0":  # torchrun: the first process says it
+        return
+    name, doubt = next(iter(doubts.items()))
+    others = [other for other in doubts if other != name][:2]
+    print(
+        printable(
+            f"warning: {len(doubts)} of {total} subjects of {split} leave their orientation in "
+            f"doubt: an image of {name} {doubt}{'; so with ' if others else ''}"
+            f"{', '.join(others)}{', …' if len(doubts) > 3 else ''} (check_dataset.py lists all)"
+        ),
+        file=sys.stderr,
+    )
+
+
+def defect_text(error: Exception, name: str) -> str:
+    """What is wrong with subject `name`, told by whatever was raised on its files."""
+    if isinstance(error, UserError):
+        return str(error).removeprefix(f"subject {name}: ")
+    return f"its files can't be used ({type(error).__name__}: {error})"
+
+
 def positive_maximum(voxels: np.ndarray, path: Path | str) -> float:
     """The intensity that becomes 1; UserError where the volume of `path` is all but empty, or
     holds intensities that float32 can't."""
@@ -150,10 +196,10 @@ def positive_maximum(voxels: np.ndarray, path: Path | str) -> float:
         raise UserError(
             f"{path} is all but empty: its 99th percentile is {maximum / 2:g}, but must be above 0"
         )
-    if maximum > LARGEST_INTENSITY:
+    if not SMALLEST_INTENSITY <= maximum <= LARGEST_INTENSITY:
         raise UserError(
-            f"{path} holds intensities up to {maximum:.3g}, beyond the {LARGEST_INTENSITY:g} that "
-            "float32 files hold safely"
+            f"{path} holds intensities up to {maximum:.3g}, beyond the {SMALLEST_INTENSITY:g} to "
+            f"{LARGEST_INTENSITY:g} that float32 files hold safely"
         )
     return maximum
 
@@ -165,8 +211,10 @@ def load_segmentation(path: Path, like: Geometry) -> np.ndarray:
     are no labels.
     """
     voxels, geometry = read_volume(path)
-    check_same_grid(like, geometry, "the subject's sequences", str(path))
-    labels = voxels.astype(np.int16)
+    for check in (check_same_grid, check_both_oriented):
+        check(like, geometry, "the subject's sequences", str(path))
+    with np.errstate(invalid="ignore"):
+        labels = voxels.astype(np.int16)
     odd = voxels[labels != voxels]
     if odd.size:
         raise UserError(f"{path} is no label map: it holds the value {odd[0]:g}")

@@ -1,11 +1,8 @@
 """NIfTI files in and out: checked reading, and the way between a file's voxel order and LPS."""
 
 import gzip
-import io
-import logging
-import math
-import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import nibabel as nib
@@ -18,25 +15,38 @@ from nibabel.orientations import (
     ornt_transform,
 )
 
+from tsf_seq2seq.data.nifti_bytes import (
+    damaged_header,
+    image_class,
+    read_content,
+    read_header,
+    tells,
+)
 from tsf_seq2seq.data.synthetic import mark, refuse_synthetic
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files.fingerprint import GZIP_MAGIC
 from tsf_seq2seq.files.writing import write_atomically
 
 NETWORK_ORIENTATION = ("L", "P", "S")  # the voxel order of BraTS files
-# nibabel reports what is wrong with a header on standard error; our own sentence does instead.
-logging.getLogger("nibabel").setLevel(logging.CRITICAL)
-HEADER_BYTES = 540  # of NIfTI-2, the longer one
-LARGEST_VOXELS = 2**29  # a volume of 813³; a damaged header may promise far more than memory holds
 SAME_GRID_MM = 0.1  # voxels of one subject's sequences may lie this far apart
+# So much of a grid's extent may sform and qform differ by: the qform's float32 quaternion can tell
+# a direction near 180° (as in LPS) no better than to 7e-4.
+FORMS_AGREE = 1e-3
+UNKNOWN_ORIENTATION = (
+    "does not tell its orientation: sform_code and qform_code are 0, so that left and right are a "
+    "guess"
+)
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Grid of a NIfTI file: shape (x, y, z) in voxels and affine (4, 4), voxel → mm (RAS+)."""
+    """Grid of a NIfTI file: shape (x, y, z) in voxels and affine (4, 4), voxel → mm (RAS+).
+
+    `doubt`: why the affine may not be the patient's, in words that follow the file's name, or None.
+    """
 
     shape: tuple[int, int, int]
     affine: np.ndarray
+    doubt: str | None = None
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -49,7 +59,7 @@ class Geometry:
 
     def to_file(self, volume: np.ndarray) -> np.ndarray:
         """(z, y, x) in LPS order → (x, y, z) in the file's voxel order, a view."""
-        to_file = ornt_transform(axcodes2ornt(NETWORK_ORIENTATION), io_orientation(self.affine))
+        to_file = ornt_transform(axcodes2ornt(NETWORK_ORIENTATION), _axes_of(self.affine))
         return apply_orientation(volume.transpose(2, 1, 0), to_file)
 
     def lps(self) -> "Geometry":
@@ -65,7 +75,7 @@ class Geometry:
         return float(np.linalg.norm(shift, axis=1).max())
 
     def _to_lps(self) -> np.ndarray:
-        return ornt_transform(io_orientation(self.affine), axcodes2ornt(NETWORK_ORIENTATION))
+        return ornt_transform(_axes_of(self.affine), axcodes2ornt(NETWORK_ORIENTATION))
 
 
 def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
@@ -105,26 +115,69 @@ def voxels_and_grid(image: nib.Nifti1Image, origin: Path | str) -> tuple[np.ndar
     invalid = int(voxels.size - np.isfinite(voxels).sum())
     if invalid:
         raise UserError(f"{origin} holds {invalid} NaN or infinite voxels")
-    return voxels, Geometry(shape, image.affine)
+    return voxels, Geometry(shape, image.affine, orientation_doubt(image.header))
 
 
 def is_orientation(affine: np.ndarray) -> bool:
     """Whether an affine (4, 4) tells the three axes of a volume apart."""
     if not np.isfinite(affine).all() or not abs(np.linalg.det(affine[:3, :3])) >= 1e-6:
         return False
-    return bool(np.isfinite(io_orientation(affine)).all())
+    return bool(np.isfinite(_axes_of(affine)).all())
+
+
+def orientation_doubt(header: nib.Nifti1Header) -> str | None:
+    """Why a header's affine may not be the patient's, or None."""
+    told = [tells(header, code) for code in ("sform_code", "qform_code")]
+    if not all(told):
+        return None if any(told) else UNKNOWN_ORIENTATION
+    try:
+        qform = header.get_qform()
+        if not np.isfinite(qform).all():
+            raise ValueError("its values are not finite")
+    except Exception as error:
+        return f"has a qform that can't be read ({error}): its sform counts"
+    grid = Geometry(header.get_data_shape()[:3], header.get_sform())
+    distance = grid.distance_mm(Geometry(grid.shape, qform))
+    extent = float(np.linalg.norm(nib.affines.voxel_sizes(grid.affine) * grid.shape))
+    if distance <= max(SAME_GRID_MM, FORMS_AGREE * extent):
+        return None
+    return (
+        f"has a sform and a qform that place the same voxel up to {distance:.3g} mm apart: its "
+        "sform counts"
+    )
+
+
+def doubt_of_file(path: Path) -> str | None:
+    """The `orientation_doubt` of a file, of which the header alone is read; None where it can't."""
+    header = read_header(path)
+    try:
+        return None if header is None else orientation_doubt(header)
+    except Exception:  # a damaged header: whoever loads the file says so
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _axes(rotation: bytes) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3, :3] = np.frombuffer(rotation).reshape(3, 3)
+    return io_orientation(affine)
+
+
+def _axes_of(affine: np.ndarray) -> np.ndarray:
+    """nibabel's `io_orientation`, worked out once for each rotation: subjects share a few."""
+    return _axes(np.ascontiguousarray(affine[:3, :3], dtype=np.float64).tobytes())
 
 
 def read_image(path: Path) -> nib.Nifti1Image:
     """NIfTI-1 or NIfTI-2 image, its bytes read and checked whole.
 
-    Raises UserError for a header that promises more voxels than LARGEST_VOXELS before it reads any.
+    Raises UserError as `read_content` does, and for a header that nibabel refuses.
     """
-    content = _read_content(path)
+    content = read_content(path)
     try:
-        return _image_class(content, path).from_bytes(content)
+        return image_class(content, path).from_bytes(content)
     except Exception as error:
-        raise _damaged_header(path, error) from None
+        raise damaged_header(path, error) from None
 
 
 def write_volume(
@@ -182,62 +235,3 @@ def image_like(
 def compressed(image: nib.Nifti1Image) -> bytes:
     """What a .nii.gz file of the image holds; the same bytes for the same image."""
     return gzip.compress(image.to_bytes(), compresslevel=4, mtime=0)
-
-
-def _read_content(path: Path) -> bytes:
-    """A file's bytes, unpacked, as many as its header promises."""
-    try:
-        with open(path, "rb") as file:
-            packed = file.peek(2)[:2] == GZIP_MAGIC
-            stream: io.BufferedIOBase = gzip.GzipFile(fileobj=file) if packed else file
-            content = bytearray(stream.read(HEADER_BYTES))
-            expected = _promised_bytes(bytes(content), path)
-            while len(content) < expected:
-                part = stream.read(min(1 << 22, expected - len(content)))
-                if not part:
-                    break
-                content += part
-            while packed and stream.read(1 << 20):  # to the checksum at the end
-                pass
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(
-            f"{path} is damaged: its gzip stream does not check out ({error})"
-        ) from None
-    except (OSError, ValueError) as error:  # ValueError: a name with a null character
-        raise UserError(f"{path} can't be read: {error}") from None
-    if len(content) < expected:
-        raise UserError(
-            f"{path} is truncated: its header promises {expected} bytes, it has {len(content)}"
-        )
-    return bytes(content)
-
-
-def _promised_bytes(head: bytes, path: Path) -> int:
-    """Length of the file that a header describes; UserError where no memory would hold it."""
-    header_class = _image_class(head, path).header_class
-    try:
-        header = header_class(head[: header_class.sizeof_hdr], check=False)
-        voxels = math.prod(header.get_data_shape())
-        expected = header.get_data_offset() + voxels * header.get_data_dtype().itemsize
-    except Exception as error:
-        raise _damaged_header(path, error) from None
-    if voxels > LARGEST_VOXELS or expected > 16 * LARGEST_VOXELS:
-        raise UserError(
-            f"{path} promises {voxels:.3g} voxels in {expected:.3g} bytes, more than the "
-            f"{LARGEST_VOXELS:.3g} voxels that are read"
-        )
-    return expected
-
-
-def _image_class(content: bytes, path: Path) -> type[nib.Nifti1Image]:
-    if content[344:347] == b"n+1":
-        return nib.Nifti1Image
-    if content[4:7] == b"n+2":
-        return nib.Nifti2Image
-    raise UserError(f"{path} is not a NIfTI file")
-
-
-def _damaged_header(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} has a damaged NIfTI header ({error})")

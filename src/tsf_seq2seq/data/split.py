@@ -1,7 +1,9 @@
 """Seeded splits of a data set into training, validation and test subjects."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,8 @@ import numpy as np
 from tsf_seq2seq.data.names import Patterns, subject_names
 from tsf_seq2seq.data.subjects import find_files
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files.folder import claimed
+from tsf_seq2seq.files.writing import write_together
 from tsf_seq2seq.tables import group_by, write_table
 from tsf_seq2seq.tasks import sequences_to_mask
 
@@ -30,7 +34,7 @@ def write_split(
     in one part: `patient` is a regular expression whose first group is, in a subject's name, the
     patient. Raises UserError where there are too few subjects or the arguments make no sense.
     """
-    if len(shares) != 3 or min(shares) < 0 or not sum(shares) > 0:
+    if len(shares) != 3 or min(shares) < 0 or not 0 < sum(shares) < math.inf:
         raise UserError(f"shares must be three numbers from 0, not {list(shares)}")
     subjects = find_usable_subjects(root, patterns)
     patients = group_by_patient(list(subjects), patient)
@@ -42,13 +46,14 @@ def write_split(
         )
     rng = np.random.default_rng(seed)
     parts = divide([patients[i] for i in rng.permutation(len(patients))], shares)
-    counts = {}
-    for part, names in zip(PARTS, parts, strict=True):
-        rows = draw_masks(names, subjects, len(patterns), rng)
-        path = output / f"{part}.csv"
-        write_table(path, ("name", "mask"), rows)
-        counts[path] = len(rows)
-    return counts
+    rows = {
+        output / f"{part}.csv": draw_masks(names, subjects, len(patterns), rng)
+        for part, names in zip(PARTS, parts, strict=True)
+    }
+    with claimed(output):
+        writes = {path: partial(_write_rows, rows=own) for path, own in rows.items()}
+        write_together(output, writes)
+    return {path: len(own) for path, own in rows.items()}
 
 
 def find_usable_subjects(root: Path, patterns: Patterns) -> dict[str, tuple[int, ...]]:
@@ -69,19 +74,20 @@ def find_usable_subjects(root: Path, patterns: Patterns) -> dict[str, tuple[int,
 def group_by_patient(names: Sequence[str], patient: str = BRATS_PATIENT) -> list[list[str]]:
     """Names of one patient together.
 
-    The patient of a name that the expression doesn't match is the folder that it names, as in
+    The patient of a name in which the group finds nothing is the folder that it names, as in
     patient1/visit2, or itself. UserError where it is no regular expression with a group.
     """
     try:
         expression = re.compile(patient)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise UserError(f"'{patient}' is no regular expression: {error}") from None
     if not expression.groups:
         raise UserError(f"'{patient}' has no group (in parentheses) that names the patient")
 
     def patient_of(name: str) -> str:
         match = expression.fullmatch(name)
-        return match[1] if match else name.rpartition("/")[0] or name
+        found = match[1] if match else None
+        return found or name.rpartition("/")[0] or name
 
     return list(group_by(names, patient_of).values())
 
@@ -122,3 +128,7 @@ def draw_masks(
             kept ^= one  # neither none nor all
         rows.append((name, kept))
     return rows
+
+
+def _write_rows(path: Path, rows: Sequence[tuple[str, int]]) -> None:
+    write_table(path, ("name", "mask"), rows)

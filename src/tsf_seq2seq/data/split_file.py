@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files.reading import regular
 
 
 def read_split(path: Path, n_sequences: int) -> list[tuple[str, int]]:
@@ -13,11 +14,11 @@ def read_split(path: Path, n_sequences: int) -> list[tuple[str, int]]:
     number from 1 to 2^S − 1.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(path, newline="", encoding="utf-8-sig", opener=regular) as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
     except FileNotFoundError:
         raise UserError(f"split CSV {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"split CSV {path} can't be read: {error}") from None
     if rows and [cell.lower() for cell in rows[0][:2]] == ["name", "mask"]:
         rows = rows[1:]

@@ -15,6 +15,7 @@ from tsf_seq2seq.config import DataConfig
 from tsf_seq2seq.data.loading import Box, Subject, Volumes
 from tsf_seq2seq.data.slices import BACKGROUND, central, normalise
 from tsf_seq2seq.data.store_index import (
+    INDEX,
     SCRIPT,
     StoredSubject,
     check_stored_sequences,
@@ -100,7 +101,7 @@ class StoredVolume:
         self.shape = entry.lps_shape
         self.low, self.high = np.array(entry.box).T
         try:
-            self.array = blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
+            self.array = open_array(path, entry)
         except Exception as error:
             raise self._damaged(error) from error
 
@@ -128,7 +129,9 @@ class StoredVolume:
         return images
 
     def _damaged(self, error: Exception) -> UserError:
-        return UserError(f"subject {self.name}: {self.path} can't be read ({error})")
+        return UserError(
+            f"subject {self.name}: {self.path} can't be read ({error}); {SCRIPT} makes it anew"
+        )
 
 
 class StoredImages:
@@ -171,6 +174,29 @@ def open_store(data: DataConfig) -> VolumeStore | None:
     store = VolumeStore(data.store, data.root)
     check_stored_sequences(store.index.sequences, data, data.store)
     return store
+
+
+def open_array(path: Path, entry: StoredSubject) -> blosc2.NDArray:
+    """A subject's file, memory-mapped; ValueError where it isn't the array that the index tells."""
+    array = blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
+    found = (tuple(array.shape), array.dtype.name)
+    if found != (entry.array_shape, entry.dtype):
+        raise ValueError(
+            f"it holds {found[1]} of shape {found[0]}, but {INDEX} says {entry.dtype} of shape "
+            f"{entry.array_shape}"
+        )
+    return array
+
+
+def array_defect(store: Path, entry: StoredSubject) -> str | None:
+    """What is wrong with a subject's file, or with what the index says of its array, or None."""
+    if defect := file_defect(store, entry):
+        return defect
+    try:
+        open_array(store / entry.file, entry)
+    except Exception as error:
+        return f"{store / entry.file} can't be read ({error})"
+    return None
 
 
 def box_slices(low: np.ndarray, high: np.ndarray) -> tuple[slice, ...]:

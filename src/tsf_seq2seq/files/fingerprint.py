@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files.reading import regular
 
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_TRAILER_BYTES = 8  # CRC-32 and length of what was packed
@@ -16,7 +17,7 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal; UserError where it can't be read."""
     _check_is_file(path)
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=regular) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from None
@@ -30,7 +31,7 @@ def fingerprint(path: Path) -> str:
     """
     _check_is_file(path)
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=regular) as file:
             packed = file.read(2) == GZIP_MAGIC
             size = file.seek(0, os.SEEK_END)
             if packed and size > GZIP_TRAILER_BYTES:

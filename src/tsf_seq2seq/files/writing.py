@@ -27,6 +27,17 @@ def write_atomically(path: Path, write: Write) -> None:
         temporary.replace(path)
 
 
+def check_place(path: Path) -> None:
+    """UserError where a file could not be written at `path`, told before the work for it."""
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, but must be a file for the results")
+    if not above.is_dir():
+        raise UserError(f"{path} can't be written: {above} is not a folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"{path} can't be written: {above} does not let you")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file, all or nothing."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

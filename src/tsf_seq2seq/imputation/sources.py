@@ -9,8 +9,8 @@ import numpy as np
 from nibabel.processing import resample_from_to
 from nibabel.spatialimages import SpatialImage
 
-from tsf_seq2seq.data.loading import check_same_grid, positive_maximum
-from tsf_seq2seq.data.nifti import Geometry, read_image, voxels_and_grid
+from tsf_seq2seq.data.loading import check_both_oriented, check_same_grid, positive_maximum
+from tsf_seq2seq.data.nifti import UNKNOWN_ORIENTATION, Geometry, read_image, voxels_and_grid
 from tsf_seq2seq.data.slices import bounding_box, normalise
 from tsf_seq2seq.data.synthetic import is_marked, is_synthetic
 from tsf_seq2seq.errors import UserError
@@ -27,7 +27,8 @@ class Sources:
 
     `images`: name → (Z, Y, X) float32 in [-1, 1], LPS order; `maxima`: the intensities that became
     1; `brain` (Z, Y, X): where any source is above 0; `template`: the first as nibabel image;
-    `not_stripped`: a sentence on each source that is not a brain alone.
+    `not_stripped`, `doubts`: a sentence on each source that is not a brain alone, or whose
+    orientation is in doubt.
     """
 
     images: dict[str, np.ndarray]
@@ -38,23 +39,27 @@ class Sources:
     template: nib.Nifti1Image
     resampled: tuple[str, ...]
     not_stripped: tuple[str, ...]
+    doubts: tuple[str, ...]
 
 
 def load_sources(given: Mapping[str, Image], resample: bool = False) -> Sources:
     """Read sources (sequence → file or nibabel image), the first of which gives the grid.
 
     With `resample`, others are brought to that grid by linear interpolation. Raises UserError where
-    one can't be used, or lies on another grid.
+    one can't be used, lies on another grid, or is alone in telling its orientation or not.
     """
     images, maxima, origins = {}, {}, {}
-    resampled, not_stripped = [], []
+    resampled, not_stripped, doubts = [], [], []
     brain: np.ndarray | None = None
     for name, source in given.items():
         image, origin = open_image(source, name)
         voxels, own = voxels_and_grid(image, origin)
         if brain is None:
             template, geometry, first = image, own, origin
-        elif (difference := grid_difference(geometry, own, first, origin)) is not None:
+        check_both_oriented(geometry, own, first, origin)
+        if own.doubt:
+            doubts.append(f"{name} ({origin}) {own.doubt}")
+        if (difference := grid_difference(geometry, own, first, origin)) is not None:
             if not resample:
                 raise UserError(difference)
             voxels, own = _on_grid(voxels, own, geometry, origin), geometry
@@ -69,9 +74,8 @@ def load_sources(given: Mapping[str, Image], resample: bool = False) -> Sources:
             not_stripped.append(f"{name} ({origin}) looks as if it was not skull-stripped: {doubt}")
     if brain is None:
         raise UserError("no source sequence was given")
-    return Sources(
-        images, maxima, origins, brain, geometry, template, tuple(resampled), tuple(not_stripped)
-    )
+    notes = (tuple(resampled), tuple(not_stripped), tuple(doubts))
+    return Sources(images, maxima, origins, brain, geometry, template, *notes)
 
 
 def told_synthetic(given: Mapping[str, Image], allowed: bool) -> tuple[str, ...]:
@@ -137,6 +141,8 @@ def unstripped(inside: np.ndarray, geometry: Geometry) -> str | None:
 
 
 def _on_grid(voxels: np.ndarray, own: Geometry, wanted: Geometry, origin: str) -> np.ndarray:
+    if own.doubt == UNKNOWN_ORIENTATION:
+        raise UserError(f"{origin} {own.doubt}, and can't be resampled to another grid")
     moving = nib.Nifti1Image(voxels, own.affine)
     try:
         moved = resample_from_to(moving, (wanted.shape, wanted.affine), order=1)

@@ -113,7 +113,7 @@ def impute_targets(
     notes += told_synthetic(given, synthetic_sources)
     loaded = load_sources(given, resample)
     slices, resampling = _synthesize(model, loaded, targets, precision, batch_size, progress)
-    notes += loaded.not_stripped
+    notes += loaded.not_stripped + loaded.doubts
     return {
         target: _imputation(model, loaded, target, slices[target], resampling, notes, precision)
         for target in targets

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from tsf_seq2seq.data.nifti import write_voxels
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files.folder import LOCK, claimed
 from tsf_seq2seq.phantom.anatomy import Anatomy, simulate_anatomy
 from tsf_seq2seq.phantom.fields import Array, Grid, make_grid
 from tsf_seq2seq.phantom.protocols import (
@@ -100,12 +101,12 @@ def write_phantom_dataset(
     isn't empty, or as `simulate_subject` does.
     """
     _check_request(seed, first, spacing, sequences)
-    if root.is_file() or (root.is_dir() and any(root.iterdir())):
+    if root.exists() and not (root.is_dir() and {path.name for path in root.iterdir()} <= {LOCK}):
         raise UserError(f"{root} exists and isn't an empty folder; name a new one.")
-    root.mkdir(parents=True, exist_ok=True)
     write = partial(_write_subject, root, seed, spacing, noise_free, sequences)
-    done = map_in_processes(processes, write, range(first, first + subjects))
-    return list(tqdm(done, total=subjects, desc="simulating", unit="subject"))
+    with claimed(root):
+        done = map_in_processes(processes, write, range(first, first + subjects))
+        return list(tqdm(done, total=subjects, desc="simulating", unit="subject"))
 
 
 def _write_subject(
