@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SEQUENCES, save_nifti, sequence_file
+from conftest import SEQUENCES, blob, save_nifti, sequence_file
 from scipy.stats import rankdata, spearmanr
 
 from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
@@ -23,7 +23,6 @@ from tsf_seq2seq.explain.error_estimation import (
     source_sets,
     synthesized,
 )
-from tsf_seq2seq.explain.error_summary import read_measured
 from tsf_seq2seq.explain.ranking import (
     CLASSES,
     REMOVED,
@@ -298,7 +297,6 @@ def test_an_interrupted_run_goes_on(run, stage_2, tiny_config, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     wanted = run(*options, "-o", whole)
     assert run(*options, "-o", parts, "--max-subjects", 1).code == 0
-    first = {path.name: path.read_bytes() for path in parts.iterdir()}
     assert run(*options, "-o", parts, "--max-subjects", 2).code == 0
     assert run(*options, "-o", parts).out.splitlines()[:-1] == wanted.out.splitlines()[:-1]
     files = sorted(path.name for path in whole.iterdir())
@@ -306,20 +304,54 @@ def test_an_interrupted_run_goes_on(run, stage_2, tiny_config, tmp_path):
     for file in files:
         assert (parts / file).read_bytes() == (whole / file).read_bytes(), file
 
-    # --- killed between two files: curves and counts know a subject that the rows don't
-    (parts / "error_estimation.csv").write_bytes(first["error_estimation.csv"])
-    assert read_measured(parts).rows == []
-    (parts / "pooled_counts.csv").write_bytes(first["pooled_counts.csv"])
-    assert {row.name for row in read_measured(parts).rows} == {names[0]}
+    # --- tables that lost a line are made anew
+    for name in ("error_estimation.csv", "pooled_counts.csv", "sparsification.csv"):
+        (parts / name).write_text("".join((parts / name).read_text().splitlines(True)[:-1]))
     assert run(*options, "-o", parts).code == 0
     for file in files:
         assert (parts / file).read_bytes() == (whole / file).read_bytes(), file
 
-    # --- not with other tasks, nor on damaged files
+    # --- not with other tasks
     other = run(*options[:-2], "--targets", "t2", "-o", parts)
     assert other.error.startswith(f"{parts} holds the results of another run")
-    (parts / "sparsification.csv").write_text("name,sources\na,b\n")
-    assert "is not a table of sparsification curves" in run(*options, "-o", parts).error
+    assert f"{parts / 'error_estimation.json'} differs in tasks, data)" in other.error
+
+
+@pytest.mark.parametrize("what", ["t1", "label map"])
+def test_a_subject_that_changed_is_measured_again(run, stage_2, tiny_dataset, tmp_path, what):
+    """And no row of its former files counts: tables are those of a run that saw only the new."""
+    names = [f"Tiny_0000{number}" for number in range(3)]
+    (tiny_dataset / "test.csv").write_text("".join(f"{name},15\n" for name in names))
+    options = ["-l", stage_2, "--tasks", "t1:t2", "t1+flair:t2"]
+    assert run(*options, "-o", tmp_path / "changed").code == 0
+    labels = np.zeros((24, 20, 12), np.int16)
+    labels[10:14, 6:12, 4:7] = 2
+    new = {"t1": (blob(99), "t1"), "label map": (labels, "seg")}[what]
+    save_nifti(sequence_file(tiny_dataset, 1, new[1]), new[0])
+    outcome = run(*options, "-o", tmp_path / "changed")
+    assert outcome.out.startswith(
+        f"1 subject is done again, to be true to what lies there: {names[1]} (changed: {what})\n"
+    )
+    wanted = run(*options, "-o", tmp_path / "clean")
+    assert outcome.out.splitlines()[1:-1] == wanted.out.splitlines()[:-1]
+    for path in (tmp_path / "clean").iterdir():
+        assert (tmp_path / "changed" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_subjects_that_are_not_asked_for_count_in_no_table(run, stage_2, tiny_dataset, tmp_path):
+    names = [f"Tiny_0000{number}" for number in range(3)]
+    (tiny_dataset / "test.csv").write_text("".join(f"{name},15\n" for name in names))
+    options = ["-l", stage_2, "--tasks", "t1:t2"]
+    assert run(*options, "-o", tmp_path / "out").code == 0
+    outcome = run(*options, "-o", tmp_path / "out", "--max-subjects", 1)
+    record = tmp_path / "out" / "error_estimation.record"
+    assert outcome.out.startswith(
+        f"2 subjects are not asked for now, and kept in {record}: {names[1]}, {names[2]}\n"
+    )
+    assert run(*options, "-o", tmp_path / "one", "--max-subjects", 1).code == 0
+    for path in (tmp_path / "one").iterdir():
+        if path.suffix != ".record":
+            assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_chosen_tasks(run, stage_2, tmp_path):

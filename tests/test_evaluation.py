@@ -19,6 +19,7 @@ from tsf_seq2seq.config import Config, load_config
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.nifti import read_volume
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.evaluation import protocol
 from tsf_seq2seq.evaluation.metrics import psnr, ssim
 from tsf_seq2seq.evaluation.protocol import complete_tasks
 from tsf_seq2seq.evaluation.scores import (
@@ -32,6 +33,7 @@ from tsf_seq2seq.evaluation.scores import (
 from tsf_seq2seq.models import build_network
 from tsf_seq2seq.models.base import FULL
 from tsf_seq2seq.synthesis.stacks import run_stacks
+from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tasks import Task
 
 MODEL = REFERENCE / "model"
@@ -223,14 +225,20 @@ def test_limits_and_overrides(stage_2, script, tmp_path, tiny_dataset):
     assert "argument --batch-size: invalid whole number from 1 value: '0'" in outcome.err[-1]
 
 
-def test_an_interrupted_evaluation_goes_on(stage_2, script, tmp_path, tiny_dataset):
+def test_an_interrupted_evaluation_goes_on(stage_2, script, tmp_path, tiny_dataset, monkeypatch):
     (tiny_dataset / "test.csv").write_text("Tiny_00000,14\nTiny_00003,10\n")
     arguments = [evaluate_tsf_seq2seq, "-l", stage_2, "--no-predictions"]
     script(*arguments, "-o", tmp_path / "whole")
     script(*arguments, "-o", tmp_path / "out", "--max-subjects", 1)
-    first = sequence_file(tiny_dataset, 0, "t1")
-    first.write_bytes(b"no longer read")
+    read: list[str] = []
+
+    def watched(config, subject, *more):
+        read.append(subject.name)
+        return load_window(config, subject, *more)
+
+    monkeypatch.setattr(protocol, "load_window", watched)
     assert script(*arguments, "-o", tmp_path / "out").code == 0
+    assert read == ["Tiny_00003"]
     metrics = [(tmp_path / folder / "metrics.csv").read_bytes() for folder in ("whole", "out")]
     assert metrics[0] == metrics[1]
     other = script(*arguments, "-o", tmp_path / "out", "--all-tasks")

@@ -103,7 +103,9 @@ def test_an_evaluation_of_files_goes_on_from_a_store(script, weights, path, tiny
     metrics = [(tmp_path / folder / "metrics.csv").read_bytes() for folder in ("whole", "out")]
     assert metrics[0] == metrics[1]
     names = {file.name[:10] for file in (tmp_path / "out" / "predict").iterdir()}
-    assert names == {"Tiny_00003"}  # subject 0 was scored before, without predictions
+    assert names == {"Tiny_00000", "Tiny_00003"}  # subject 0 was scored without them before
+    assert outcome.out.startswith("1 subject is done again")
+    assert "Tiny_00000 (without predictions)\n" in outcome.out
 
 
 @pytest.mark.parametrize("segmentations", ["kept", "removed"])

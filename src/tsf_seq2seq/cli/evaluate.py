@@ -2,7 +2,9 @@
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from tsf_seq2seq.checkpoints.backbones import find_weights
 from tsf_seq2seq.checkpoints.checkpoint import check_sequences, open_model
@@ -11,11 +13,11 @@ from tsf_seq2seq.cli.loading import experiment, find_device, load_network, load_
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.subjects import find_subjects
-from tsf_seq2seq.distributed import joined_processes
+from tsf_seq2seq.distributed import Processes, joined_processes
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.evaluation.fingerprint import identity_of
 from tsf_seq2seq.evaluation.metrics import LPIPS
 from tsf_seq2seq.evaluation.protocol import EvaluationProtocol, TasksOf, complete_tasks, evaluate
+from tsf_seq2seq.evaluation.record import digest_of, identity_of
 from tsf_seq2seq.evaluation.scores import (
     Score,
     Summaries,
@@ -26,6 +28,8 @@ from tsf_seq2seq.evaluation.scores import (
     write_tables,
 )
 from tsf_seq2seq.evaluation.statistics import compare, comparison_table, method_means, method_table
+from tsf_seq2seq.files.fingerprint import sha256
+from tsf_seq2seq.files.folder import claimed
 from tsf_seq2seq.models.base import AVERAGE, FULL, WITHOUT_ATTENTION
 from tsf_seq2seq.synthesis.synthesizers import (
     BASELINES,
@@ -44,6 +48,17 @@ PAPER_METHODS = {
 }
 
 
+class _Evaluation(NamedTuple):
+    """What a script evaluates; `files`: of weights; `report` tells of the scores."""
+
+    config: Config
+    synthesizers: Sequence[Synthesizer]
+    subjects: Sequence[Subject]
+    tasks_of: TasksOf
+    files: Sequence[Path]
+    report: Callable[[list[Score]], None]
+
+
 def evaluate_networks(description: str) -> None:
     """The evaluation script of every network: checkpoints beside each other, and baselines."""
     parser = _evaluation_parser(description, [], ["device", *SETTINGS])
@@ -59,7 +74,10 @@ def evaluate_networks(description: str) -> None:
     parser.add_argument(
         "--baselines", nargs="+", default=[], choices=BASELINES, help="without a network"
     )
-    arguments = parser.parse_args()
+    _run(parser.parse_args(), _compared_networks)
+
+
+def _compared_networks(arguments: argparse.Namespace) -> _Evaluation:
     models = [open_model(path, find_device(arguments.device)) for path in arguments.load]
     names = _names(arguments)
     config = models[0].config
@@ -85,13 +103,16 @@ def evaluate_networks(description: str) -> None:
     _check_distinct(synthesizers)
     synthesizers += fit_baselines(config, arguments.baselines, tasks)
     report = _report_of_missing(arguments, synthesizers[0].names[0])
-    _run(arguments, config, synthesizers, subjects, tasks_of, arguments.load, report)
+    return _Evaluation(config, synthesizers, subjects, tasks_of, arguments.load, report)
 
 
 def evaluate_seq2seq(description: str) -> None:
     """The stage 1 evaluation script: every source alone to every sequence on disk."""
     parser = _evaluation_parser(description, ["load_seq2seq"], ["device", *SETTINGS])
-    arguments = parser.parse_args()
+    _run(parser.parse_args(), _single_sources)
+
+
+def _single_sources(arguments: argparse.Namespace) -> _Evaluation:
     config = experiment(arguments)
     network = load_stage1(arguments.load, config, arguments.device)
 
@@ -108,7 +129,7 @@ def evaluate_seq2seq(description: str) -> None:
         print(score_table(headings, rows).markdown())
 
     subjects = _subjects(arguments, config)
-    _run(arguments, config, [synthesizer], subjects, tasks_of, [arguments.load], report)
+    return _Evaluation(config, [synthesizer], subjects, tasks_of, [arguments.load], report)
 
 
 def evaluate_tsf_seq2seq(description: str) -> None:
@@ -127,13 +148,16 @@ def evaluate_tsf_seq2seq(description: str) -> None:
         metavar="PTH",
         help="stage 1 weights for seq2seq_average (else -m's)",
     )
-    arguments = parser.parse_args()
+    _run(parser.parse_args(), _papers_methods)
+
+
+def _papers_methods(arguments: argparse.Namespace) -> _Evaluation:
     config = experiment(arguments, "tsf_seq2seq")
     subjects = _subjects(arguments, config)
     tasks_of = _missing_sequences(arguments, config)
-    synthesizers, files = _paper_methods(arguments, config, _all_of(subjects, tasks_of))
+    synthesizers, files = _synthesizers(arguments, config, _all_of(subjects, tasks_of))
     report = _report_of_missing(arguments, synthesizers[0].names[0])
-    _run(arguments, config, synthesizers, subjects, tasks_of, files, report)
+    return _Evaluation(config, synthesizers, subjects, tasks_of, files, report)
 
 
 def _names(arguments: argparse.Namespace) -> list[str]:
@@ -187,7 +211,7 @@ def _subjects(arguments: argparse.Namespace, config: Config) -> list[Subject]:
     return find_subjects(config.data, config.data.test)[: arguments.max_subjects]
 
 
-def _paper_methods(
+def _synthesizers(
     arguments: argparse.Namespace, config: Config, tasks: Iterable[Task]
 ) -> tuple[list[Synthesizer], list[Path]]:
     """The methods asked for, that of the first name first, and the weights files they use."""
@@ -228,34 +252,45 @@ def _evaluation_parser(
 
 
 def _run(
-    arguments: argparse.Namespace,
-    config: Config,
-    synthesizers: Sequence[Synthesizer],
-    subjects: Sequence[Subject],
-    tasks_of: TasksOf,
-    files: Sequence[Path],
-    report: Callable[[list[Score]], None],
+    arguments: argparse.Namespace, prepare: Callable[[argparse.Namespace], _Evaluation]
 ) -> None:
-    """Evaluate, on as many processes as torchrun started; the main one reports."""
-    device, lpips = find_device(arguments.device), None
-    if arguments.lpips_weights or find_weights("alexnet"):
-        lpips = LPIPS(device, arguments.lpips_weights)
-    identity = identity_of(
-        config.data,
-        files,
-        methods=[name for one in synthesizers for name in one.names],
-        all_tasks=arguments.all_tasks,
-        max_slices=arguments.max_slices,
-        lpips=lpips is not None,
-    )
-    protocol = EvaluationProtocol(
-        tasks_of, synthesizers, lpips, identity, not arguments.no_predictions, arguments.max_slices
-    )
-    with joined_processes(device) as processes:
-        scores = evaluate(config, subjects, protocol, arguments.output, processes)
+    """Evaluate, on as many processes as torchrun started; the main one claims and reports."""
+    device = find_device(arguments.device)
+    with joined_processes(device) as processes, _claimed(arguments.output, processes):
+        chosen, lpips = prepare(arguments), None
+        weights = find_weights("alexnet", arguments.lpips_weights)
+        if arguments.lpips_weights or weights:
+            lpips = LPIPS(device, arguments.lpips_weights)
+        identity = _identity(arguments, chosen, weights)
+        with_files, limit = not arguments.no_predictions, arguments.max_slices
+        protocol = EvaluationProtocol(
+            chosen.tasks_of, chosen.synthesizers, lpips, identity, with_files, limit
+        )
+        scores = evaluate(chosen.config, chosen.subjects, protocol, arguments.output, processes)
         if not processes.main:
             return
         if lpips is None:
             print("LPIPS is left out: AlexNet's weights were not found (make weights brings them)")
-        report(scores)
+        chosen.report(scores)
         print(f"metrics.csv, tables, examples and predictions are in {arguments.output}")
+
+
+def _claimed(output: Path, processes: Processes) -> AbstractContextManager[None]:
+    return claimed(output) if processes.main else nullcontext()
+
+
+def _identity(
+    arguments: argparse.Namespace, chosen: _Evaluation, lpips: Path | None
+) -> dict[str, Any]:
+    """What makes scores comparable; baselines come from the training subjects, too."""
+    data, methods = chosen.config.data, [name for one in chosen.synthesizers for name in one.names]
+    fitted = digest_of(find_subjects(data, data.train)) if {*methods} & {*BASELINES} else None
+    return identity_of(
+        chosen.config,
+        chosen.files,
+        methods=methods,
+        all_tasks=arguments.all_tasks,
+        max_slices=arguments.max_slices,
+        lpips=lpips and sha256(lpips),
+        training_subjects=fitted,
+    )

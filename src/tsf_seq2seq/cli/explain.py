@@ -32,6 +32,7 @@ from tsf_seq2seq.explain.tsem import (
     scored_cases,
     write_tsem,
 )
+from tsf_seq2seq.files.folder import claimed
 
 
 def explain_fusion_weights(description: str | None) -> None:
@@ -41,14 +42,15 @@ def explain_fusion_weights(description: str | None) -> None:
         "--with-reconstructions", action="store_true", help="targets among the sources too"
     )
     arguments = parser.parse_args()
-    config = experiment(arguments)
-    network, names = load_network(arguments, config), list(config.data.sequences)
-    table = fusion_table(network, fusion_tasks(len(names), arguments.with_reconstructions))
-    shown = fusion_weight_table(omegas(table, names), names)
-    print(shown.markdown())
-    shown.write_csv(arguments.output / "fusion_weights.csv")
-    plot_fusion_weights(table, names, arguments.output / "fusion_weights")
-    print(f"fusion_weights.csv, .pdf and .png are in {arguments.output}")
+    with claimed(arguments.output):
+        config = experiment(arguments)
+        network, names = load_network(arguments, config), list(config.data.sequences)
+        table = fusion_table(network, fusion_tasks(len(names), arguments.with_reconstructions))
+        shown = fusion_weight_table(omegas(table, names), names)
+        print(shown.markdown())
+        shown.write_csv(arguments.output / "fusion_weights.csv")
+        plot_fusion_weights(table, names, arguments.output / "fusion_weights")
+        print(f"fusion_weights.csv, .pdf and .png are in {arguments.output}")
 
 
 def map_tsem(description: str | None) -> None:
@@ -76,15 +78,16 @@ def map_tsem(description: str | None) -> None:
         help="rows of the figure (default: 6); with --metrics, from best to worst (default: 3)",
     )
     arguments = parser.parse_args()
-    config = experiment(arguments)
-    cases = _chosen_cases(arguments, config)
-    network, shown = (
-        load_network(arguments, config),
-        arguments.cases or (3 if arguments.metrics else 6),
-    )
-    findings = write_tsem(network, config, cases, arguments.batch_size, arguments.output, shown)
-    print(finding_table(findings).markdown())
-    print(f"maps (NIfTI), tsem.csv, tsem.pdf and tsem.png are in {arguments.output}")
+    with claimed(arguments.output):
+        config = experiment(arguments)
+        cases = _chosen_cases(arguments, config)
+        network, shown = (
+            load_network(arguments, config),
+            arguments.cases or (3 if arguments.metrics else 6),
+        )
+        findings = write_tsem(network, config, cases, arguments.batch_size, arguments.output, shown)
+        print(finding_table(findings).markdown())
+        print(f"maps (NIfTI), tsem.csv, tsem.pdf and tsem.png are in {arguments.output}")
 
 
 def explain_contribution(description: str | None) -> None:
@@ -97,26 +100,28 @@ def explain_contribution(description: str | None) -> None:
     )
     arguments = parser.parse_args()
     output = arguments.output or arguments.metrics.parent
-    contribution = contribution_of(read_scores(arguments.metrics), arguments.sequences)
-    write_contribution(output, contribution)
-    plot_contribution(contribution, output / "contribution")
-    print(contribution_table(contribution).markdown())
-    print(f"contribution.csv, .json, .pdf and .png are in {output}")
+    with claimed(output):
+        contribution = contribution_of(read_scores(arguments.metrics), arguments.sequences)
+        write_contribution(output, contribution)
+        plot_contribution(contribution, output / "contribution")
+        print(contribution_table(contribution).markdown())
+        print(f"contribution.csv, .json, .pdf and .png are in {output}")
 
 
 def map_differentiation(description: str | None) -> None:
     """Imaging-differentiation maps of the test subjects that have all sequences."""
     optional = ("device", *SETTINGS, "subjects", "max_subjects", "batch_size")
     arguments = script_parser(description, ["load_seq2seq", "output"], optional).parse_args()
-    config = experiment(arguments)
-    network = load_stage1(arguments.load, config, arguments.device)
-    found = find_subjects(config.data, config.data.test)
-    complete = complete_subjects(found, len(config.data.sequences), arguments.subjects)
-    if left_out := len(arguments.subjects or found) - len(complete):
-        print(f"{left_out} subjects without all sequences on disk are left out")
-    subjects = complete[: arguments.max_subjects]
-    write_differentiation(network, config, subjects, arguments.batch_size, arguments.output)
-    print(f"maps (NIfTI) and figures of {len(subjects)} subjects are in {arguments.output}")
+    with claimed(arguments.output):
+        config = experiment(arguments)
+        network = load_stage1(arguments.load, config, arguments.device)
+        found = find_subjects(config.data, config.data.test)
+        complete = complete_subjects(found, len(config.data.sequences), arguments.subjects)
+        if left_out := len(arguments.subjects or found) - len(complete):
+            print(f"{left_out} subjects without all sequences on disk are left out")
+        subjects = complete[: arguments.max_subjects]
+        write_differentiation(network, config, subjects, arguments.batch_size, arguments.output)
+        print(f"maps (NIfTI) and figures of {len(subjects)} subjects are in {arguments.output}")
 
 
 def _chosen_cases(arguments: argparse.Namespace, config: Config) -> list[Case]:

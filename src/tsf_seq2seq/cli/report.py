@@ -6,6 +6,7 @@ from pathlib import Path
 from tsf_seq2seq.cli.arguments import OF_NETWORK, script_parser
 from tsf_seq2seq.cli.loading import experiment, load_network
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files.folder import claimed
 from tsf_seq2seq.report.inputs import Inputs
 from tsf_seq2seq.report.report import Experiment, write_report
 
@@ -41,18 +42,21 @@ def make_report(description: str | None) -> None:
     missing = [path for path in vars(inputs).values() if path is not None and not path.is_dir()]
     if missing:
         raise UserError(f"{missing[0]} is not a folder")
-    shown = None
-    if arguments.load is not None:
-        config = experiment(arguments)
-        network = load_network(arguments, config)
-        shown = Experiment(network, config, arguments.load, arguments.batch_size)
-    page = write_report(
-        inputs,
-        shown,
-        arguments.output,
-        ["python", *sys.argv],
-        arguments.title,
-        arguments.viewer,
-    )
-    print(f"report: {page}")
-    print(f"with the volume viewer: python -m http.server -d {page.parent}, http://localhost:8000")
+    with claimed(arguments.output):
+        shown = None
+        if arguments.load is not None:
+            config = experiment(arguments)
+            network = load_network(arguments, config)
+            shown = Experiment(network, config, arguments.load, arguments.batch_size)
+        page = write_report(
+            inputs,
+            shown,
+            arguments.output,
+            ["python", *sys.argv],
+            arguments.title,
+            arguments.viewer,
+        )
+        print(f"report: {page}")
+        print(
+            f"with the volume viewer: python -m http.server -d {page.parent}, http://localhost:8000"
+        )

@@ -1,19 +1,29 @@
 """The scripts that say how far to trust results: faithfulness, errors, tumours, paired tests."""
 
 import argparse
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+
+from tqdm import tqdm
 
 from tsf_seq2seq.cli.arguments import OF_NETWORK, SETTINGS, fusion_weights_file, script_parser
 from tsf_seq2seq.cli.loading import experiment, load_network
+from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.evaluation.fingerprint import goes_on, identity_of
+from tsf_seq2seq.evaluation.record import Entry, Record, identity_of
 from tsf_seq2seq.evaluation.scores import read_scores
 from tsf_seq2seq.evaluation.statistics import Comparison, compare, comparison_table
 from tsf_seq2seq.evaluation.tumour import RegionScore, region_means, region_table, score_regions
 from tsf_seq2seq.explain.attention_gain import AttentionGain, attention_gain_table, attention_gains
-from tsf_seq2seq.explain.error_estimation import Measured, measure_errors
-from tsf_seq2seq.explain.error_summary import ROWS, read_measured, write_measured, write_summary
+from tsf_seq2seq.explain.error_estimation import (
+    Measured,
+    allowed_tasks,
+    inputs_of,
+    measure_errors,
+)
+from tsf_seq2seq.explain.error_summary import SUMMARY_FILES, write_summary
 from tsf_seq2seq.explain.faithfulness import (
     Agreement,
     Faithfulness,
@@ -24,8 +34,9 @@ from tsf_seq2seq.explain.faithfulness import (
 from tsf_seq2seq.explain.fusion_weights import read_fusion_csv
 from tsf_seq2seq.explain.source_values import SourceValue, source_values
 from tsf_seq2seq.explain.tsem import parse_task
-from tsf_seq2seq.files.writing import write_text
-from tsf_seq2seq.tables import write_rows
+from tsf_seq2seq.files.folder import claimed
+from tsf_seq2seq.files.writing import write_texts
+from tsf_seq2seq.tables import rows_text
 from tsf_seq2seq.tasks import Task, all_tasks
 
 
@@ -37,11 +48,14 @@ def compare_methods(description: str | None) -> None:
     parser.add_argument("--method", help="compared with all others (default: the first)")
     arguments = parser.parse_args()
     output = arguments.output or arguments.metrics.parent
-    comparisons = compare(read_scores(arguments.metrics), arguments.method)
-    write_rows(output / "comparisons.csv", Comparison, comparisons)
-    text = comparison_table(comparisons).markdown()
-    _tell(output / "comparisons.md", f"# Paired comparisons over subjects\n\n{text}\n")
-    print(f"comparisons.csv and comparisons.md are in {output}")
+    with claimed(output):
+        comparisons = compare(read_scores(arguments.metrics), arguments.method)
+        text = comparison_table(comparisons).markdown()
+        text = f"# Paired comparisons over subjects\n\n{text}\n"
+        rows = rows_text(Comparison, comparisons)
+        write_texts(output, {"comparisons.csv": rows, "comparisons.md": text})
+        print(text)
+        print(f"comparisons.csv and comparisons.md are in {output}")
 
 
 def evaluate_tumour(description: str | None) -> None:
@@ -53,17 +67,18 @@ def evaluate_tumour(description: str | None) -> None:
     arguments = parser.parse_args()
     if arguments.config is None and arguments.load is None:
         raise UserError("the data set's settings are needed: give -c or -l")
-    config, output = experiment(arguments), arguments.output or arguments.evaluation
-    subjects = find_subjects(config.data, config.data.test)
-    rows = score_regions(config, subjects, arguments.evaluation)
-    write_rows(output / "tumour.csv", RegionScore, rows)
-    _tell(
-        output / "tumour.md",
-        f"# Tumour and healthy tissue\n\n{region_table(region_means(rows)).markdown()}\n",
-    )
-    if not any(row.region == "whole_tumour" for row in rows):
-        print("no subject has a label map: only the brain as a whole is scored")
-    print(f"tumour.csv and tumour.md are in {output}")
+    output = arguments.output or arguments.evaluation
+    with claimed(output):
+        config = experiment(arguments)
+        subjects = find_subjects(config.data, config.data.test)
+        rows = score_regions(config, subjects, arguments.evaluation)
+        table = region_table(region_means(rows)).markdown()
+        text = f"# Tumour and healthy tissue\n\n{table}\n"
+        write_texts(output, {"tumour.csv": rows_text(RegionScore, rows), "tumour.md": text})
+        print(text)
+        if not any(row.region == "whole_tumour" for row in rows):
+            print("no subject has a label map: only the brain as a whole is scored")
+        print(f"tumour.csv and tumour.md are in {output}")
 
 
 def check_faithfulness(description: str | None) -> None:
@@ -78,20 +93,26 @@ def check_faithfulness(description: str | None) -> None:
     )
     parser.add_argument("--method", help="of the metrics, the one examined (default: the first)")
     arguments = parser.parse_args()
-    scores, omega = read_scores(arguments.metrics), read_fusion_csv(arguments.fusion_weights)
-    sequences = next(iter(omega.values()), {})
-    values = source_values(scores, list(sequences), arguments.method)
-    rows = faithfulness(values, omega)
-    found, gains = agreements(rows), attention_gains(scores, arguments.method)
     output = arguments.output
-    write_rows(output / "shapley.csv", SourceValue, values)
-    write_rows(output / "faithfulness.csv", Faithfulness, rows)
-    write_rows(output / "agreement.csv", Agreement, found)
-    write_rows(output / "attention_gain.csv", AttentionGain, gains)
-    text = f"# Fusion weights and what sources bring\n\n{faithfulness_markdown(rows, found)}\n"
-    text += f"\n## What f_A brings\n\n{attention_gain_table(gains).markdown()}\n"
-    _tell(output / "faithfulness.md", text)
-    print(f"shapley.csv, faithfulness.csv and .md, agreement and attention gain are in {output}")
+    with claimed(output):
+        scores, omega = read_scores(arguments.metrics), read_fusion_csv(arguments.fusion_weights)
+        sequences = next(iter(omega.values()), {})
+        values = source_values(scores, list(sequences), arguments.method)
+        rows = faithfulness(values, omega)
+        found, gains = agreements(rows), attention_gains(scores, arguments.method)
+        text = f"# Fusion weights and what sources bring\n\n{faithfulness_markdown(rows, found)}\n"
+        text += f"\n## What f_A brings\n\n{attention_gain_table(gains).markdown()}\n"
+        tables = {
+            "shapley.csv": rows_text(SourceValue, values),
+            "faithfulness.csv": rows_text(Faithfulness, rows),
+            "agreement.csv": rows_text(Agreement, found),
+            "attention_gain.csv": rows_text(AttentionGain, gains),
+        }
+        write_texts(output, tables | {"faithfulness.md": text})
+        print(text)
+        print(
+            f"shapley.csv, faithfulness.csv and .md, agreement and attention gain are in {output}"
+        )
 
 
 def check_error_estimates(description: str | None) -> None:
@@ -109,23 +130,41 @@ def check_error_estimates(description: str | None) -> None:
         "--targets", nargs="+", default=[], metavar="NAME", help="only tasks of these targets"
     )
     arguments = parser.parse_args()
-    config = experiment(arguments)
-    output, names = arguments.output, list(config.data.sequences)
-    tasks = _chosen_tasks(arguments, names)
+    with claimed(arguments.output):
+        config = experiment(arguments)
+        tasks = _chosen_tasks(arguments, list(config.data.sequences))
+        measured = _measured(arguments, config, tasks)
+        print(write_summary(arguments.output, measured))
+        print(f"error_estimation.md, .csv, curves and calibration are in {arguments.output}")
+
+
+def _measured(arguments: argparse.Namespace, config: Config, tasks: Sequence[Task]) -> Measured:
+    """What was measured of every subject asked for, in this run or, still true, in earlier ones."""
+    output, data = arguments.output, config.data
     network = load_network(arguments, config)
-    subjects = find_subjects(config.data, config.data.test)[: arguments.max_subjects]
+    found = find_subjects(data, data.test)[: arguments.max_subjects]
+    subjects = {subject.name: subject for subject in found if allowed_tasks(subject, tasks)}
+    if not subjects:
+        raise UserError(f"no subject of {data.test} has the sequences of these tasks")
     weights = [path for path in (arguments.load, arguments.seq2seq) if path]
-    chosen = ["{}:{}".format(*task.label(names)) for task in tasks]
-    identity = identity_of(config.data, weights, tasks=chosen)
-    known = goes_on(output / ROWS, output / "error_estimation.json", identity)
-    measured = read_measured(output) if known else Measured()
-    run = measure_errors(network, config, subjects, tasks, arguments.batch_size, measured)
-    for measured in run:
-        write_measured(output, measured)
-    if not measured.rows:
-        raise UserError(f"no subject of {config.data.test} has the sequences of these tasks")
-    print(write_summary(output, measured))
-    print(f"error_estimation.md, .csv, curves and calibration are in {output}")
+    chosen = ["{}:{}".format(*task.label(list(data.sequences))) for task in tasks]
+    identity = identity_of(config, weights, tasks=chosen, segmentation=list(data.segmentation))
+    results = [output / name for name in SUMMARY_FILES]
+    record = Record(output / "error_estimation.json", identity, results[0])
+    inputs = {name: partial(inputs_of, own, tasks, config) for name, own in subjects.items()}
+    waiting = record.outdated(inputs, with_files=False)
+    if any(waiting.values()):
+        for path in results:
+            path.unlink(missing_ok=True)
+    for name in tqdm(waiting, unit="subject", desc="measuring"):
+        made_from = inputs[name]()  # before the files are read, in case they change
+        own = measure_errors(network, config, subjects[name], tasks, arguments.batch_size)
+        record.finish(name, Entry(made_from, own.to_json()))
+    record.compact(subjects)
+    measured = Measured()
+    for values in record.results(subjects):
+        measured.add_json(values)
+    return measured
 
 
 def _chosen_tasks(arguments: argparse.Namespace, names: list[str]) -> list[Task]:
@@ -137,9 +176,3 @@ def _chosen_tasks(arguments: argparse.Namespace, names: list[str]) -> list[Task]
     if not tasks:
         raise UserError("none of the --tasks has one of the --targets")
     return list(dict.fromkeys(tasks))
-
-
-def _tell(path: Path, text: str) -> None:
-    """Write a page, and print it."""
-    write_text(path, text)
-    print(text)

@@ -18,6 +18,7 @@ from tsf_seq2seq.data.nifti import (
 )
 from tsf_seq2seq.data.slices import BACKGROUND, Window, central_window, intensity_maximum, normalise
 from tsf_seq2seq.errors import UserError, printable
+from tsf_seq2seq.files.fingerprint import fingerprint
 
 LARGEST_INTENSITY, SMALLEST_INTENSITY = 1e30, 1e-30  # that float32 holds with all its digits
 Box = Callable[[tuple[int, ...]], Window]  # a grid (z, y, x) in LPS order → the part wanted of it
@@ -31,13 +32,15 @@ LoadStored = Callable[["Subject", Box, Sequence[int]], "Volumes"]
 class Subject:
     """A row of a split: `available` sequences by its mask, `files` of those on disk, by index.
 
-    With `load_stored`, volumes come from a store and the files need not be there.
+    With `load_stored`, volumes come from a store, whose content is `stored`, by index, and the
+    files need not be there.
     """
 
     name: str
     available: tuple[int, ...]
     files: Mapping[int, Path]
     load_stored: LoadStored | None = None
+    stored: Mapping[int, str] | None = None
 
     @property
     def on_disk(self) -> tuple[int, ...]:
@@ -46,6 +49,10 @@ class Subject:
     def trained_on(self, use_all_sequences: bool) -> tuple[int, ...]:
         """Sequences that training takes of it, as data.use_all_sequences says."""
         return self.on_disk if use_all_sequences else self.available
+
+    def fingerprint(self, index: int) -> str:
+        """What changes when the content of a sequence does; UserError where its file is gone."""
+        return fingerprint(self.files[index]) if self.stored is None else self.stored[index]
 
     @property
     def missing_targets(self) -> tuple[int, ...]:

@@ -129,6 +129,7 @@ def store_subject(data: DataConfig, subject: Subject, path: Path) -> tuple[Store
     if not is_inside(path / file, path):
         raise UserError(f"subject {subject.name}: {path / file} lies outside the store")
     states = file_states(data, subject.files)
+    contents = [subject.fingerprint(index) for index in subject.on_disk]
     read = [
         (narrow(voxels), geometry, maximum)
         for _, voxels, geometry, maximum in read_sequences(subject)
@@ -144,8 +145,10 @@ def store_subject(data: DataConfig, subject: Subject, path: Path) -> tuple[Store
         crc32=crc32(content),
         dtype=array.dtype.name,
         sequences={
-            key: StoredSequence(*state, maximum, None if grid == grids[0] else grid)
-            for (key, state), (_, _, maximum), grid in zip(states.items(), read, grids, strict=True)
+            key: StoredSequence(*state, maximum, None if grid == grids[0] else grid, content)
+            for (key, state), (_, _, maximum), grid, content in zip(
+                states.items(), read, grids, contents, strict=True
+            )
         },
         shape=grids[0].shape,
         affine=grids[0].affine,

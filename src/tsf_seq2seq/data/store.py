@@ -49,8 +49,13 @@ class VolumeStore:
 
         Raises UserError where the mask names a sequence that wasn't stored.
         """
-        stored, names = self.entry(name).sequences, self.index.sequences
-        files = {names.index(key): self.root / value.file for key, value in stored.items()}
+        entry, names = self.entry(name), self.index.sequences
+        stored = {names.index(key): sequence for key, sequence in entry.sequences.items()}
+        files = {index: self.root / sequence.file for index, sequence in stored.items()}
+        contents = {
+            index: sequence.fingerprint or f"store:{entry.crc32}:{sequence.maximum!r}"
+            for index, sequence in stored.items()
+        }
         available = tuple(files) if mask is None else mask_to_sequences(mask, len(names))
         for i in available:
             if i not in files:
@@ -58,7 +63,7 @@ class VolumeStore:
                     f"subject {name}: {names[i]} is named by its mask {mask} but not in the "
                     f"store {self.path}"
                 )
-        return Subject(name, available, files, self.load)
+        return Subject(name, available, files, self.load, contents)
 
     def open(self, name: str) -> "StoredVolume":
         """The subject's file, ready to be cut; its checksum is looked at the first time.

@@ -59,6 +59,7 @@ class StoredSequence:
     mtime_us: int  # time of its last change, microseconds
     maximum: float  # of the whole volume: its empty border counts
     grid: StoredGrid | None = None  # of its file, where that differs from the subject's
+    fingerprint: str = ""  # of its file; "" in stores of earlier versions
 
     def __post_init__(self) -> None:
         if not SMALLEST_INTENSITY <= self.maximum <= LARGEST_INTENSITY:

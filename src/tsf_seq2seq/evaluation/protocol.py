@@ -1,8 +1,9 @@
 """The paper's evaluation: central stacks and crop, centre slices, metrics per volume."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,24 @@ from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.nifti import write_volume
 from tsf_seq2seq.distributed import ALONE, Processes
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.evaluation.fingerprint import goes_on
 from tsf_seq2seq.evaluation.metrics import LPIPS, psnr, ssim
-from tsf_seq2seq.evaluation.scores import Score, prediction_path, read_scores, write_scores
+from tsf_seq2seq.evaluation.record import Entry, MadeFrom, Record, made_from
+from tsf_seq2seq.evaluation.scores import (
+    TABLE_FILES,
+    Score,
+    check_apart,
+    prediction_path,
+    write_scores,
+)
 from tsf_seq2seq.figures import Example, plot_examples
+from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.synthesis.synthesizers import Outputs, Synthesizer
 from tsf_seq2seq.synthesis.windows import load_window
+from tsf_seq2seq.tables import rows_text
 from tsf_seq2seq.tasks import Task, all_tasks
 
 TasksOf = Callable[[Subject], list[Task]]
-EXAMPLES = 6  # subjects in examples.png
+EXAMPLES, EXAMPLES_FILE = 6, "examples.png"  # so many subjects are in it
 
 
 @dataclass(frozen=True)
@@ -49,62 +58,139 @@ def evaluate(
     output: Path,
     processes: Processes = ALONE,
 ) -> list[Score]:
-    """Score every method on every task of every subject; goes on where it was interrupted.
+    """Score every method on every task of every subject; the main process gets the scores.
 
     `output` receives metrics.csv (brought up to date after each subject), examples.png, the
-    protocol's identity, and predictions as predict/<name>_<target>_from_<sources>.nii.gz. Several
-    processes take one subject each at a time; each writes its predictions, the main one the rest.
+    protocol's identity with the record of what each subject's scores were made from, and
+    predictions as predict/<name>_<target>_from_<sources>.nii.gz. What the record says is done, and
+    is still true, isn't done again. Several processes take one subject each at a time; each writes
+    its predictions, the main one the rest.
     """
-    metrics = output / "metrics.csv"
-    known = goes_on(metrics, output / "evaluation.json", protocol.identity)
-    scores = read_scores(metrics) if known else []
-    done = {score.name for score in scores}
-    waiting = [s for s in subjects if s.name not in done and protocol.tasks_of(s)]
-    if not scores and not waiting:
+    tasks = {subject.name: own for subject in subjects if (own := protocol.tasks_of(subject))}
+    if not tasks:
         raise UserError(f"{config.data.test}: no subject gives a task to evaluate")
-    numbered = list(enumerate(waiting))
+    of_name = {subject.name: subject for subject in subjects}
+    planned = {name: _predictions(name, own, config) for name, own in tasks.items()}
+    if protocol.save_predictions:
+        check_apart((name, file) for name, files in planned.items() for file in files.values())
+    results = _Results(output, protocol, list(tasks)) if processes.main else None
+    inputs = {name: partial(_made_from, of_name[name], own, config) for name, own in tasks.items()}
+    waiting = processes.gather(results.waiting(inputs) if results else [])[0]
+    numbered = list(enumerate(of_name[name] for name in waiting))
     examples: list[Example] = []
-    hidden = not processes.main
-    with tqdm(total=len(waiting), unit="subject", desc="evaluating", disable=hidden) as bar:
+    with tqdm(total=len(waiting), unit="subject", desc="evaluating", disable=not results) as bar:
         for start in range(0, len(waiting), processes.size):
-            own = [
+            batch = numbered[start : start + processes.size]
+            for _, subject in batch:
+                if results:
+                    results.record.begin(subject.name, planned[subject.name].values())
+            processes.gather(None)  # no file of a subject changes before the record says so
+            evaluated = [
                 _evaluate_subject(config, subject, protocol, output, number)
-                for number, subject in processes.share(numbered[start : start + processes.size])
+                for number, subject in processes.share(batch)
             ]
-            results = processes.gather_shares(own)
-            scores += [score for of_subject, _ in results for score in of_subject]
-            examples += [example for _, example in results if example is not None]
-            if processes.main:
-                write_scores(metrics, scores)
-            bar.update(len(results))
-    if examples and processes.main:
-        plot_examples(examples, output / "examples.png")
-    return scores
+            done = processes.gather_shares(evaluated)
+            examples += [example for _, example in done if example is not None]
+            if results:
+                names = [subject.name for _, subject in batch]
+                results.add(dict(zip(names, (entry for entry, _ in done), strict=True)))
+            bar.update(len(done))
+    if results is None:
+        return []
+    results.record.compact(tasks)
+    if examples:
+        plot_examples(examples, output / EXAMPLES_FILE)
+    return results.scores
+
+
+class _Results:
+    """The folder of an evaluation: its record, and metrics.csv, which is made of it."""
+
+    def __init__(self, output: Path, protocol: EvaluationProtocol, names: Sequence[str]) -> None:
+        self.output, self.names, self.with_files = output, names, protocol.save_predictions
+        self.metrics = output / "metrics.csv"
+        self.record = Record(output / "evaluation.json", protocol.identity, self.metrics)
+        self._of_subject: dict[str, list[Score]] = {}
+
+    @property
+    def scores(self) -> list[Score]:
+        """Of the subjects asked for that are done, in their order."""
+        return [score for name in self.names for score in self._of_subject.get(name, ())]
+
+    def waiting(self, inputs: Mapping[str, Callable[[], MadeFrom]]) -> list[str]:
+        """The subjects that are to be done; says which are done again, and why.
+
+        Of the others the scores are in metrics.csv; what isn't true any more is gone.
+        """
+        reasons = self.record.outdated(inputs, self.with_files)
+        kept = [name for name in self.names if name not in reasons]
+        self._of_subject = {
+            name: [Score(*row) for row in rows]
+            for name, rows in zip(kept, self.record.results(kept), strict=True)
+        }
+        if any(reasons.values()):
+            (self.output / EXAMPLES_FILE).unlink(missing_ok=True)
+        if reasons or not self._are_written():
+            for name in TABLE_FILES:
+                (self.output / name).unlink(missing_ok=True)
+        if not kept:
+            self.metrics.unlink(missing_ok=True)
+        elif not self._are_written():
+            write_scores(self.metrics, self.scores)
+        return list(reasons)
+
+    def add(self, entries: Mapping[str, Entry]) -> None:
+        """Subjects that have been done."""
+        for name, entry in entries.items():
+            self.record.finish(name, entry)
+            self._of_subject[name] = [Score(*row) for row in entry.results]
+        write_scores(self.metrics, self.scores)
+
+    def _are_written(self) -> bool:
+        wanted = rows_text(Score, self.scores).encode()
+        return self.metrics.is_file() and self.metrics.read_bytes() == wanted
+
+
+def _predictions(name: str, tasks: Iterable[Task], config: Config) -> dict[Task, str]:
+    """Each task's prediction, relative to the folder."""
+    names = list(config.data.sequences)
+    paths = {task: prediction_path(Path(), name, *task.label(names)) for task in tasks}
+    return {task: path.as_posix() for task, path in paths.items()}
+
+
+def _needed(tasks: Iterable[Task]) -> list[int]:
+    return sorted({index for task in tasks for index in (*task.sources, task.target)})
+
+
+def _made_from(subject: Subject, tasks: Sequence[Task], config: Config) -> dict[str, str]:
+    return made_from(subject, _needed(tasks), tasks, list(config.data.sequences))
 
 
 def _evaluate_subject(
     config: Config, subject: Subject, protocol: EvaluationProtocol, output: Path, number: int
-) -> tuple[list[Score], Example | None]:
+) -> tuple[Entry, Example | None]:
     """A subject's scores, and of the run's first few an example; predictions are saved."""
     names, tasks = list(config.data.sequences), protocol.tasks_of(subject)
-    needed = sorted({index for task in tasks for index in (*task.sources, task.target)})
-    loaded = load_window(config, subject, needed, protocol.max_stacks)
+    inputs = _made_from(subject, tasks, config)  # before they are read, in case they change
+    loaded = load_window(config, subject, _needed(tasks), protocol.max_stacks)
     outputs: Outputs = {}
     for synthesizer in protocol.synthesizers:
         outputs |= synthesizer.predict(loaded.images, tasks)
     scores = _scores(subject.name, outputs, loaded.centres, names, protocol.lpips)
     first = protocol.synthesizers[0].names[0]
-    able = [task for task in tasks if (first, task) in outputs]
+    files = _predictions(subject.name, [t for t in tasks if (first, t) in outputs], config)
+    contents = None
     if protocol.save_predictions:
-        for task in able:
-            path = prediction_path(output, subject.name, *task.label(names))
+        for task, file in files.items():
             whole = loaded.on_whole_grid(outputs[first, task])
             title = f"prediction of {names[task.target]}"
-            write_volume(path, whole, loaded.volumes.geometry, title)
-    if number >= EXAMPLES or not able:
-        return scores, None
-    shown = able[7 * number % len(able)]  # not always the first
-    return scores, _example(subject, shown, loaded.centres, outputs[first, shown], names)
+            write_volume(output / file, whole, loaded.volumes.geometry, title)
+        contents = {file: fingerprint(output / file) for file in files.values()}
+    entry = Entry(inputs, [list(astuple(score)) for score in scores], contents)
+    if number >= EXAMPLES or not files:
+        return entry, None
+    shown = list(files)[7 * number % len(files)]  # not always the first
+    return entry, _example(subject, shown, loaded.centres, outputs[first, shown], names)
 
 
 def complete_tasks(subject: Subject, n_sequences: int) -> list[Task]:

@@ -3,16 +3,16 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, nan
+from math import isfinite, isnan, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files.writing import write_text
-from tsf_seq2seq.tables import Name, Table, group_by, interval, read_table, write_rows
-from tsf_seq2seq.tasks import n_inputs
+from tsf_seq2seq.files.writing import write_texts
+from tsf_seq2seq.tables import Name, Table, group_by, interval, read_rows, write_rows
+from tsf_seq2seq.tasks import MAX_SEQUENCES, n_inputs
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ METRICS = {
     metric.key: metric
     for metric in (*COMPARED, Metric("lpips_per_slice", -1, "LPIPS (mean)", 4, 5))
 }
+TABLE_FILES = "table.md", "table.json"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Score:
     paper, and its mean per slice, both nan where LPIPS's weights were not found.
     """
 
+    LABELS: ClassVar[int] = 4
     name: str
     sources: str
     target: str
@@ -98,18 +100,52 @@ def write_scores(path: Path, scores: Iterable[Score]) -> None:
 
 
 def read_scores(path: Path) -> list[Score]:
-    """Scores of a metrics.csv; UserError where it is missing or not one."""
+    """Scores of a metrics.csv; UserError where it is missing, not one, or not whole.
 
-    def parse(row: Mapping[str, str]) -> Score:
-        values = [float(row.get(metric) or "nan") for metric in METRICS]
-        return Score(row["name"], row["sources"], row["target"], row["method"], *values)
+    Whole: a task that was scored by several methods was scored by them for every subject that has
+    it.
+    """
+    scores = read_rows(path, Score, "a metrics.csv of this software", _check_score)
+    names = {name for s in scores for name in (s.target, *s.sources.split("+"))}
+    if len(names) > MAX_SEQUENCES:
+        raise UserError(f"{path} names {len(names)} sequences, but {MAX_SEQUENCES} are the most")
+    scored = group_by(scores, lambda score: (score.sources, score.target))
+    for (sources, target), own in scored.items():
+        methods = methods_of(own)
+        for name, of_subject in group_by(own, lambda score: score.name).items():
+            missing = [method for method in methods if method not in methods_of(of_subject)]
+            if missing:
+                raise UserError(
+                    f"{path} is not whole: it has no row of subject {name}, {sources} → {target}, "
+                    f"by {missing[0]}, which scored it for other subjects"
+                )
+    return scores
 
-    return read_table(path, parse, "a metrics.csv of this software")
+
+def _check_score(score: Score) -> None:
+    """ValueError for what no evaluation writes."""
+    sources = score.sources.split("+")
+    if not all(sources) or len(set(sources)) < len(sources):
+        raise ValueError(f"its sources must be names joined by +, not {score.sources!r}")
+    if isnan(score.psnr):
+        raise ValueError("its psnr is nan")
 
 
 def prediction_path(folder: Path, name: str, sources: str, target: str) -> Path:
     """Where an evaluation saves a prediction: predict/<name>_<target>_from_<sources>.nii.gz."""
     return folder / "predict" / f"{name.replace('/', '_')}_{target}_from_{sources}.nii.gz"
+
+
+def check_apart(files: Iterable[tuple[str, str]]) -> None:
+    """UserError where two of the (subject, file) would be one, on disks without case, too."""
+    owners: dict[str, str] = {}
+    for name, file in files:
+        key = file.casefold()
+        if key in owners:
+            raise UserError(
+                f"{file} would be a file of subject {name} and of subject {owners[key]}: rename one"
+            )
+        owners[key] = name
 
 
 def methods_of(scores: Iterable[Score]) -> list[str]:
@@ -182,14 +218,14 @@ def write_tables(
     shown = {name: score_table(*own) for name, own in tables.items()} | dict(further or {})
     texts = [f"# {title}"]
     texts += [f"## {heading}\n\n{table.markdown()}" for heading, table in shown.items()]
-    write_text(folder / "table.md", "\n\n".join(texts) + "\n")
     content = {
         heading: [
             dict(zip(headings, key, strict=True)) | _json_values(row) for key, row in rows.items()
         ]
         for heading, (headings, rows) in tables.items()
     }
-    write_text(folder / "table.json", json.dumps(content, indent=1) + "\n")
+    contents = "\n\n".join(texts) + "\n", json.dumps(content, indent=1) + "\n"
+    write_texts(folder, dict(zip(TABLE_FILES, contents, strict=True)))
 
 
 def _mean_and_deviation(row: Summary, metric: Metric) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import scipy.stats
@@ -194,6 +194,7 @@ class Comparison:
     p, p by Holm over all comparisons of the metric, and the least p that so many subjects allow.
     """
 
+    LABELS: ClassVar[int] = 4
     metric: str
     inputs: int
     method: str

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf, log10, nan
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from skimage.metrics import structural_similarity
@@ -42,6 +43,7 @@ class RegionScore:
     and of the target, over the voxels whose neighbour is in the region, too.
     """
 
+    LABELS: ClassVar[int] = 5
     name: str
     sources: str
     target: str

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ class AttentionGain:
     that wasn't scored.
     """
 
+    LABELS: ClassVar[int] = 3
     sources: str
     target: str
     metric: str

@@ -1,18 +1,21 @@
 """TSEM as an estimate of the error, voxel by voxel, beside rival estimates that need no target."""
 
+import base64
+import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from itertools import combinations
 from math import nan
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
+from tsf_seq2seq.data.subjects import find_segmentation
 from tsf_seq2seq.evaluation.metrics import psnr
+from tsf_seq2seq.evaluation.record import made_from
 from tsf_seq2seq.evaluation.regions import brain_mask, error_regions
 from tsf_seq2seq.explain.ranking import (
     CLASSES,
@@ -25,6 +28,7 @@ from tsf_seq2seq.explain.ranking import (
     spearman,
 )
 from tsf_seq2seq.explain.tsem import enhanced_maps
+from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.synthesis.windows import load_window, window_labels
 from tsf_seq2seq.tasks import Task
@@ -42,6 +46,7 @@ class ErrorRow:
     that of the random order, and their ratio: 0 for a perfect order, 1 for a random one.
     """
 
+    LABELS: ClassVar[int] = 5
     name: str
     sources: str
     target: str
@@ -61,6 +66,7 @@ class ErrorRow:
 class CalibrationRow:
     """A tenth of a volume's brain voxels, by rising estimate: a row of calibration.csv."""
 
+    LABELS: ClassVar[int] = 5
     name: str
     sources: str
     target: str
@@ -98,39 +104,63 @@ class Measured:
     curves: list[Curve] = field(default_factory=list)
     counts: dict[tuple[str, str, str], np.ndarray] = field(default_factory=no_counts)
 
+    def to_json(self) -> list[Any]:
+        """As JSON, from which `add_json` makes the same; the counts are packed."""
+        rows, parts = ([list(astuple(row)) for row in own] for own in (self.rows, self.parts))
+        curves = [[*curve[:4], curve.errors.tolist()] for curve in self.curves]
+        counts = np.array(list(self.counts.values()), "<i4").tobytes()
+        packed = base64.b64encode(zlib.compress(counts)).decode()
+        return [rows, parts, curves, list(self.counts), packed]
+
+    def add_json(self, values: Sequence[Any]) -> None:
+        """Add what `to_json` gave of another."""
+        rows, parts, curves, keys, packed = values
+        self.rows += [ErrorRow(*row) for row in rows]
+        self.parts += [CalibrationRow(*row) for row in parts]
+        self.curves += [Curve(n, s, t, order, np.array(own)) for n, s, t, order, own in curves]
+        counts = np.frombuffer(zlib.decompress(base64.b64decode(packed)), "<i4")
+        for key, own in zip(keys, counts.reshape(-1, CLASSES, CLASSES), strict=True):
+            sources, target, estimator = key
+            self.counts[sources, target, estimator] += own
+
+
+def allowed_tasks(subject: Subject, tasks: Iterable[Task]) -> list[Task]:
+    """The tasks that a subject's sequences on disk allow."""
+    return [task for task in tasks if set(subject.on_disk) >= {*task.sources, task.target}]
+
+
+def inputs_of(subject: Subject, tasks: Sequence[Task], config: Config) -> dict[str, str]:
+    """What a subject's rows are made from: its tasks, all its sequences, and its label map."""
+    labels = find_segmentation(config.data, subject.name)
+    content = {} if labels is None else {"label map": fingerprint(labels)}
+    names = list(config.data.sequences)
+    return made_from(subject, subject.on_disk, allowed_tasks(subject, tasks), names) | content
+
 
 def measure_errors(
     network: SynthesisNetwork,
     config: Config,
-    subjects: Sequence[Subject],
+    subject: Subject,
     tasks: Sequence[Task],
     batch_size: int,
-    earlier: Measured | None = None,
-) -> Iterator[Measured]:
+) -> Measured:
     """Measure every estimator on every task that a subject's sequences on disk allow.
 
-    Yields what is measured so far, `earlier` subjects included, after each subject. Only one
-    subject's maps of one target are in memory at a time.
+    Only the maps of one target are in memory at a time.
     """
-    measured = earlier or Measured()
-    names = list(config.data.sequences)
-    done = {row.name for row in measured.rows}
-    waiting = [subject for subject in subjects if subject.name not in done]
-    for subject in tqdm(waiting, unit="subject", desc="measuring"):
-        own = [task for task in tasks if set(subject.on_disk) >= {*task.sources, task.target}]
-        if not own:
-            continue
-        loaded = load_window(config, subject)
-        brain = brain_mask(loaded.centres)
-        regions = error_regions(brain, window_labels(config, loaded))
-        inside = {name: mask[brain] for name, mask in regions.items()}
-        for volume in synthesized(network, loaded.images, own, batch_size):
-            wanted = loaded.centres[volume.task.target]
-            key = subject.name, *volume.task.label(names)
-            error = np.abs(volume.synthesis - wanted)[brain]
-            estimates = {name: own[brain] for name, own in volume.estimates.items()}
-            _measure(measured, key, psnr(wanted, volume.synthesis), estimates, error, inside)
-        yield measured
+    names, measured = list(config.data.sequences), Measured()
+    loaded = load_window(config, subject)
+    brain = brain_mask(loaded.centres)
+    regions = error_regions(brain, window_labels(config, loaded))
+    inside = {name: mask[brain] for name, mask in regions.items()}
+    allowed = allowed_tasks(subject, tasks)
+    for volume in synthesized(network, loaded.images, allowed, batch_size):
+        wanted = loaded.centres[volume.task.target]
+        key = subject.name, *volume.task.label(names)
+        error = np.abs(volume.synthesis - wanted)[brain]
+        estimates = {name: own[brain] for name, own in volume.estimates.items()}
+        _measure(measured, key, psnr(wanted, volume.synthesis), estimates, error, inside)
+    return measured
 
 
 class Synthesized(NamedTuple):

@@ -1,10 +1,11 @@
 """What the error estimates are worth over subjects: tables and curves of the volumes' rows."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,16 +17,22 @@ from tsf_seq2seq.explain.error_estimation import (
     Curve,
     ErrorRow,
     Measured,
-    no_counts,
 )
 from tsf_seq2seq.explain.ranking import REMOVED, pooled_spearman
 from tsf_seq2seq.explain.tsem import rank_correlation
-from tsf_seq2seq.files.writing import write_text
-from tsf_seq2seq.tables import Table, group_by, read_rows, read_table, write_rows, write_table
+from tsf_seq2seq.files.writing import write_texts
+from tsf_seq2seq.tables import Table, group_by, rows_text, table_text
 from tsf_seq2seq.tasks import n_inputs
 
-ROWS, CALIBRATION = "error_estimation.csv", "calibration.csv"
-CURVES, COUNTS = "sparsification.csv", "pooled_counts.csv"
+SUMMARY_FILES = (
+    "error_estimation.csv",
+    "calibration.csv",
+    "sparsification.csv",
+    "pooled_counts.csv",
+    "error_estimation_tasks.csv",
+    "sparsification.json",
+    "error_estimation.md",
+)
 SHARES = [f"removed_{share:.2f}" for share in REMOVED]
 CURVE_COLUMNS = ["name", "sources", "target", "order"]
 # What readers call the orders of voxels, the best possible one first.
@@ -56,6 +63,7 @@ class TaskSummary:
     by quality, nan for fewer than three subjects.
     """
 
+    LABELS: ClassVar[int] = 3
     sources: str
     target: str
     estimator: str
@@ -85,42 +93,27 @@ def task_summaries(measured: Measured) -> list[TaskSummary]:
     ]
 
 
-def write_measured(output: Path, measured: Measured) -> None:
-    """Write what was measured so far: every volume's curves, calibration and, at last, rows."""
-    write_rows(output / CALIBRATION, CalibrationRow, measured.parts)
+def write_summary(output: Path, measured: Measured) -> str:
+    """Write every volume's rows, calibration and curves, with the tables and curves over subjects:
+    all files change together. The Markdown one is returned."""
     curves = ([*curve[:4], *curve.errors.tolist()] for curve in measured.curves)
-    write_table(output / CURVES, [*CURVE_COLUMNS, *SHARES], curves)
     counts = (
         (*key, i, j, own[i, j])
         for key, own in measured.counts.items()
         for i, j in np.argwhere(own).tolist()
     )
-    write_table(output / COUNTS, COUNT_COLUMNS, counts)
-    write_rows(output / ROWS, ErrorRow, measured.rows)
-
-
-def read_measured(output: Path) -> Measured:
-    """What `write_measured` wrote. Nothing, where it was interrupted between its files.
-
-    Raises UserError where a file is not what it wrote.
-    """
-    rows = read_rows(output / ROWS, ErrorRow)
-    done = {row.name for row in rows}
-    parts = [row for row in read_rows(output / CALIBRATION, CalibrationRow) if row.name in done]
-    curves = [curve for curve in _read_curves(output / CURVES) if curve.name in done]
-    measured = Measured(rows, parts, curves, _read_counts(output / COUNTS))
-    voxels = {key: sum(row.voxels for row in own) for key, own in _in_brain(rows).items()}
-    counted = {key: int(counts.sum()) for key, counts in measured.counts.items()}
-    return measured if counted == voxels else Measured()
-
-
-def write_summary(output: Path, measured: Measured) -> str:
-    """Write the tables and curves over subjects; the Markdown one is returned, too."""
-    write_rows(output / "error_estimation_tasks.csv", TaskSummary, task_summaries(measured))
-    content = {"removed": REMOVED.tolist(), "tasks": mean_curves(measured.curves)}
-    write_text(output / "sparsification.json", json.dumps(content, indent=1) + "\n")
+    means = {"removed": REMOVED.tolist(), "tasks": mean_curves(measured.curves)}
     text = error_markdown(measured)
-    write_text(output / "error_estimation.md", text)
+    contents = (
+        rows_text(ErrorRow, measured.rows),
+        rows_text(CalibrationRow, measured.parts),
+        table_text([*CURVE_COLUMNS, *SHARES], curves),
+        table_text(COUNT_COLUMNS, counts),
+        rows_text(TaskSummary, task_summaries(measured)),
+        json.dumps(means, indent=1) + "\n",
+        text,
+    )
+    write_texts(output, dict(zip(SUMMARY_FILES, contents, strict=True)))
     return text
 
 
@@ -217,23 +210,3 @@ def _ranks_subjects(rows: Sequence[ErrorRow]) -> float:
         return nan
     estimates = np.array([row.mean_estimate for row in rows])
     return rank_correlation(estimates, np.array([row.psnr for row in rows]))
-
-
-def _read_curves(path: Path) -> list[Curve]:
-    def curve(row: Mapping[str, str]) -> Curve:
-        name, sources, target, order = (row[column] for column in CURVE_COLUMNS)
-        return Curve(name, sources, target, order, np.array([float(row[key]) for key in SHARES]))
-
-    return read_table(path, curve, "a table of sparsification curves")
-
-
-def _read_counts(path: Path) -> dict[tuple[str, str, str], np.ndarray]:
-    counts = no_counts()
-
-    def add(row: Mapping[str, str]) -> None:
-        sources, target, estimator, *numbers = (row[column] for column in COUNT_COLUMNS)
-        i, j, voxels = map(int, numbers)
-        counts[sources, target, estimator][i, j] += voxels
-
-    read_table(path, add, "a table of voxels per pair of classes")
-    return counts

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class Faithfulness:
     as in shapley.csv.
     """
 
+    LABELS: ClassVar[int] = 3
     target: str
     source: str
     metric: str
@@ -50,6 +52,7 @@ class Agreement:
     whether (of "all": in what share of the targets) ω and Shapley put the same source first.
     """
 
+    LABELS: ClassVar[int] = 2
     target: str
     metric: str
     pairs: int

@@ -9,7 +9,7 @@ import torch
 
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models.base import SynthesisNetwork
-from tsf_seq2seq.tables import Table, read_table
+from tsf_seq2seq.tables import Table, number, read_table
 from tsf_seq2seq.tasks import Task
 
 FusionTable = Mapping[Task, np.ndarray]  # task → ω (S,), 0 where a sequence is no source
@@ -74,14 +74,23 @@ def read_fusion_csv(path: Path) -> dict[tuple[str, str], dict[str, float]]:
 
     0 where a sequence is no source. Raises UserError where the file is missing or not such a table.
     """
-    what = "a fusion_weights.csv"
+    what, labels = "a fusion_weights.csv", ("sources", "target")
 
     def parse(row: Mapping[str, str]) -> tuple[tuple[str, str], dict[str, float]]:
-        weights = dict(row)
-        key = weights.pop("sources"), weights.pop("target")
-        return key, {name: float(cell or 0) for name, cell in weights.items()}
+        cells = {name: cell for name, cell in row.items() if name not in labels}
+        sources = row["sources"].split("+")
+        for name in (*sources, row["target"]):
+            if name not in cells:
+                raise ValueError(f"there is no column of sequence {name!r}")
+        given = {name for name, cell in cells.items() if cell}
+        if given != set(sources) or len(given) < len(sources):
+            raise ValueError("weights must stand where the sources are, and nowhere else")
+        weights = {name: number(cell or "0") for name, cell in cells.items()}
+        if not all(0 <= weight <= 1 for weight in weights.values()):
+            raise ValueError("a weight is not from 0 to 1")
+        return (row["sources"], row["target"]), weights
 
-    table = dict(read_table(path, parse, what))
+    table = dict(read_table(path, parse, what, labels))
     if not table:
         raise UserError(f"{path} is not {what} (it has no rows)")
     return table

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class SourceValue:
     and of none, which is the training subjects' mean image.
     """
 
+    LABELS: ClassVar[int] = 4
     name: str
     target: str
     source: str

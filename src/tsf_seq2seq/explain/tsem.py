@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from math import isnan, nan
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -45,6 +45,7 @@ class Finding:
     one of them is constant.
     """
 
+    LABELS: ClassVar[int] = 3
     name: str
     sources: str
     target: str

@@ -43,6 +43,12 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write several UTF-8 text files by their names in `folder`: all change, or none."""
+    encoded = {folder / name: text.encode() for name, text in texts.items()}
+    write_together(folder, {path: _writer(content) for path, content in encoded.items()})
+
+
 def write_together(
     folder: Path, writes: Mapping[Path, Write], removed: tuple[Path, ...] = ()
 ) -> None:
@@ -106,6 +112,10 @@ def remove_leftovers(folder: Path) -> None:
 def is_inside(path: Path, folder: Path) -> bool:
     """Whether a file's place lies in a folder, with links and .. on the way to it followed."""
     return path.parent.resolve().is_relative_to(folder.resolve()) and path.name not in ("", "..")
+
+
+def _writer(content: bytes) -> Write:
+    return lambda temporary: temporary.write_bytes(content)
 
 
 @contextmanager
