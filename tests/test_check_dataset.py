@@ -1,6 +1,8 @@
 """check_dataset.py: every kind of defect is found and named, and good data pass."""
 
+import gzip
 import json
+import os
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from conftest import LPS_AFFINE, REPOSITORY, SEQUENCES, blob, save_nifti, sequen
 
 from tsf_seq2seq.cli.data import check_dataset
 from tsf_seq2seq.config import DataConfig
+from tsf_seq2seq.data import check as check_module
 from tsf_seq2seq.data.check import check_subject, summarise
 
 REAL = REPOSITORY.parent / "shared" / "data"
@@ -192,6 +195,50 @@ def test_what_the_user_must_mend(run, tiny_dataset, tmp_path):
     (tmp_path / "empty").mkdir()
     wanted = f"{tmp_path / 'empty'} holds no subjects: no file such as {{name}}/{{name}}_t1.nii.gz"
     assert run("-r", tmp_path / "empty").error == wanted
+
+
+def test_where_the_report_cannot_go_is_told_before_the_work(run, tiny_dataset, tmp_path):
+    (tmp_path / "file").write_text("")
+    for place, said in (
+        (tmp_path, f"{tmp_path} is a folder, but must be a file for the results"),
+        (
+            tmp_path / "file" / "report.json",
+            f"{tmp_path / 'file' / 'report.json'} can't be written: {tmp_path / 'file'} is not a "
+            "folder",
+        ),
+    ):
+        outcome = run("-r", tiny_dataset, "-o", place)
+        assert (outcome.error, outcome.out) == (said, "")
+    assert run("-r", tiny_dataset, "-o", tmp_path / "new" / "report.json").code == 0
+    assert json.loads((tmp_path / "new" / "report.json").read_text())["summary"]["subjects"] == 4
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_no_file_ends_the_batch(run, tiny_dataset, processes):
+    """A FIFO, a header that overflows, an affine without end: each is its subject's defect."""
+    t2 = [sequence_file(tiny_dataset, number, "t2") for number in range(4)]
+    t2[0].unlink()
+    os.mkfifo(t2[0])
+    content = bytearray(gzip.decompress(t2[1].read_bytes()))
+    content[108:112] = np.float32(np.inf).tobytes()  # vox_offset
+    t2[1].write_bytes(gzip.compress(content))
+    content = bytearray(gzip.decompress(t2[2].read_bytes()))
+    content[280:284] = np.float32(np.inf).tobytes()  # srow_x
+    t2[2].write_bytes(gzip.compress(content))
+    outcome = run("-r", tiny_dataset, "--processes", processes)
+    assert outcome.code == 1
+    defects = [line for line in outcome.out.splitlines() if line.startswith("Tiny_")]
+    assert [line[:10] for line in defects] == ["Tiny_00000", "Tiny_00001", "Tiny_00002"]
+    assert "4, 3 with defects" in outcome.out
+
+
+def test_any_failure_of_a_library_is_a_subjects_defect(tiny_dataset, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("a library's own trouble")
+
+    monkeypatch.setattr(check_module, "describe", broken)
+    report = check_subject(DataConfig(root=tiny_dataset), "Tiny_00000", 15)
+    assert report.defects == ["its files can't be used (RuntimeError: a library's own trouble)"] * 4
 
 
 @pytest.mark.slow

@@ -313,6 +313,19 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_an_interrupted_run_goes_on_and_one_of_other_settings_is_refused(tmp_path: Path) -> None:
+    write_phantom_dataset(tmp_path, 1, seed=SEED, spacing=2, sequences=["t1", "t2"])
+    files = sorted(tmp_path.rglob("*.nii.gz"))
+    assert len(files) == 3
+    whole = {path: path.read_bytes() for path in files}
+    files[0].unlink()
+    write_phantom_dataset(tmp_path, 1, seed=SEED, spacing=2, sequences=["t1", "t2"])
+    assert {path: path.read_bytes() for path in files} == whole
+    with pytest.raises(UserError, match=r"holds phantoms of other settings"):
+        write_phantom_dataset(tmp_path, 1, seed=SEED + 1, spacing=2, sequences=["t1", "t2"])
+    assert {path: path.read_bytes() for path in files} == whole
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -8,7 +8,10 @@ from tsf_seq2seq.phantom.subject import write_phantom_dataset
 def make_phantom_dataset(description: str | None) -> None:
     """Simulate subjects and write them."""
     parser = script_parser(
-        description, ["output"], ["seed", "processes"], output="new or empty folder"
+        description,
+        ["output"],
+        ["seed", "processes"],
+        output="new folder, or of an interrupted run",
     )
     parser.add_argument(
         "-n", "--number", type=positive_number, default=24, help="of subjects (default: 24)"

@@ -117,8 +117,8 @@ def check_subject(data: DataConfig, name: str, mask: int) -> SubjectReport:
                     check(first[0], geometry, first[1], path.name)
         if voxels is None or geometry is None:
             continue
-        report.sequences[sequence] = describe(path, voxels, geometry)
         with report.noting():
+            report.sequences[sequence] = describe(path, voxels, geometry)
             positive_maximum(voxels, path)
             twin = contents.setdefault(_digest(geometry.to_network(voxels)), sequence)
             if twin != sequence:

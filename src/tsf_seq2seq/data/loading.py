@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from tsf_seq2seq.data.nifti import (
     SAME_GRID_MM,
@@ -21,6 +22,7 @@ from tsf_seq2seq.errors import UserError, printable
 from tsf_seq2seq.files.fingerprint import fingerprint
 
 LARGEST_INTENSITY, SMALLEST_INTENSITY = 1e30, 1e-30  # that float32 holds with all its digits
+_TOLD: set[str] = set()  # doubts about orientation that this process has told
 Box = Callable[[tuple[int, ...]], Window]  # a grid (z, y, x) in LPS order → the part wanted of it
 
 
@@ -125,6 +127,7 @@ def read_sequences(
             first, first_name = first or geometry, subject.files[indices[0]].name
             check_same_grid(first, geometry, first_name, path.name)
             check_both_oriented(first, geometry, first_name, path.name)
+            warn_of_doubt(subject.name, geometry.doubt)
             maximum = positive_maximum(voxels, path)
         except UserError as error:
             raise UserError(f"subject {subject.name}: {error}") from error
@@ -169,23 +172,16 @@ def check_both_oriented(first: Geometry, other: Geometry, first_name: str, other
         )
 
 
-def warn_of_doubts(doubts: Mapping[str, str], total: int, split: Path) -> None:
-    """Say once, on standard error, how many of a split's subjects have a doubt about orientation.
+def warn_of_doubt(name: str, doubt: str | None) -> None:
+    """Say on standard error why the orientation of an image of subject `name` is in doubt, if so.
 
-    `doubts`: name → `Geometry.doubt`, of those that have one.
+    `doubt`: its `Geometry.doubt`; each is told once a process.
     """
-    if not doubts or os.environ.get("RANK", "0") != "0":  # torchrun: the first process says it
+    if doubt is None or doubt in _TOLD or os.environ.get("RANK", "0") != "0":
         return
-    name, doubt = next(iter(doubts.items()))
-    others = [other for other in doubts if other != name][:2]
-    print(
-        printable(
-            f"warning: {len(doubts)} of {total} subjects of {split} leave their orientation in "
-            f"doubt: an image of {name} {doubt}{'; so with ' if others else ''}"
-            f"{', '.join(others)}{', …' if len(doubts) > 3 else ''} (check_dataset.py lists all)"
-        ),
-        file=sys.stderr,
-    )
+    _TOLD.add(doubt)
+    text = f"warning: an image of subject {name} {doubt}; check_dataset.py lists all such"
+    tqdm.write(printable(text), file=sys.stderr)
 
 
 def defect_text(error: Exception, name: str) -> str:

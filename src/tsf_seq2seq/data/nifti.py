@@ -19,7 +19,6 @@ from tsf_seq2seq.data.nifti_bytes import (
     damaged_header,
     image_class,
     read_content,
-    read_header,
     tells,
 )
 from tsf_seq2seq.data.synthetic import mark, refuse_synthetic
@@ -145,15 +144,6 @@ def orientation_doubt(header: nib.Nifti1Header) -> str | None:
         f"has a sform and a qform that place the same voxel up to {distance:.3g} mm apart: its "
         "sform counts"
     )
-
-
-def doubt_of_file(path: Path) -> str | None:
-    """The `orientation_doubt` of a file, of which the header alone is read; None where it can't."""
-    header = read_header(path)
-    try:
-        return None if header is None else orientation_doubt(header)
-    except Exception:  # a damaged header: whoever loads the file says so
-        return None
 
 
 @lru_cache(maxsize=4096)

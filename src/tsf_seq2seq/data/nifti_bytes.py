@@ -53,19 +53,6 @@ def read_content(path: Path) -> bytes:
     return bytes(content)
 
 
-def read_header(path: Path) -> nib.Nifti1Header | None:
-    """A file's header, the rest of it unread; None where it can't be read."""
-    try:
-        with open(path, "rb", buffering=0, opener=regular) as file:
-            head = file.read(4 * HEADER_BYTES)
-        if head[:2] == GZIP_MAGIC:
-            head = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEADER_BYTES)
-        header_class = image_class(head, path).header_class
-        return header_class(head[: header_class.sizeof_hdr], check=False)
-    except Exception:  # whoever loads the file says what is wrong with it
-        return None
-
-
 def image_class(content: bytes, path: Path) -> type[nib.Nifti1Image]:
     """The class of the NIfTI version; UserError where it is none."""
     if content[344:347] == b"n+1":

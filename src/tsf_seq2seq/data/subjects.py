@@ -4,9 +4,8 @@ import glob
 from pathlib import Path
 
 from tsf_seq2seq.config import DataConfig
-from tsf_seq2seq.data.loading import Subject, warn_of_doubts
+from tsf_seq2seq.data.loading import Subject, warn_of_doubt
 from tsf_seq2seq.data.names import Patterns, alternatives
-from tsf_seq2seq.data.nifti import doubt_of_file
 from tsf_seq2seq.data.split_file import read_split
 from tsf_seq2seq.data.store import open_store
 from tsf_seq2seq.data.store_index import SCRIPT, file_states, is_current
@@ -19,18 +18,13 @@ def find_subjects(data: DataConfig, split: Path) -> list[Subject]:
 
     Raises UserError where the root or a subject's folder is missing, a sequence that the mask names
     is missing, and where the original files of a stored subject are in reach but have changed.
-    Warns of subjects whose orientation is in doubt.
     """
     store = open_store(data)
     if store is None:
         check_root(data)
     rows = read_split(split, len(data.sequences))
     if store is None:
-        found = [find_subject(data, name, mask) for name, mask in rows]
-        files = ((subject.name, path) for subject in found for path in subject.files.values())
-        doubts = {name: doubt for name, path in files if (doubt := doubt_of_file(path))}
-        warn_of_doubts(doubts, len(rows), split)
-        return found
+        return [find_subject(data, name, mask) for name, mask in rows]
     found = [store.subject(name, mask) for name, mask in rows]
     for name, _ in rows:
         states = file_states(data, find_files(data.root, name, data.sequences))
@@ -39,8 +33,7 @@ def find_subjects(data: DataConfig, split: Path) -> list[Subject]:
                 f"subject {name}: its files in {data.root} have changed since the store "
                 f"{store.path} was made; {SCRIPT} brings it up to date"
             )
-    doubts = {name: doubt for name, _ in rows if (doubt := store.entry(name).doubt)}
-    warn_of_doubts(doubts, len(rows), split)
+        warn_of_doubt(name, store.entry(name).doubt)
     return found
 
 

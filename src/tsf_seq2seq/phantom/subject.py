@@ -1,5 +1,6 @@
 """The phantom data set: real anatomy (MNI152) with simulated contrasts, in BraTS 2021 layout."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from tsf_seq2seq.data.nifti import write_voxels
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.folder import LOCK, claimed
+from tsf_seq2seq.files.writing import write_text
 from tsf_seq2seq.phantom.anatomy import Anatomy, simulate_anatomy
 from tsf_seq2seq.phantom.fields import Array, Grid, make_grid
 from tsf_seq2seq.phantom.protocols import (
@@ -24,6 +26,7 @@ from tsf_seq2seq.phantom.protocols import (
 from tsf_seq2seq.phantom.signal import add_noise, draw_patient, simulate_sequence
 from tsf_seq2seq.processes import map_in_processes
 
+SETTINGS_FILE = "phantom.json"
 SHAPES = {1.0: (240, 240, 155), 2.0: (120, 120, 78)}  # voxels, by spacing in mm
 
 
@@ -95,32 +98,52 @@ def write_phantom_dataset(
 ) -> list[str]:
     """Simulate subjects and write them as `<root>/<name>/<name>_<sequence>.nii.gz`; their names.
 
-    `root`: made if absent, else empty; `subjects`: how many, from index `first` on; `noise_free`:
-    also write `<name>_<sequence>_noisefree.nii.gz`; `processes`: subjects at once. The rest as
+    `root`: made if absent, else empty, or of an interrupted run of the same settings, which goes
+    on; `subjects`: how many, from index `first` on; `noise_free`: also write
+    `<name>_<sequence>_noisefree.nii.gz`; `processes`: subjects at once. The rest as
     `simulate_subject` takes it; the same seed gives the same bytes. Raises UserError if the folder
-    isn't empty, or as `simulate_subject` does.
+    holds anything else, or as `simulate_subject` does.
     """
     _check_request(seed, first, spacing, sequences)
-    if root.exists() and not (root.is_dir() and {path.name for path in root.iterdir()} <= {LOCK}):
-        raise UserError(f"{root} exists and isn't an empty folder; name a new one.")
+    settings = {
+        "seed": seed,
+        "spacing_mm": spacing,
+        "sequences": list(sequences),
+        "noise_free": noise_free,
+    }
     write = partial(_write_subject, root, seed, spacing, noise_free, sequences)
     with claimed(root):
+        _enter(root, json.dumps(settings) + "\n")
         done = map_in_processes(processes, write, range(first, first + subjects))
         return list(tqdm(done, total=subjects, desc="simulating", unit="subject"))
+
+
+def _enter(root: Path, settings: str) -> None:
+    """Note the settings in the folder; UserError unless it is empty or of these settings."""
+    path = root / SETTINGS_FILE
+    if {found.name for found in root.iterdir()} <= {LOCK}:
+        write_text(path, settings)
+    elif not path.is_file():
+        raise UserError(f"{root} exists and isn't an empty folder; name a new one.")
+    elif path.read_text(encoding="utf-8", errors="replace") != settings:
+        raise UserError(f"{root} holds phantoms of other settings ({path}); name a new folder.")
 
 
 def _write_subject(
     root: Path, seed: int, spacing: float, noise_free: bool, sequences: Sequence[str], index: int
 ) -> str:
-    subject = simulate_subject(seed, index, spacing, sequences)
+    """Simulate and write a subject whose files aren't all there; its name."""
     name = f"Phantom_{index:05d}"
-    folder = root / name
-    folder.mkdir()
+    suffixes = [*sequences, *(f"{key}_noisefree" for key in sequences if noise_free), "seg"]
+    paths = {suffix: root / name / f"{name}_{suffix}.nii.gz" for suffix in suffixes}
+    if all(path.is_file() for path in paths.values()):
+        return name
+    subject = simulate_subject(seed, index, spacing, sequences)
     images = {**subject.volumes, "seg": subject.segmentation}
     if noise_free:
         images |= {f"{key}_noisefree": volume for key, volume in subject.noise_free.items()}
-    for suffix, volume in images.items():
-        write_voxels(folder / f"{name}_{suffix}.nii.gz", volume, subject.affine)
+    for suffix, path in paths.items():
+        write_voxels(path, images[suffix], subject.affine)
     return name
 
 
