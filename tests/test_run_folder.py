@@ -26,6 +26,8 @@ from tsf_seq2seq.data.prepare import STORED, fill_store
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.folder import LOCK, claimed
 from tsf_seq2seq.models import build_network
+from tsf_seq2seq.report.inputs import Inputs, ReportSources
+from tsf_seq2seq.report.sections import training
 from tsf_seq2seq.training import loop
 from tsf_seq2seq.training.log import TrainingLog, read_log, writers_thread_quiet
 
@@ -156,6 +158,15 @@ def test_a_pipe_is_no_log(tmp_path):
         read_log(tmp_path / "log.csv")
 
 
+def test_a_damaged_log_in_the_report(train, folder, tmp_path):
+    assert train().code == 0
+    sources = ReportSources(Inputs(stage1=folder), tmp_path / "report")
+    assert training(sources).files == ["stage1_log.csv"]
+    path = write_log(folder, HEADER + ROWS.replace("1.5", "x"))
+    with pytest.raises(UserError, match=re.escape(f"{path}, line 3: 'loss' must be a number")):
+        training(sources)
+
+
 # --- last.pth
 
 
@@ -200,6 +211,35 @@ def test_tampered_states(key, value, part, train, folder):
     assert error.startswith(str(last))
     assert part in error
     assert last.read_bytes() == before
+
+
+def test_weights_that_became_nan_are_not_saved(yaml, train, folder, monkeypatch):
+    """The step that spoils them has a finite loss yet, so that only the next one would tell."""
+    assert train().code == 0
+    before = (folder / "last.pth").read_bytes()
+    real = loop.Trainer._step
+
+    def step(self, *arguments):
+        losses = real(self, *arguments)
+        with torch.no_grad():
+            self.network.style.bias[1] = float("nan")
+        return losses
+
+    monkeypatch.setattr(loop.Trainer, "_step", step)
+    error = train(*longer("--set", "train.checkpoint_steps=1")).error
+    last = folder / "last.pth"
+    assert error == f"{last} was not written: style.bias holds NaN or infinite values"
+    assert last.read_bytes() == before
+
+
+def test_infinite_squares_of_gradients_are_resumed(train, folder):
+    """Adam goes on with them, if slowly."""
+    assert train().code == 0
+    last = folder / "last.pth"
+    content = torch.load(last, weights_only=True)
+    content["training"]["optimizers"]["network"]["state"][0]["exp_avg_sq"][:] = float("inf")
+    torch.save(content, last)
+    assert train(*longer()).code == 0
 
 
 # --- the data
