@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tsf_seq2seq.checkpoints import published
 from tsf_seq2seq.checkpoints.portable import is_portable, read_portable
-from tsf_seq2seq.checkpoints.state_dicts import check_tensors, load_state, read_file
+from tsf_seq2seq.checkpoints.state_dicts import check_tensors, is_finite, load_state, read_file
 from tsf_seq2seq.config import BRATS_SEQUENCES, Config, config_from_mapping, to_mapping
 from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import UserError
@@ -57,13 +57,17 @@ def save_checkpoint(
 ) -> None:
     """Write weights and settings, `training` state and data `statistics` where given.
 
-    All or nothing.
+    All or nothing. Raises UserError for weights that are NaN or infinite: they couldn't be loaded.
     """
+    weights = network.state_dict()
+    for key, value in weights.items():
+        if not is_finite(value):
+            raise UserError(f"{path} was not written: {key} holds NaN or infinite values")
     content = {
         "format": FORMAT,
         "version": VERSION,
         "config": to_mapping(config),
-        "weights": network.state_dict(),
+        "weights": weights,
     }
     if training is not None:
         content["training"] = dict(training)

@@ -125,18 +125,27 @@ def load_state(
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise UserError(f"{origin} is of another architecture: {'; '.join(differences[:3])}{more}")
     for key, value in own.items():
-        check_tensor(state[key], value, key, origin)
+        check_type(state[key], value, key, origin)
+        if not is_finite(state[key]):
+            raise UserError(f"{origin} is damaged: {key} holds NaN or infinite values")
     network.load_state_dict(dict(state), strict=besides is None)
 
 
-def check_tensor(value: Tensor, like: Tensor, key: str, origin: Path | str) -> None:
-    """UserError unless `value` is of the type of `like`, and finite."""
+def check_type(value: Tensor, like: Tensor, key: str, origin: Path | str) -> None:
+    """UserError unless `value` is of the type of `like`."""
     found, wanted = _kind(value), _kind(like)
     if found != wanted:
         raise UserError(f"{origin} holds {key} as {found}, but {wanted} is needed, and not cast")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite."""
     # A sum is faster than looking at each value, but may overflow.
-    if value.is_floating_point() and not value.sum().isfinite() and not value.isfinite().all():
-        raise UserError(f"{origin} is damaged: {key} holds NaN or infinite values")
+    return (
+        not tensor.is_floating_point()
+        or bool(tensor.sum().isfinite())
+        or bool(tensor.isfinite().all())
+    )
 
 
 def _kind(tensor: Tensor) -> str:

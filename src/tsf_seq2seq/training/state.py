@@ -16,7 +16,7 @@ from tsf_seq2seq.checkpoints.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from tsf_seq2seq.checkpoints.state_dicts import check_tensor, check_tensors, load_state
+from tsf_seq2seq.checkpoints.state_dicts import check_tensors, check_type, load_state
 from tsf_seq2seq.config import Config, TrainConfig, to_mapping
 from tsf_seq2seq.data.sampling import Position
 from tsf_seq2seq.data.statistics import TrainingStatistics
@@ -180,7 +180,9 @@ def _check_kept(value: Any, like: Any, parameter: Tensor, key: str, last: Path) 
         shape = parameter.shape if like.shape == PROBE_SHAPE else like.shape
         if value.shape != shape:
             raise UserError(f"{last}: {key} is {tuple(value.shape)} instead of {tuple(shape)}")
-        check_tensor(value, like, key, last)
+        check_type(value, like, key, last)
+        if value.isnan().any():
+            raise UserError(f"{last} is damaged: {key} holds NaN")
 
 
 def _check_count(count: int, saved: Mapping[str, Any], name: str, last: Path) -> None:
