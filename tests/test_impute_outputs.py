@@ -527,8 +527,7 @@ def test_subjects_of_one_name_in_two_places(tmp_path, layout, image):
     """The folders that tell them apart are no patient of which they would be sessions."""
     naming = known_namings(DataConfig())[0]
     subjects = [
-        FoundSubject(f"{site}/p_1", naming, {"t1": tmp_path / site / "p_1" / "p_1_t1.nii.gz"})
-        for site in ("siteA", "siteB")
+        FoundSubject(f"{site}/p_1", naming, short_name="p_1") for site in ("siteA", "siteB")
     ]
     output = Output(tmp_path / "out", layout)
     wanted = [(subject, {"t2": output.paths(subject, "t2")}) for subject in subjects]

@@ -46,8 +46,9 @@ class Output:
         elif self.layout == "plain":
             image, tsem = f"{own}_synth", f"{own}_tsem"
         elif target in subject.naming.names:
-            above, _, name = subject.name.rpartition("/")
-            image = str(Path(above, subject.naming.names[target].replace(NAME, name)))
+            above = subject.name.removesuffix(subject.short_name)
+            named = subject.naming.names[target].replace(NAME, subject.short_name)
+            image = str(Path(above, named))
             image, tsem = image.removesuffix(".gz").removesuffix(".nii"), f"tsem/{own}_tsem"
         else:
             raise UserError(

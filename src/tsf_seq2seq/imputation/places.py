@@ -86,7 +86,7 @@ def bids_name(subject: FoundSubject, target: str, kind: str) -> str:
 def _bids_labels(subject: FoundSubject) -> tuple[str, list[str]]:
     """The patient's name, and labels: sub-… and, where a name such as sub-1_ses-2 or 1/2 tells a
     session, ses-…."""
-    own = _own_name(subject)
+    own = subject.short_name
     above = subject.name.removesuffix(own)
     if found := re.fullmatch(r"(sub-([^/_]+))(?:[_/]ses-([^/_]+))?", own):
         patient, label, session = found.groups()
@@ -96,18 +96,6 @@ def _bids_labels(subject: FoundSubject) -> tuple[str, list[str]]:
         session = _label(rest, subject.name) if rest else None
     labels = [f"sub-{_alphanumeric(above)}{label}"]
     return above + patient, [*labels, f"ses-{session}"] if session else labels
-
-
-def _own_name(subject: FoundSubject) -> str:
-    """The name that a subject's files tell, without folders that were put before it to tell apart
-    subjects of one name."""
-    for sequence, path in subject.files.items():
-        naming = subject.namings.get(sequence, subject.naming)
-        if sequence in naming.patterns:
-            found = naming.patterns[sequence].search(path.absolute().as_posix())
-            if found and subject.name.endswith(f"/{found['name']}"):
-                return found["name"]
-    return subject.name
 
 
 def _label(text: str, name: str) -> str:

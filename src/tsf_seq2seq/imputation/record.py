@@ -72,11 +72,8 @@ def refuse_others(paths: Paths, files: Mapping[str, Path]) -> None:
     known = [record[key] for key in keys if isinstance(record.get(key), list)]
     for name, place, content in zip(*known, strict=False) if len(known) == len(keys) else ():
         own = files.get(name)
-        if (
-            str(own) != place
-            and not (own and _holds(own, content))
-            and _holds(Path(place), content)
-        ):
+        same = str(own) == place or (own is not None and _holds(own, content))
+        if not same and _holds(Path(str(place)), content):
             raise UserError(
                 f"{paths.image} is of another subject, whose {name} is {place}: choose another "
                 "folder"
