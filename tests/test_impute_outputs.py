@@ -390,6 +390,7 @@ def test_what_changed_is_made_again(run, patient, out, checkpoint):
         (lambda: save_nifti(patient / "Tiny_00000_t2.nii.gz", blob(8)), "source t2 has changed"),
         (lambda: cut(image), "its image has changed"),
         (lambda: cut(tsem), "its TSEM has changed"),
+        (lambda: tsem.write_bytes(b""), "its TSEM has changed"),
         (tsem.unlink, "its TSEM is missing"),
         (image.unlink, "its image is missing"),
         (sidecar.unlink, "its sidecar is missing or damaged"),
@@ -418,6 +419,25 @@ def test_the_same_scans_elsewhere_are_done(run, patient, out):
     assert run(patient).code == 0
     moved = patient.rename(patient.parent / "moved")
     assert "t1ce is done already" in run(moved).out
+
+
+def test_a_namesakes_result_is_kept(run, tmp_path, out):
+    """Two sites call a patient P1, and both are imputed into one folder."""
+    for number, site in enumerate(("siteA", "siteB")):
+        save_nifti(tmp_path / site / "P1_t1.nii.gz", blob(number))
+    assert run(tmp_path / "siteA", "--target", "t2").code == 0
+    before = content(out)
+    error = run(tmp_path / "siteB", "--target", "t2").error
+    scan = tmp_path / "siteA" / "P1_t1.nii.gz"
+    image = out / "P1_t2_synth.nii.gz"
+    wanted = f"{image} is of another subject, whose t1 is {scan}: choose another folder"
+    assert error == wanted
+    assert content(out) == before
+    save_nifti(tmp_path / "siteB" / "P1_flair.nii.gz", blob(3))
+    assert run(tmp_path / "siteB", "--target", "t2", "--sources", "flair").error == wanted
+    scan.unlink()  # the record tells of nobody who is there
+    outcome = run(tmp_path / "siteB", "--target", "t2", "--sources", "t1")
+    assert "t2 is made again: source t1 has changed" in outcome.out
 
 
 # --- one folder, one run
@@ -507,8 +527,7 @@ def test_subjects_of_one_name_in_two_places(tmp_path, layout, image):
     """The folders that tell them apart are no patient of which they would be sessions."""
     naming = known_namings(DataConfig())[0]
     subjects = [
-        FoundSubject(f"{site}/p_1", naming, {"t1": tmp_path / site / "p_1" / "p_1_t1.nii.gz"})
-        for site in ("siteA", "siteB")
+        FoundSubject(f"{site}/p_1", naming, short_name="p_1") for site in ("siteA", "siteB")
     ]
     output = Output(tmp_path / "out", layout)
     wanted = [(subject, {"t2": output.paths(subject, "t2")}) for subject in subjects]

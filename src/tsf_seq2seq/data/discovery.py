@@ -47,7 +47,7 @@ class Naming:
 class FoundSubject:
     """A subject's files by sequence; `doubles`: what makes them ambiguous.
 
-    `naming`: of the first of them; `namings`: of each.
+    `short_name`: what its files call it; `naming`: of the first of its files; `namings`: of each.
     """
 
     name: str
@@ -55,6 +55,10 @@ class FoundSubject:
     files: dict[str, Path] = field(default_factory=dict)
     namings: dict[str, Naming] = field(default_factory=dict)
     doubles: list[str] = field(default_factory=list)
+    short_name: str = ""
+
+    def __post_init__(self) -> None:
+        self.short_name = self.short_name or self.name
 
 
 def discover(

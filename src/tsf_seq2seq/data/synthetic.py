@@ -46,24 +46,26 @@ def is_marked_file(path: Path) -> bool:
     return RESEARCH_USE.encode() in _head(path)
 
 
-def may_be_replaced(image: Path) -> bool:
-    """Whether a place holds an image of ours, or the ruins of one beside its sidecar.
+def may_be_replaced(image: Path, sidecar: Path) -> bool:
+    """Whether a place holds an image of ours, or the ruins of one, as a sidecar tells.
 
     Not a sound image without our mark: a scan may have come into the place of ours.
     """
     head = _head(image)
     is_nifti = head[344:347] in NIFTI_1 or head[4:7] == NIFTI_2
-    return RESEARCH_USE.encode() in head or (image.is_file() and has_record(image) and not is_nifti)
+    return RESEARCH_USE.encode() in head or (
+        image.is_file() and is_record(sidecar) and not is_nifti
+    )
 
 
 def is_synthetic(path: Path) -> bool:
     """Whether a file is no scan but an image of ours: it bears our mark, or its sidecar says so."""
-    return is_marked_file(path) or has_record(path)
+    return is_marked_file(path) or is_record(_sidecar(str(path)))
 
 
-def has_record(path: Path) -> bool:
-    """Whether a sidecar of ours lies beside an image."""
-    return RECORD_KEY.encode() in _first_bytes(_sidecar(str(path)), SIDECAR_BYTES)
+def is_record(path: Path | str) -> bool:
+    """Whether a file is a sidecar of ours."""
+    return RECORD_KEY.encode() in _first_bytes(str(path), SIDECAR_BYTES)
 
 
 def refuse_synthetic(path: Path) -> None:

@@ -12,13 +12,13 @@ from tqdm import tqdm
 from tsf_seq2seq.checkpoints.checkpoint import Model
 from tsf_seq2seq.data.discovery import FoundSubject
 from tsf_seq2seq.errors import UserError, printable
-from tsf_seq2seq.imputation.output import (
-    Output,
-    Paths,
+from tsf_seq2seq.imputation.output import Output, write
+from tsf_seq2seq.imputation.places import Paths
+from tsf_seq2seq.imputation.record import (
     circumstances,
     out_of_date,
     refuse_foreign,
-    write,
+    refuse_others,
 )
 from tsf_seq2seq.imputation.sources import told_synthetic
 from tsf_seq2seq.imputation.subject import (
@@ -126,15 +126,17 @@ def _places(
 
 
 def _is_left(subject: FoundSubject, target: str, paths: Paths, made_in: Mapping[str, Any]) -> bool:
-    """Whether a target must be made, and says why again; UserError where a foreign file lies in
-    its place."""
+    """Whether a target must be made, and says why again; UserError where a file that isn't this
+    subject's lies in its place."""
     refuse_foreign(paths)
     reason = out_of_date(paths, made_in)
     if reason is None:
         _say(subject, f"{target} is done already")
-    elif paths.image.exists() or paths.sidecar.exists():
+        return False
+    refuse_others(paths, subject.files)
+    if paths.image.exists() or paths.sidecar.exists():
         _say(subject, f"{target} is made again: {reason}")
-    return reason is not None
+    return True
 
 
 def _reason(subject: FoundSubject, error: Exception) -> str:

@@ -4,32 +4,23 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import nibabel as nib
 
 from tsf_seq2seq import __version__
-from tsf_seq2seq.checkpoints.checkpoint import Model
 from tsf_seq2seq.data.discovery import FoundSubject
 from tsf_seq2seq.data.names import NAME
 from tsf_seq2seq.data.nifti import compressed
-from tsf_seq2seq.data.synthetic import (
-    RECORD_KEY,
-    RESEARCH_USE,
-    SOFTWARE,
-    has_record,
-    is_marked_file,
-    may_be_replaced,
-    sidecar_path,
-)
+from tsf_seq2seq.data.synthetic import RECORD_KEY, RESEARCH_USE, SOFTWARE, sidecar_path
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.files.writing import Write, write_together
-from tsf_seq2seq.imputation.places import bids_name, check_labels, check_places
+from tsf_seq2seq.imputation.places import Paths, bids_name, check_labels, check_places
+from tsf_seq2seq.imputation.record import read_record, refuse_foreign
 from tsf_seq2seq.imputation.subject import Imputation
 
 Layout = Literal["plain", "bids", "names"]
-RECORD_VERSION = 2  # of what a sidecar must hold for its image to be done already
 DESCRIPTION_FILE = "dataset_description.json"
 DATASET_DESCRIPTION = {
     "Name": f"{SOFTWARE}: synthetic sequences, research use",
@@ -37,15 +28,6 @@ DATASET_DESCRIPTION = {
     "DatasetType": "derivative",
     "GeneratedBy": [{"Name": SOFTWARE, "Version": __version__, "Description": RESEARCH_USE}],
 }
-
-
-class Paths(NamedTuple):
-    """Where an imputation goes; in BIDS also beside the TSEM lies a sidecar."""
-
-    image: Path
-    tsem: Path
-    sidecar: Path
-    tsem_sidecar: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -64,8 +46,9 @@ class Output:
         elif self.layout == "plain":
             image, tsem = f"{own}_synth", f"{own}_tsem"
         elif target in subject.naming.names:
-            above, _, name = subject.name.rpartition("/")
-            image = str(Path(above, subject.naming.names[target].replace(NAME, name)))
+            above = subject.name.removesuffix(subject.short_name)
+            named = subject.naming.names[target].replace(NAME, subject.short_name)
+            image = str(Path(above, named))
             image, tsem = image.removesuffix(".gz").removesuffix(".nii"), f"tsem/{own}_tsem"
         else:
             raise UserError(
@@ -85,7 +68,7 @@ class Output:
         check_labels(subject for subject, places in wanted if places)
         description = self.folder / DESCRIPTION_FILE
         if description.exists():
-            makers = (_record(description) or {}).get("GeneratedBy")
+            makers = (read_record(description) or {}).get("GeneratedBy")
             makers = makers if isinstance(makers, list) else []
             names = [maker.get("Name") for maker in makers if isinstance(maker, dict)]
             if SOFTWARE not in names:
@@ -93,56 +76,6 @@ class Output:
                     f"{description} is of another data set: derivatives belong in a folder of "
                     f"their own, such as {self.folder / 'derivatives' / SOFTWARE.lower()}"
                 )
-
-
-def circumstances(
-    model: Model, sources: Mapping[str, Path], precision: str, resample: bool
-) -> dict[str, Any]:
-    """What decides on an imputation, as its sidecar tells; to be taken before the sources are read.
-
-    Raises UserError where a source can't be read.
-    """
-    if missing := [path for path in sources.values() if not path.exists()]:
-        raise UserError(f"{missing[0]} does not exist")
-    return {
-        "RecordVersion": RECORD_VERSION,
-        RECORD_KEY: model.sha256,
-        "SourceSequences": list(sources),
-        "SourceFingerprints": [fingerprint(path) for path in sources.values()],
-        "Precision": precision,
-        "Resample": resample,
-    }
-
-
-def out_of_date(paths: Paths, wanted: Mapping[str, Any]) -> str | None:
-    """Why the files of an imputation aren't those that the circumstances `wanted` give, or None."""
-    record = _record(paths.sidecar)
-    if record is None:
-        return "its sidecar is missing or damaged"
-    for key, value in wanted.items():
-        if record.get(key) != value:
-            return _change(key, record, wanted)
-    outputs = record.get("OutputFingerprints")
-    for kind, path in (("image", paths.image), ("TSEM", paths.tsem)):
-        known = outputs.get(kind) if isinstance(outputs, dict) else None
-        if (known or kind == "image") and not _holds(path, known):
-            return f"its {kind} has changed" if path.exists() else f"its {kind} is missing"
-    return None
-
-
-def refuse_foreign(paths: Paths) -> None:
-    """UserError where what isn't ours lies in a file's place; its content decides, not its name."""
-    for path in (paths.image, paths.tsem):
-        if path.exists() and not may_be_replaced(path):
-            raise UserError(f"{path} exists and is not of a synthetic image: choose another folder")
-    sidecars = ((paths.image, paths.sidecar), (paths.tsem, paths.tsem_sidecar))
-    for image, record in sidecars:
-        if record is None or not record.exists() or (record.is_file() and has_record(image)):
-            continue
-        if not record.is_file() or not is_marked_file(image) or _record(record) is not None:
-            raise UserError(
-                f"{record} exists and is not of a synthetic image: choose another folder"
-            )
 
 
 def write(
@@ -221,38 +154,3 @@ def _json_writer(content: Callable[[], Mapping[str, Any]]) -> Write:
         path.write_bytes(text.encode("utf-8", "backslashreplace"))
 
     return write_json
-
-
-def _record(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file, None without one."""
-    try:
-        content = json.loads(path.read_bytes()) if path.is_file() else None
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def _change(key: str, record: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """What differs from a record, in words."""
-    old = record.get(key)
-    if key == "SourceFingerprints":
-        known = old if isinstance(old, list) else []
-        pairs = zip(wanted["SourceSequences"], wanted[key], strict=True)
-        changed = [name for i, (name, value) in enumerate(pairs) if known[i : i + 1] != [value]]
-        return f"source {', '.join(changed)} has changed"
-    if key == "SourceSequences" and isinstance(old, list):
-        return f"it was made from {', '.join(map(str, old))}"
-    words = {
-        RECORD_KEY: "the checkpoint is another one",
-        "Precision": f"it was made in {old}",
-        "Resample": "--resample was given before" if old else "--resample was not given before",
-    }
-    return words.get(key, "its sidecar is of another version of this software")
-
-
-def _holds(path: Path, known: object) -> bool:
-    """Whether a file has the fingerprint that is known of it."""
-    try:
-        return fingerprint(path) == known
-    except UserError:
-        return False

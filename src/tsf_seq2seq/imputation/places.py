@@ -4,14 +4,25 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tsf_seq2seq.data.discovery import BIDS_SUFFIXES, FoundSubject, canonical_name
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.writing import is_inside
 
-# Subjects, and the files of each target; None: a file that a layout doesn't have.
-Wanted = Sequence[tuple[FoundSubject, Mapping[str, Iterable[Path | None]]]]
 REMEDY = "rename one, or impute them into folders of their own"
+
+
+class Paths(NamedTuple):
+    """Where an imputation goes; in BIDS also beside the TSEM lies a sidecar."""
+
+    image: Path
+    tsem: Path
+    sidecar: Path
+    tsem_sidecar: Path | None = None
+
+
+Wanted = Sequence[tuple[FoundSubject, Mapping[str, Paths]]]  # subjects, files of each target
 
 
 def check_places(folder: Path, wanted: Wanted) -> None:
@@ -35,10 +46,11 @@ def check_places(folder: Path, wanted: Wanted) -> None:
             raise UserError(f"subject {name}: {path} for {target} lies outside of {folder}")
         inside.add(path.parent)
         _check_owner(owners.setdefault(_key(path), (number, target)), number, target, path, wanted)
-    needed = {parent: (number, target) for number, target, path in files for parent in path.parents}
-    for parent, (number, target) in needed.items():
-        if (owner := owners.get(_key(parent))) is not None:
-            _check_owner(owner, number, target, parent, wanted)
+    above = {path.parent: (number, target) for number, target, path in files}
+    for lowest, (number, target) in above.items():
+        for needed in (lowest, *lowest.parents):
+            if (owner := owners.get(_key(needed))) is not None:
+                _check_owner(owner, number, target, needed, wanted)
 
 
 def check_labels(subjects: Iterable[FoundSubject]) -> None:
@@ -74,7 +86,7 @@ def bids_name(subject: FoundSubject, target: str, kind: str) -> str:
 def _bids_labels(subject: FoundSubject) -> tuple[str, list[str]]:
     """The patient's name, and labels: sub-… and, where a name such as sub-1_ses-2 or 1/2 tells a
     session, ses-…."""
-    own = _own_name(subject)
+    own = subject.short_name
     above = subject.name.removesuffix(own)
     if found := re.fullmatch(r"(sub-([^/_]+))(?:[_/]ses-([^/_]+))?", own):
         patient, label, session = found.groups()
@@ -84,18 +96,6 @@ def _bids_labels(subject: FoundSubject) -> tuple[str, list[str]]:
         session = _label(rest, subject.name) if rest else None
     labels = [f"sub-{_alphanumeric(above)}{label}"]
     return above + patient, [*labels, f"ses-{session}"] if session else labels
-
-
-def _own_name(subject: FoundSubject) -> str:
-    """The name that a subject's files tell, without folders that were put before it to tell apart
-    subjects of one name."""
-    for sequence, path in subject.files.items():
-        naming = subject.namings.get(sequence, subject.naming)
-        if sequence in naming.patterns:
-            found = naming.patterns[sequence].search(path.absolute().as_posix())
-            if found and subject.name.endswith(f"/{found['name']}"):
-                return found["name"]
-    return subject.name
 
 
 def _label(text: str, name: str) -> str:

@@ -1,0 +1,115 @@
+"""What a sidecar records of an imputation, and whether the files beside it are still that."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tsf_seq2seq.checkpoints.checkpoint import Model
+from tsf_seq2seq.data.synthetic import RECORD_KEY, is_marked_file, is_record, may_be_replaced
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files.fingerprint import fingerprint
+from tsf_seq2seq.imputation.places import Paths
+
+RECORD_VERSION = 2  # of what a sidecar must hold for its image to be done already
+
+
+def circumstances(
+    model: Model, sources: Mapping[str, Path], precision: str, resample: bool
+) -> dict[str, Any]:
+    """What decides on an imputation, as its sidecar tells; to be taken before the sources are read.
+
+    Raises UserError where a source can't be read.
+    """
+    if missing := [path for path in sources.values() if not path.exists()]:
+        raise UserError(f"{missing[0]} does not exist")
+    return {
+        "RecordVersion": RECORD_VERSION,
+        RECORD_KEY: model.sha256,
+        "SourceSequences": list(sources),
+        "SourceFingerprints": [fingerprint(path) for path in sources.values()],
+        "Precision": precision,
+        "Resample": resample,
+    }
+
+
+def out_of_date(paths: Paths, wanted: Mapping[str, Any]) -> str | None:
+    """Why the files of an imputation aren't those that the circumstances `wanted` give, or None."""
+    record = read_record(paths.sidecar)
+    if record is None:
+        return "its sidecar is missing or damaged"
+    for key, value in wanted.items():
+        if record.get(key) != value:
+            return _change(key, record, wanted)
+    outputs = record.get("OutputFingerprints")
+    for kind, path in (("image", paths.image), ("TSEM", paths.tsem)):
+        known = outputs.get(kind) if isinstance(outputs, dict) else None
+        if (known or kind == "image") and not _holds(path, known):
+            return f"its {kind} has changed" if path.exists() else f"its {kind} is missing"
+    return None
+
+
+def refuse_foreign(paths: Paths) -> None:
+    """UserError where what isn't ours lies in a file's place; its content decides, not its name."""
+    for path in (paths.image, paths.tsem):
+        if path.exists() and not may_be_replaced(path, paths.sidecar):
+            raise UserError(f"{path} exists and is not of a synthetic image: choose another folder")
+    sidecars = ((paths.image, paths.sidecar), (paths.tsem, paths.tsem_sidecar))
+    for image, record in sidecars:
+        if record is None or not record.exists() or (record.is_file() and is_record(record)):
+            continue
+        if not record.is_file() or not is_marked_file(image) or read_record(record) is not None:
+            raise UserError(
+                f"{record} exists and is not of a synthetic image: choose another folder"
+            )
+
+
+def refuse_others(paths: Paths, files: Mapping[str, Path]) -> None:
+    """UserError where the result of another subject lies, of the same name but other files (as
+    its record tells, and they still are) than this one's (sequence → file)."""
+    record = read_record(paths.sidecar) or {}
+    keys = ("SourceSequences", "Sources", "SourceFingerprints")
+    known = [record[key] for key in keys if isinstance(record.get(key), list)]
+    for name, place, content in zip(*known, strict=False) if len(known) == len(keys) else ():
+        own = files.get(name)
+        same = str(own) == place or (own is not None and _holds(own, content))
+        if not same and _holds(Path(str(place)), content):
+            raise UserError(
+                f"{paths.image} is of another subject, whose {name} is {place}: choose another "
+                "folder"
+            )
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, None without one."""
+    try:
+        content = json.loads(path.read_bytes()) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _change(key: str, record: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What differs from a record, in words."""
+    old = record.get(key)
+    if key == "SourceFingerprints":
+        known = old if isinstance(old, list) else []
+        pairs = zip(wanted["SourceSequences"], wanted[key], strict=True)
+        changed = [name for i, (name, value) in enumerate(pairs) if known[i : i + 1] != [value]]
+        return f"source {', '.join(changed)} has changed"
+    if key == "SourceSequences" and isinstance(old, list):
+        return f"it was made from {', '.join(map(str, old))}"
+    words = {
+        RECORD_KEY: "the checkpoint is another one",
+        "Precision": f"it was made in {old}",
+        "Resample": "--resample was given before" if old else "--resample was not given before",
+    }
+    return words.get(key, "its sidecar is of another version of this software")
+
+
+def _holds(path: Path, known: object) -> bool:
+    """Whether a file has the fingerprint that is known of it."""
+    try:
+        return fingerprint(path) == known
+    except UserError:
+        return False
