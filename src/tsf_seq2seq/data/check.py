@@ -17,7 +17,13 @@ from tsf_seq2seq.data.loading import check_same_grid, load_segmentation, positiv
 from tsf_seq2seq.data.names import NAME, subject_names
 from tsf_seq2seq.data.nifti import Geometry, is_orientation, read_image, read_volume
 from tsf_seq2seq.data.split_file import read_split
-from tsf_seq2seq.data.subjects import check_root, find_files, find_segmentation, missing_file
+from tsf_seq2seq.data.subjects import (
+    check_root,
+    find_files,
+    find_segmentation,
+    missing_file,
+    other_format_of,
+)
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.processes import map_in_processes
 from tsf_seq2seq.tasks import mask_to_sequences
@@ -192,6 +198,8 @@ def _find_sequences(
                 files[sequence] = found[0]
             elif index in needed:
                 raise UserError(missing_file(data, name, mask, sequence))
+            elif other := other_format_of(data.root, name, patterns):
+                raise UserError(other)
     if not files and not report.defects:
         report.defects.append("no sequence has a file")
     return files
