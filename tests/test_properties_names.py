@@ -108,7 +108,8 @@ def check(root: Path, made: Mapping[tuple[str, str], set[str]], data: DataConfig
         assert len({subject.name for subject in subjects}) == len(subjects)
         assert not any(subject.doubles for subject in subjects)
         for subject in subjects:
-            assert subject.name.endswith(subject.short_name)
+            last = subject.short_name.rpartition("/")[2]
+            assert subject.name.rpartition("/")[2] == last
 
 
 @given(tree=trees, layout=st.sampled_from(list(KNOWN)))
@@ -130,6 +131,7 @@ def test_known_layouts(tree, layout):
 
 
 @given(tree=trees, layout=st.sampled_from(PATTERNS))
+@example({"": {"a": {0}}, "a": {"a": {0}}, "b": {"a": {0}}}, "{name}/{sequence}.nii.gz")
 def test_own_layouts(tree, layout):
     made = layout_of(tree, layout, {key: key for key in OWN})
     patterns = {key: (layout.replace("{sequence}", key),) for key in OWN}

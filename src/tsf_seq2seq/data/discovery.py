@@ -38,7 +38,7 @@ BIDS_SUFFIXES = {"t1": "_T1w", "t1ce": "_ce-gadolinium_T1w", "t2": "_T2w", "flai
 
 class Recognised(NamedTuple):
     """What a path tells: its sequence, its subject's name, and the folder that its naming starts
-    from (`home`); `own`: the name and the folder that are this subject's alone."""
+    from (`home`); `own`: the name's last part and the folder that are this subject's alone."""
 
     sequence: str
     name: str
@@ -98,7 +98,7 @@ class FoundSubject:
         self.short_name = self.short_name or self.name
 
 
-Subjects = dict[tuple[str, str], FoundSubject]  # by name and folder, Recognised.own
+Subjects = dict[tuple[str, str], FoundSubject]  # by Recognised.own
 
 
 def discover(folders: Sequence[Path], data: DataConfig) -> list[FoundSubject]:
@@ -306,9 +306,11 @@ def _name_apart(subjects: Subjects) -> None:
         names = [subject.name for _, subject in group]
         if len(set(names)) == len(names):
             continue
-        homes = [_above(subject.home, subject.name) for _, subject in group]
+        homes = [subject.home for _, subject in group]
         lasts, places = zip(*(own for own, _ in group), strict=True)
-        apart = _with_folders(homes, names) or _with_folders(places, lasts)
+        shorter = [_above(home, name) for home, name in zip(homes, names, strict=True)]
+        tries = ((shorter, names), (homes, names), (places, lasts))  # the last tell apart always
+        apart = next(found for folders, own in tries if (found := _with_folders(folders, own)))
         for (_, subject), name in zip(group, apart, strict=True):
             subject.name = name
 
