@@ -164,6 +164,50 @@ def test_bad_split_csv(csv, text, part):
     assert part in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("/a", "must be a folder or folders"),
+        ("a/", "must be a folder or folders"),
+        ("a//b", "must be a folder or folders"),
+        ("../a", "must be a folder or folders"),
+        ("a/./b", "must be a folder or folders"),
+        ("P*", "can't hold the wildcards * and ?"),
+        ("P1?", "can't hold the wildcards * and ?"),
+        ("a\x1b[2J", "can't hold control characters"),
+        ('"a\nb"', "can't hold control characters"),
+        ("a\u2028b", "can't hold control characters"),
+        ("a\xa0", "can't begin or end with a space"),
+    ],
+)
+def test_names_that_are_no_folders(csv, name, rule):
+    path = csv(f"name,mask\nb,3\n\n{name},3\n")
+    line = 5 if "\n" in name else 4
+    with pytest.raises(UserError) as error:
+        read_split(path, 4)
+    plain = name.strip('"')
+    assert str(error.value).startswith(
+        f"split CSV {path}, line {line}: '{plain}' can't be a subject's name, which {rule}"
+    )
+
+
+def test_split_csv_tells_the_line(csv):
+    path = csv("name,mask\na,3\n\nb,16\n")
+    with pytest.raises(UserError) as error:
+        read_split(path, 4)
+    assert str(error.value).startswith(f"split CSV {path}, line 4: row 'b,16' must be name,mask")
+    path = csv("a,11\nb,3\na,4\n")
+    with pytest.raises(UserError, match="names subject a twice, again in line 3"):
+        read_split(path, 4)
+    path = csv(f"a,{'1' * 5000}")  # more digits than Python reads
+    with pytest.raises(UserError, match=r"must be name,mask with a mask from 1 to 15"):
+        read_split(path, 4)
+
+
+def test_names_with_spaces_and_brackets(csv):
+    assert read_split(csv(" study [1] ,3\nÄ/b c,4"), 4) == [("study [1]", 3), ("Ä/b c", 4)]
+
+
 def test_missing_and_binary_split_csv(tmp_path):
     with pytest.raises(UserError, match=r"none\.csv does not exist"):
         read_split(tmp_path / "none.csv", 4)

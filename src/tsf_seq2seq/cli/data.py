@@ -22,7 +22,7 @@ from tsf_seq2seq.data.check import (
 from tsf_seq2seq.data.prepare import KEPT, STORED, fill_store, verify
 from tsf_seq2seq.data.split import BRATS_PATIENT, write_split
 from tsf_seq2seq.data.store import VolumeStore
-from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.errors import UserError, printable
 from tsf_seq2seq.files.writing import check_place, write_text
 
 DEFECT = "with defects"
@@ -43,14 +43,14 @@ def check_dataset(description: str | None) -> None:
     checked = check_subjects(data, masks, arguments.processes)
     for report in tqdm(checked, total=len(masks), unit="subject", desc="checking"):
         for defect in report.defects:
-            tqdm.write(f"{report.name}: {defect}")
+            tqdm.write(printable(f"{report.name}: {defect}"))
         reports.append(report)
     summary = summarise(reports)
     print(summary_text(summary))
     if arguments.output:
         subjects = [dataclasses.asdict(report) for report in reports]
         content = {"root": str(data.root), "summary": summary, "subjects": subjects}
-        write_text(arguments.output, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_text(arguments.output, json.dumps(content, indent=1) + "\n")
     if summary["subjects_with_defects"]:
         sys.exit(1)
 
@@ -77,7 +77,7 @@ def prepare_store(description: str | None) -> None:
     counts = Counter({KEPT: 0, STORED: 0, DEFECT: 0})
     for name, outcome in tqdm(outcomes, total=total, unit="subject", desc=title):
         if outcome not in (KEPT, STORED):
-            tqdm.write(f"{name}: {outcome}")
+            tqdm.write(printable(f"{name}: {outcome}"))
             outcome = DEFECT
         counts[outcome] += 1
     print(f"{path}: " + ", ".join(f"{number} {outcome}" for outcome, number in counts.items()))

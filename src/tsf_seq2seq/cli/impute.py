@@ -12,6 +12,7 @@ from tsf_seq2seq.cli.arguments import add_arguments
 from tsf_seq2seq.cli.loading import find_device
 from tsf_seq2seq.config import BRATS_SEQUENCES
 from tsf_seq2seq.data.discovery import FoundSubject, Naming, discover, recognise, stem
+from tsf_seq2seq.data.scan_files import scan_defect
 from tsf_seq2seq.errors import UserError, printable, run_script
 from tsf_seq2seq.files.folder import claimed
 from tsf_seq2seq.imputation.batch import Request, impute_subjects
@@ -54,7 +55,7 @@ def _impute_sequences(description: str, known: argparse.Namespace) -> None:
     subjects = _subjects(arguments, model)
     request = Request(
         targets=arguments.target,
-        sources=arguments.sources.split(",") if arguments.sources else None,
+        sources=_names_of(arguments.sources),
         precision=arguments.precision,
         resample=arguments.resample,
         batch_size=arguments.batch_size,
@@ -112,6 +113,16 @@ def _option(sequence: str) -> str:
     return f"--sequence-{sequence}" if sequence in TAKEN.split() else f"--{sequence}"
 
 
+def _names_of(sources: str | None) -> list[str] | None:
+    """The sequences that --sources lists, if it was given."""
+    if sources is None:
+        return None
+    names = [name.strip() for name in sources.split(",")]
+    if not all(names):
+        raise UserError(f"--sources '{sources}' names an empty sequence: list them as in t1,t2")
+    return names
+
+
 def _subjects(arguments: argparse.Namespace, model: Model) -> list[FoundSubject]:
     """Those of the folders, or the one that the files make."""
     given = {name: getattr(arguments, f"file:{name}") for name in model.sequences}
@@ -121,6 +132,9 @@ def _subjects(arguments: argparse.Namespace, model: Model) -> list[FoundSubject]
         raise UserError(f"give either SUBJECT_FOLDER or files, such as {options}")
     if not files:
         return discover(arguments.folders, model.config.data, arguments.synthetic_sources)
+    for path in files.values():
+        if defect := scan_defect(path):
+            raise UserError(f"{path} {defect}")
     first = next(iter(files.values()))
     name, naming = recognise(first, model.config.data) or (stem(first), Naming("files", {}, {}))
     return [FoundSubject(name, naming, files)]

@@ -29,7 +29,13 @@ from tsf_seq2seq.data.nifti import (
     read_scan,
 )
 from tsf_seq2seq.data.split_file import read_split
-from tsf_seq2seq.data.subjects import check_root, find_files, find_segmentation, missing_file
+from tsf_seq2seq.data.subjects import (
+    check_root,
+    find_files,
+    find_segmentation,
+    missing_file,
+    other_format_of,
+)
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.processes import map_in_processes
 from tsf_seq2seq.tasks import mask_to_sequences
@@ -207,6 +213,8 @@ def _find_sequences(
                 files[sequence] = found[0]
             elif index in needed:
                 raise UserError(missing_file(data, name, mask, sequence))
+            elif other := other_format_of(data.root, name, patterns):
+                raise UserError(other)
     if not files and not report.defects:
         report.defects.append("no sequence has a file")
     return files

@@ -1,21 +1,28 @@
 """Whose sequences a folder holds: files recognised by the names that data sets give them.
 
 Every NIfTI file's path is compared, from its end, with the patterns of one naming after another,
-so that it doesn't matter whether the folder is a subject's or a whole data set.
+so that it doesn't matter whether the folder is a subject's or a whole data set. The same name in
+another folder is another subject.
 """
 
 import json
+import os
+import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from tsf_seq2seq.config import DataConfig
 from tsf_seq2seq.data.names import FOLDER, NAME, names_of_files, pattern_expression
+from tsf_seq2seq.data.scan_files import ENDING, NamedFile, conversion, named_files, other_format
 from tsf_seq2seq.data.synthetic import is_synthetic
-from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.errors import UserError, printable
+from tsf_seq2seq.tables import group_by
 
-ENDING = r"\.nii(?:\.gz)?$"
 # Other names of the four sequences, as letters and digits in lower case.
 ALIASES = {
     "t1": ("t1", "t1w", "t1n", "t1native", "t1pre"),
@@ -30,24 +37,54 @@ BRATS_SUFFIXES = {
 BIDS_SUFFIXES = {"t1": "_T1w", "t1ce": "_ce-gadolinium_T1w", "t2": "_T2w", "flair": "_FLAIR"}
 
 
+class Recognised(NamedTuple):
+    """What a path tells: its sequence, its subject's name, and the folder that its naming starts
+    from (`home`); `own`: the name's last part and the folder that are this subject's alone."""
+
+    sequence: str
+    name: str
+    home: str
+    own: tuple[str, str]
+
+
 @dataclass(frozen=True)
 class Naming:
     """How a data set names its files.
 
     `patterns`: sequence → what a path's end must match, group `name` being the subject's;
-    `names`: sequence → the file that it would have, with {name}, where that can be told.
+    `names`: sequence → the file that it would have, with {name}, where that can be told;
+    `by_folder`: whether {name} is first of all a folder, which holds all of the subject's files;
+    `place`: the folder below which it holds; `only`: the names that there are, if they are known.
     """
 
     title: str
     patterns: Mapping[str, re.Pattern[str]]
     names: Mapping[str, str]
+    by_folder: bool = False
+    place: str = ""
+    only: AbstractSet[str] | None = None
+
+    def recognise(self, path: str) -> Recognised | None:
+        """What an absolute path tells, if it is named so."""
+        if not path.startswith(self.place):
+            return None
+        for sequence, pattern in self.patterns.items():
+            found = pattern.search(path)
+            if found and (self.only is None or found["name"] in self.only):
+                name, home = found["name"], path[: found.start()]
+                folder, _, last = f"{home}/{name}".rpartition("/")
+                own = (last, f"{home}/{name}" if self.by_folder else folder)
+                return Recognised(sequence, name, home, own)
+        return None
 
 
 @dataclass
 class FoundSubject:
-    """A subject's files by sequence; `doubles`: what makes them ambiguous.
+    """A subject's files by sequence; `doubles`: what makes them ambiguous, or useless.
 
-    `short_name`: what its files call it; `naming`: of the first of its files; `namings`: of each.
+    `name`: unlike that of any other subject found with it; `short_name`: what its files call it;
+    `home`: the folder that its naming starts from; `naming`: of the first of its files; `namings`:
+    of each.
     """
 
     name: str
@@ -56,9 +93,13 @@ class FoundSubject:
     namings: dict[str, Naming] = field(default_factory=dict)
     doubles: list[str] = field(default_factory=list)
     short_name: str = ""
+    home: str = ""
 
     def __post_init__(self) -> None:
         self.short_name = self.short_name or self.name
+
+
+Subjects = dict[tuple[str, str], FoundSubject]  # by Recognised.own
 
 
 def discover(
@@ -67,44 +108,52 @@ def discover(
     """Subjects in `folders`, each a subject's own or a data set's, in the order of their names.
 
     Recognised are, in this order, the patterns of `data.sequences`, BraTS 2021, BraTS 2023 and
-    later, BIDS, and nnU-Net with its dataset.json. Images of ours are no scans, unless `synthetic`
-    ones are asked for. Raises UserError for a folder that is missing or
-    gives no sequence.
+    later, BIDS, and nnU-Net with its dataset.json. A folder that is named twice, or lies in another
+    one, counts once. Scans of other formats are told on standard error. Images of ours are
+    no scans, unless `synthetic` ones are asked for. Raises UserError for a folder that is missing
+    or gives no sequence.
     """
-    subjects: dict[str, FoundSubject] = {}
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"{folder} is not a folder")
-        before = len(subjects)
-        files = list(_scans(folder, synthetic))
-        own = own_namings(data, _name_expression(folder, files, data))
-        namings = [*own, *known_namings(data), *nnunet_namings(files, data)]
-        for naming in namings:
-            _claim(naming, files, subjects)
-        if len(subjects) == before:
-            titles = ", ".join(dict.fromkeys(naming.title for naming in namings))
-            raise UserError(
-                f"{folder} holds no file of the sequences {', '.join(data.sequences)} under a "
-                f"known name ({titles}); options such as --{next(iter(data.sequences))} FILE take "
-                "any file"
-            )
-    return [subjects[name] for name in sorted(subjects)]
+    held = _held(folders, synthetic)
+    files = [file for own in held.values() for file in own]
+    names = {name for folder, own in held.items() for name in _names_below(folder, own, data)}
+    nested = {name for name in names if "/" in name}
+    namings = [
+        *(own_namings(data, f"{FOLDER}/{FOLDER}", nested) if nested else ()),
+        *own_namings(data),
+        *known_namings(data),
+        *nnunet_namings((file.text for file in files), data),
+    ]
+    subjects: Subjects = {}
+    rest = [file for file in files if file.is_nifti]
+    for naming in namings:
+        rest = _claim(naming, rest, subjects)
+    nameless = {file.text for file in rest}
+    for folder, own in held.items():
+        if all(file.text in nameless or not file.is_nifti for file in own):
+            raise _nothing_found(folder, namings, data)
+    _tell_left_out([file for file in files if not file.is_nifti], namings, subjects)
+    _name_apart(subjects)
+    return sorted(subjects.values(), key=lambda subject: subject.name)
 
 
 def recognise(path: Path, data: DataConfig) -> tuple[str, Naming] | None:
     """The subject's name that a file's path tells, and its naming."""
-    for naming in [*own_namings(data), *known_namings(data), *nnunet_namings([path], data)]:
-        for pattern in naming.patterns.values():
-            if found := pattern.search(path.absolute().as_posix()):
-                return found["name"], naming
+    text = os.path.abspath(path)
+    for naming in [*own_namings(data), *known_namings(data), *nnunet_namings([text], data)]:
+        if found := naming.recognise(text):
+            return found.name, naming
     return None
 
 
-def own_namings(data: DataConfig, name: str = FOLDER) -> list[Naming]:
+def own_namings(
+    data: DataConfig, name: str = FOLDER, only: AbstractSet[str] | None = None
+) -> list[Naming]:
     """The model's own patterns: the first of every sequence, the second of every sequence, …
 
-    `name`: what {name} stands for, as a regular expression.
+    `name`: what {name} stands for, as a regular expression; `only`: its values, if they are known.
     """
+    every = [pattern for patterns in data.sequences.values() for pattern in patterns]
+    by_folder = all(pattern.startswith(f"{NAME}/") for pattern in every if NAME in pattern)
     namings = []
     for rank in range(max(len(patterns) for patterns in data.sequences.values())):
         expressions, plain = {}, {}
@@ -113,13 +162,15 @@ def own_namings(data: DataConfig, name: str = FOLDER) -> list[Naming]:
             if NAME not in pattern:
                 continue
             if rank < len(patterns):
-                bare = pattern.removesuffix(".gz").removesuffix(".nii")
-                expressions[sequence] = ending_expression(bare, name)
+                expressions[sequence] = ending_expression(pattern, name)
             if not set("*?[") & set(pattern):
-                # with its folder only where the file alone doesn't tell the subject
-                last = pattern.rpartition("/")[2]
-                plain[sequence] = last if NAME in last else pattern
-        namings.append(Naming("the model's own patterns", expressions, plain))
+                plain[sequence] = pattern
+        # with their folders only where the files alone don't tell subject and sequence
+        short = {sequence: pattern.rpartition("/")[2] for sequence, pattern in plain.items()}
+        if len(set(short.values())) == len(short):
+            plain |= {sequence: last for sequence, last in short.items() if NAME in last}
+        title = "the model's own patterns"
+        namings.append(Naming(title, expressions, plain, by_folder, only=only))
     return namings
 
 
@@ -128,30 +179,27 @@ def known_namings(data: DataConfig) -> list[Naming]:
     known = {name: own for name in data.sequences if (own := canonical_name(name))}
     namings = []
     for title, suffixes in (BRATS_SUFFIXES | {"BIDS": BIDS_SUFFIXES}).items():
-        bases = {sequence: f"{NAME}{suffixes[own]}" for sequence, own in known.items()}
-        expressions = {sequence: ending_expression(base) for sequence, base in bases.items()}
+        plain = {s: f"{NAME}{suffixes[own]}.nii.gz" for s, own in known.items()}
+        expressions = {sequence: ending_expression(file) for sequence, file in plain.items()}
         if title == "BIDS":
             expressions = {sequence: bids_expression(own) for sequence, own in known.items()}
-        plain = {sequence: f"{base}.nii.gz" for sequence, base in bases.items()}
         namings.append(Naming(title, expressions, plain))
     return namings
 
 
-def nnunet_namings(files: Iterable[Path], data: DataConfig) -> list[Naming]:
+def nnunet_namings(files: Iterable[str], data: DataConfig) -> list[Naming]:
     """One for each dataset.json that stands beside files, or one or two folders above them."""
-    homes = {parent for path in files for parent in list(path.absolute().parents)[:3]}
+    homes = {posixpath.dirname(path) for path in files}
+    for _ in range(2):
+        homes |= {posixpath.dirname(home) for home in homes}
     namings = []
     for home in sorted(homes):
-        if not (home / "dataset.json").is_file():
+        if not os.path.isfile(f"{home}/dataset.json"):
             continue
-        channels = _channels(home / "dataset.json", data)
-        place = re.escape(home.as_posix())
-        expressions = {
-            sequence: re.compile(f"^{place}/(?:.*/)?(?P<name>[^/]+)_{channel:04d}{ENDING}")
-            for sequence, channel in channels.items()
-        }
+        channels = _channels(Path(home, "dataset.json"), data)
         plain = {s: f"{NAME}_{channel:04d}.nii.gz" for s, channel in channels.items()}
-        namings.append(Naming("nnU-Net", expressions, plain))
+        expressions = {sequence: ending_expression(file) for sequence, file in plain.items()}
+        namings.append(Naming("nnU-Net", expressions, plain, place=f"{home.rstrip('/')}/"))
     return namings
 
 
@@ -162,8 +210,10 @@ def canonical_name(name: str) -> str | None:
 
 
 def ending_expression(pattern: str, name: str = FOLDER) -> re.Pattern[str]:
-    """A pattern of data.sequences, without .nii.gz, as an expression for the end of a path."""
-    return re.compile(f"(?:^|/){pattern_expression(pattern, name)}{ENDING}")
+    """A file pattern as an expression for the end of a path, packed (.nii.gz) or not."""
+    bare = posixpath.normpath(pattern).removesuffix(".gz").removesuffix(".nii")
+    ending = ENDING if re.search(ENDING, pattern) else rf"(?:{ENDING}|$)"
+    return re.compile(f"(?:^|/){pattern_expression(bare, name)}{ending}")
 
 
 def bids_expression(canonical: str) -> re.Pattern[str]:
@@ -181,40 +231,116 @@ def stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
-def _name_expression(folder: Path, files: Iterable[Path], data: DataConfig) -> str:
-    """Any folder or part of a name, or where some are folders in folders, those of the files."""
-    paths = (path.relative_to(folder).as_posix() for path in files)
-    names = names_of_files(paths, data.sequences)
-    return "|".join(map(re.escape, names)) if any("/" in name for name in names) else FOLDER
+def _held(folders: Sequence[Path], synthetic: bool) -> dict[Path, list[NamedFile]]:
+    """Folder → what in it is named as scans are, each file in one folder only.
+
+    Without synthetic images, unless these are asked for.
+    """
+    seen: set[tuple[int, int]] = set()
+    held = {}
+    outer_first = sorted(folders, key=lambda folder: os.path.realpath(folder).count("/"))
+    for folder in outer_first:
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not a folder")
+        before = len(seen)
+        files = named_files(folder, seen)
+        if len(seen) > before:
+            held[folder] = [
+                file
+                for file in files
+                if synthetic or file.defect or not file.is_nifti or not is_synthetic(file.path)
+            ]
+    return held
 
 
-def _scans(folder: Path, synthetic: bool) -> Iterator[Path]:
-    """NIfTI files below a folder, but for hidden ones, derivatives, and what was synthesized
-    (unless wanted)."""
-    for path in sorted(folder.rglob("*.nii*")):
-        inner = path.relative_to(folder).parts
-        if any(part.startswith(".") or part == "derivatives" for part in inner):
+def _names_below(folder: Path, files: Iterable[NamedFile], data: DataConfig) -> list[str]:
+    """Names that the model's own patterns find in a folder, as in a data set."""
+    start = len(os.path.abspath(folder).rstrip("/")) + 1
+    return names_of_files((f.text[start:] for f in files if f.is_nifti), data.sequences)
+
+
+def _nothing_found(folder: Path, namings: Iterable[Naming], data: DataConfig) -> UserError:
+    titles = ", ".join(dict.fromkeys(naming.title for naming in namings))
+    other = other_format(folder)
+    return UserError(
+        f"{folder} holds no file of the sequences {', '.join(data.sequences)} under a known name "
+        f"({titles}); options such as --{next(iter(data.sequences))} FILE take any file"
+        f"{f'; {other}' if other else ''}"
+    )
+
+
+def _claim(naming: Naming, files: Iterable[NamedFile], subjects: Subjects) -> list[NamedFile]:
+    """Give the files that a naming recognises to their subjects; the others."""
+    rest = []
+    for file in files:
+        found = naming.recognise(file.text)
+        if found is None:
+            rest.append(file)
             continue
-        if re.search(ENDING, path.name) and (synthetic or not is_synthetic(path)):
-            yield path
+        subject = subjects.get(found.own)
+        if subject is None:
+            subject = subjects[found.own] = FoundSubject(found.name, naming, home=found.home)
+        if file.defect is not None:
+            subject.doubles.append(f"{file.path} {file.defect}")
+            continue
+        earlier = subject.files.setdefault(found.sequence, file.path)
+        first = subject.namings.setdefault(found.sequence, naming)
+        if file.path.name == f"{earlier.name}.gz" and file.path.parent == earlier.parent:
+            subject.files[found.sequence] = file.path
+        elif earlier != file.path and first is naming:
+            subject.doubles.append(f"{found.sequence} may be {earlier} or {file.path}")
+    return rest
 
 
-def _claim(naming: Naming, files: list[Path], subjects: dict[str, FoundSubject]) -> None:
-    """Give the files that a naming recognises to their subjects, and take them off the list."""
-    for path in list(files):
-        for sequence, pattern in naming.patterns.items():
-            found = pattern.search(path.absolute().as_posix())
-            if not found:
-                continue
-            files.remove(path)
-            subject = subjects.setdefault(found["name"], FoundSubject(found["name"], naming))
-            earlier = subject.files.setdefault(sequence, path)
-            first = subject.namings.setdefault(sequence, naming)
-            if path.name == f"{earlier.name}.gz" and path.parent == earlier.parent:
-                subject.files[sequence] = path
-            elif earlier != path and first == naming:
-                subject.doubles.append(f"{sequence} may be {earlier} or {path}")
-            break
+def _tell_left_out(
+    files: Iterable[NamedFile], namings: Iterable[Naming], subjects: Subjects
+) -> None:
+    """Say which scans are of another format, where there is no NIfTI file of the sequence."""
+    left_out: dict[tuple[tuple[str, str], str], Path] = {}
+    for file in files:
+        found = next(filter(None, (naming.recognise(file.text) for naming in namings)), None)
+        if found and not (found.own in subjects and found.sequence in subjects[found.own].files):
+            left_out.setdefault((found.own, found.sequence), file.path)
+    if left_out:
+        count = f" ({len(left_out)} such files are left out)" if len(left_out) > 1 else ""
+        first = printable(str(conversion(next(iter(left_out.values())))))
+        print(f"warning: {first}{count}", file=sys.stderr)
+
+
+def _name_apart(subjects: Subjects) -> None:
+    """Where a name stands for several subjects, put the folders before it that tell them apart."""
+    for group in group_by(subjects.items(), lambda item: item[0][0]).values():
+        names = [subject.name for _, subject in group]
+        if len(set(names)) == len(names):
+            continue
+        homes = [subject.home for _, subject in group]
+        lasts, places = zip(*(own for own, _ in group), strict=True)
+        shorter = [_above(home, name) for home, name in zip(homes, names, strict=True)]
+        tries = ((shorter, names), (homes, names), (places, lasts))  # the last tell apart always
+        apart = next(found for folders, own in tries if (found := _with_folders(folders, own)))
+        for (_, subject), name in zip(group, apart, strict=True):
+            subject.name = name
+
+
+def _above(home: str, name: str) -> str:
+    """A folder, or the one above it where it is the subject's own: sub-1/ses-2 of sub-1_ses-2."""
+    for depth in (1, 2):
+        above, *own = home.rsplit("/", depth)
+        if "_".join(own) == name:
+            return above
+    return home
+
+
+def _with_folders(folders: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Names with as few of their folders before them as tell them apart; none where all don't."""
+    common = os.path.commonpath([folder or "/" for folder in folders])
+    parts = [[part for part in folder[len(common) :].split("/") if part] for folder in folders]
+    for depth in range(1, max(map(len, parts)) + 1):
+        pairs = zip(parts, names, strict=True)
+        apart = ["/".join([*own[:depth], name]) for own, name in pairs]
+        if len(set(apart)) == len(apart):
+            return apart
+    return []
 
 
 def _channels(path: Path, data: DataConfig) -> dict[str, int]:
@@ -223,7 +349,7 @@ def _channels(path: Path, data: DataConfig) -> dict[str, int]:
         content = json.loads(path.read_text(encoding="utf-8"))
         channels = content.get("channel_names") or content.get("modality") or {}
         named = {str(name): int(channel) for channel, name in channels.items()}
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         raise UserError(f"{path} can't be read: channel_names must name the channels") from None
     return {
         sequence: channel

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tsf_seq2seq.data.names import Patterns, subject_names
-from tsf_seq2seq.data.subjects import find_files
+from tsf_seq2seq.data.subjects import check_apart, find_files
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.folder import claimed
 from tsf_seq2seq.files.writing import write_together
@@ -61,8 +61,9 @@ def find_usable_subjects(root: Path, patterns: Patterns) -> dict[str, tuple[int,
     if not root.is_dir():
         raise UserError(f"{root} is not a folder")
     names = subject_names(root, patterns)
-    found = {name: tuple(sorted(find_files(root, name, patterns))) for name in names}
-    usable = {name: sequences for name, sequences in found.items() if len(sequences) >= 2}
+    found = {name: find_files(root, name, patterns) for name in names}
+    check_apart(found)
+    usable = {name: tuple(sorted(files)) for name, files in found.items() if len(files) >= 2}
     if not usable:
         raise UserError(
             f"{root} has no subject with two sequences or more; data.sequences expects "
