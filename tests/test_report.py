@@ -2,7 +2,8 @@
 
 import csv
 import json
-from math import nan
+import os
+from math import inf, nan
 from pathlib import Path
 from statistics import mean
 
@@ -200,6 +201,122 @@ def test_damaged_tables_are_named(tmp_path):
         report(tmp_path, trust=tmp_path / "trust")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "{}",
+        "[1]",
+        '{"removed": 3, "tasks": []}',
+        '{"removed": [0, 0.5], "tasks": [{"curves": 3}]}',
+        '{"removed": [0, 0.5], "tasks": [{"curves": {"tsem": [1]}}]}',
+        '{"removed": [0, 0.5], "tasks": [{"curves": {"tsem": ["a", "b"]}}]}',
+        '{"removed": [0], "tasks": [{"curves": {"tsem": [1]}}, {"curves": {"oracle": [1]}}]}',
+        "\xff",
+    ],
+)
+def test_curves_that_are_none(tmp_path, text):
+    trust = tmp_path / "trust"
+    write_rows(trust / "error_estimation.csv", ErrorRow, error_rows())
+    (trust / "sparsification.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"sparsification\.json (holds no|can't be read)"):
+        report(tmp_path, trust=trust)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[" * 100_000, "can't be read: it is nested too deeply"),
+        ("[1]", "the file must hold a dict"),
+        ('{"weights": [1]}', "weights must hold a dict"),
+        ('{"data": 3}', "data must hold a dict"),
+        ('{"methods": 3}', "methods must hold a list"),
+    ],
+)
+def test_an_identity_that_is_none(tmp_path, text, what):
+    folder = evaluation(tmp_path / "e", made_up_scores(SUBJECTS[:2], methods=("tsf",)))
+    (folder / "evaluation.json").write_text(text)
+    with pytest.raises(UserError, match=what):
+        report(tmp_path, evaluation=folder)
+
+
+def test_numbers_that_json_does_not_know(tmp_path):
+    trust = tmp_path / "trust"
+    write_rows(trust / "error_estimation.csv", ErrorRow, error_rows())
+    tasks = [{"curves": {"oracle": [1, nan], "tsem": [1, inf]}}]
+    content = json.dumps({"removed": [0, nan], "tasks": tasks})
+    (trust / "sparsification.json").write_text(content)
+    parts = [CalibrationRow("a", "t1+t2", "flair", "tsem", 1, 9, nan, inf)]
+    write_rows(trust / "calibration.csv", CalibrationRow, parts)
+    page = report(tmp_path, trust=trust)
+    lines = next(s for s in page.scripts if isinstance(s, dict) and len(s["data"]) == 3)
+    assert lines["data"][1]["x"] == [0, None]
+    assert lines["data"][1]["y"] == [1, None]
+
+
+def test_a_metric_that_is_none(tmp_path):
+    row = Faithfulness("t1", "t2", "beauty", 6, 0.25, 0.6, *[0.5] * 9)
+    write_rows(tmp_path / "trust" / "faithfulness.csv", Faithfulness, [row])
+    with pytest.raises(UserError, match=r"faithfulness\.csv .*line 2: metric 'beauty' is none of"):
+        report(tmp_path, trust=tmp_path / "trust")
+
+
+def test_control_characters_in_names(tmp_path):
+    """They stay text of the page, and of the terminal."""
+    names = ["a\x1b[2J", "b\u202e"]
+    scores = made_up_scores(names, ("t1", "t2\x07"), ("tsf", "other\x1b"))
+    page = report(tmp_path, evaluation=evaluation(tmp_path / "e", scores))
+    assert "→ t2\x07" in page.tables[MATRIX][0]
+
+
+def test_a_disk_that_is_full_leaves_the_old_page(tmp_path, monkeypatch):
+    """Whichever write fails: the page is the last one."""
+    run, sync = training_run(tmp_path / "stage1"), os.fsync
+    report(tmp_path, stage1=run)
+    page = tmp_path / "report" / "index.html"
+    before = page.read_bytes().replace(b"A report", b"The old one")
+    page.write_bytes(before)
+    for fails in range(1, 100):
+        calls = []
+
+        def full(handle, fails=fails, calls=calls):
+            calls.append(handle)
+            if len(calls) == fails:
+                raise OSError(28, "No space left on device")
+            return sync(handle)
+
+        monkeypatch.setattr(os, "fsync", full)
+        try:
+            report(tmp_path, stage1=run)
+            break
+        except UserError as error:
+            told = str(error)
+        assert "could not be written" in told
+        assert "No space left on device" in told
+        assert page.read_bytes() == before
+    assert fails > 8
+    assert page.read_bytes() != before
+    assert not list((tmp_path / "report").glob(".*"))
+
+
+def test_a_disk_that_is_full_is_no_missing_case(tmp_path, tiny_config, monkeypatch):
+    """A page that says so would have no pictures, and end well."""
+
+    def full(*_):
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError as error:
+            raise UserError("cases could not be written") from error
+
+    monkeypatch.setattr("tsf_seq2seq.report.report.write_cases", full)
+    experiment = tiny_experiment(tiny_config)
+    scores = made_up_scores(["Tiny_00003", "Tiny_00002"])
+    inputs = Inputs(evaluation=evaluation(tmp_path / "e", scores))
+    with pytest.raises(UserError, match="cases could not be written"):
+        write_report(inputs, experiment, tmp_path / "report", ["x"], "title")
+    assert not (tmp_path / "report" / "index.html").exists()
+
+
 def test_fusion_weights_beside_shapley_values(tmp_path):
     table = {task: _equal(task.sources) for task in fusion_tasks(3)}
     names = ("t1", "t2", "flair")
@@ -318,3 +435,6 @@ def test_script(script, tmp_path):
     assert "is not a folder" in script(make_report, *arguments, "--tsem", tmp_path / "no").error
     assert "does not exist" in script(make_report, *arguments, "--viewer", tmp_path / "no.js").error
     assert "nothing to report" in script(make_report, "-o", tmp_path / "report").error
+    (tmp_path / "file").write_text("")
+    error = script(make_report, *arguments[:2], "-o", tmp_path / "file").error
+    assert error == f"{tmp_path / 'file'} is a file, but must be a folder for the results"

@@ -206,6 +206,29 @@ def test_mistakes(run, evaluation, tiny_config, tiny_dataset, tmp_path):
         save_nifti(sequence_file(tiny_dataset, 3, sequence), blob(30 + i, (24, 20, 14)))
     error = run(evaluation, "-c", tiny_config).error
     assert error.endswith("has shape (24, 20, 12), but its subject (24, 20, 14)")
+    for i, sequence in enumerate(SEQUENCES):
+        save_nifti(sequence_file(tiny_dataset, 3, sequence), blob(30 + i))
+    path = evaluation / "predict" / "Tiny_00003_t1ce_from_t1+t2.nii.gz"
+    before = path.read_bytes()
+    voxels, _ = read_volume(path)
+    save_nifti(path, voxels.astype(np.float32), LPS_AFFINE)
+    error = run(evaluation, "-c", tiny_config).error
+    assert error == f"subject Tiny_00003: {path} is not as it was evaluated: evaluate it again"
+    moved = LPS_AFFINE.copy()
+    moved[0, 3] = 5
+    save_nifti(path, voxels.astype(np.float32), moved)
+    error = run(evaluation, "-c", tiny_config).error
+    assert error.startswith(f"the affines of {path} and subject Tiny_00003 place the same voxel")
+    path.write_bytes(before)
+    save_nifti(sequence_file(tiny_dataset, 3, "t1"), blob(99))
+    error = run(evaluation, "-c", tiny_config).error
+    assert error == "subject Tiny_00003: t1 is not as it was evaluated: evaluate it again"
+    files = {s: f"'{{name}}/{{name}}_{s}.nii.gz'" for s in SEQUENCES}
+    patterns = ", ".join(f"{s.replace('t1ce', 'gd')}: {file}" for s, file in files.items())
+    options = ("-c", tiny_config, "--set")
+    error = run(evaluation, *options, f"data.sequences={{{patterns}}}").error
+    metrics = evaluation / "metrics.csv"
+    assert error.startswith(f"{metrics}: subject Tiny_00003 has scores of sequence t1ce, which is")
     for path in (evaluation / "predict").iterdir():
         path.unlink()
     error = run(evaluation, "-c", tiny_config).error

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tsf_seq2seq.files.writing import write_atomically
+from tsf_seq2seq.files.writing import write_atomically, write_together
 
+FORMATS = ".pdf", ".png"
 FONT, SMALL_FONT = 8, 7  # points, of a paper's figures
 
 
@@ -41,12 +43,15 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def save_figure_pair(figure: Figure, path_without_suffix: Path) -> None:
-    """Write a figure for a paper: `<path>.pdf` with editable text and `<path>.png`, 300 dpi."""
+    """Write a figure for a paper: `<path>.pdf` with editable text and `<path>.png`, 300 dpi.
+
+    Both change, or none.
+    """
     FigureCanvasAgg(figure)
-    for suffix in (".pdf", ".png"):
-        path = path_without_suffix.with_name(path_without_suffix.name + suffix)
-        with rc_context({"pdf.fonttype": 42}):
-            write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=300))
+    name, folder = path_without_suffix.name, path_without_suffix.parent
+    writes = {folder / f"{name}{suffix}": partial(figure.savefig, dpi=300) for suffix in FORMATS}
+    with rc_context({"pdf.fonttype": 42}):
+        write_together(folder, writes)
 
 
 @dataclass(frozen=True)

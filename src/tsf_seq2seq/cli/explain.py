@@ -13,7 +13,7 @@ from tsf_seq2seq.cli.loading import experiment, load_network, load_stage1
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.evaluation.scores import read_scores
+from tsf_seq2seq.evaluation.scores import check_known, read_scores
 from tsf_seq2seq.explain.contribution import contribution_of, contribution_table, write_contribution
 from tsf_seq2seq.explain.differentiation import complete_subjects, write_differentiation
 from tsf_seq2seq.explain.fusion_figure import plot_fusion_weights
@@ -135,6 +135,7 @@ def _chosen_cases(arguments: argparse.Namespace, config: Config) -> list[Case]:
     subjects = subjects[: arguments.max_subjects]
     if arguments.metrics:
         scores = read_scores(arguments.metrics)
+        check_known(arguments.metrics, scores, names)
         cases = scored_cases(scores, subjects, tasks, names, arguments.cases or 3)
     else:
         cases = possible_cases(subjects, tasks)

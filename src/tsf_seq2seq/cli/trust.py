@@ -13,7 +13,7 @@ from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.record import Entry, Record, identity_of
-from tsf_seq2seq.evaluation.scores import read_scores
+from tsf_seq2seq.evaluation.scores import check_known, read_scores
 from tsf_seq2seq.evaluation.statistics import Comparison, compare, comparison_table
 from tsf_seq2seq.evaluation.tumour import RegionScore, region_means, region_table, score_regions
 from tsf_seq2seq.explain.attention_gain import AttentionGain, attention_gain_table, attention_gains
@@ -97,6 +97,7 @@ def check_faithfulness(description: str | None) -> None:
     with claimed(output):
         scores, omega = read_scores(arguments.metrics), read_fusion_csv(arguments.fusion_weights)
         sequences = next(iter(omega.values()), {})
+        check_known(arguments.metrics, scores, sequences)
         values = source_values(scores, list(sequences), arguments.method)
         rows = faithfulness(values, omega)
         found, gains = agreements(rows), attention_gains(scores, arguments.method)

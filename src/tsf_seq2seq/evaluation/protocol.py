@@ -32,6 +32,7 @@ from tsf_seq2seq.tables import rows_text
 from tsf_seq2seq.tasks import Task, all_tasks
 
 TasksOf = Callable[[Subject], list[Task]]
+IDENTITY = "evaluation.json"
 EXAMPLES, EXAMPLES_FILE = 6, "examples.png"  # so many subjects are in it
 
 
@@ -109,7 +110,7 @@ class _Results:
     def __init__(self, output: Path, protocol: EvaluationProtocol, names: Sequence[str]) -> None:
         self.output, self.names, self.with_files = output, names, protocol.save_predictions
         self.metrics = output / "metrics.csv"
-        self.record = Record(output / "evaluation.json", protocol.identity, self.metrics)
+        self.record = Record(output / IDENTITY, protocol.identity, self.metrics)
         self._of_subject: dict[str, list[Score]] = {}
 
     @property

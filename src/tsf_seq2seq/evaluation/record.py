@@ -132,9 +132,7 @@ class Record:
         entry = self.entries[name]
         if entry.results is None:
             return UNFINISHED
-        before, now = entry.made_from, inputs()
-        changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        if changed:
+        if changed := differing(entry.made_from, inputs()):
             return f"changed: {', '.join(changed)}"
         if with_files and entry.files is None:
             return "without predictions"
@@ -177,6 +175,11 @@ class Record:
         self.entries[name] = entry
 
 
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The keys under which two mappings hold different values, or one of them nothing."""
+    return [key for key in {**before, **now} if before.get(key) != now.get(key)]
+
+
 def read_record(identity_path: Path) -> dict[str, Entry]:
     """Subjects' entries; lines that are damaged, or that a killed run cut short, are left out."""
     path = identity_path.with_suffix(".record")
@@ -215,8 +218,8 @@ def _where(found: str, text: str) -> str:
         before, now = dict(json.loads(found)), dict(json.loads(text))
     except (ValueError, TypeError, RecursionError):
         return ""
-    keys = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
-    return f" in {', '.join(map(printable, keys))}" if keys else ""
+    keys = map(printable, differing(before, now))
+    return f" in {', '.join(keys)}" if before != now else ""
 
 
 def _line(name: str, entry: Entry) -> bytes:

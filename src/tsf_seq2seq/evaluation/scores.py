@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, isnan, nan
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -82,6 +82,19 @@ class Score:
         return self.name, self.sources, self.target
 
 
+class OfMetric(Protocol):
+    """A row that says something of a metric."""
+
+    @property
+    def metric(self) -> str: ...
+
+
+def check_metric(row: OfMetric) -> None:
+    """ValueError where it is none of METRICS."""
+    if row.metric not in METRICS:
+        raise ValueError(f"metric {row.metric!r} is none of {', '.join(METRICS)}")
+
+
 @dataclass(frozen=True)
 class Summary:
     """Mean and standard deviation (ddof 0) of every metric over `pairs` volume pairs."""
@@ -106,6 +119,8 @@ def read_scores(path: Path) -> list[Score]:
     it.
     """
     scores = read_rows(path, Score, "a metrics.csv of this software", _check_score)
+    if not scores:
+        raise UserError(f"{path} holds no scores")
     names = {name for s in scores for name in (s.target, *s.sources.split("+"))}
     if len(names) > MAX_SEQUENCES:
         raise UserError(f"{path} names {len(names)} sequences, but {MAX_SEQUENCES} are the most")
@@ -129,6 +144,20 @@ def _check_score(score: Score) -> None:
         raise ValueError(f"its sources must be names joined by +, not {score.sources!r}")
     if isnan(score.psnr):
         raise ValueError("its psnr is nan")
+    if abs(score.ssim) > 1.000001:  # 1, but for rounding
+        raise ValueError(f"its ssim is {score.ssim:g}, outside -1 to 1")
+
+
+def check_known(path: Path, scores: Iterable[Score], sequences: Iterable[str]) -> None:
+    """UserError where the scores of `path` are of other sequences than those named."""
+    known = list(sequences)
+    for score in scores:
+        for name in (*score.sources.split("+"), score.target):
+            if name not in known:
+                raise UserError(
+                    f"{path}: subject {score.name} has scores of sequence {name}, which is none "
+                    f"of {', '.join(known)}"
+                )
 
 
 def prediction_path(folder: Path, name: str, sources: str, target: str) -> Path:

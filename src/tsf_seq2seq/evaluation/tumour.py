@@ -12,14 +12,25 @@ from skimage.metrics import structural_similarity
 from tqdm import tqdm
 
 from tsf_seq2seq.config import Config
-from tsf_seq2seq.data.loading import Subject
+from tsf_seq2seq.data.loading import Subject, check_same_grid
 from tsf_seq2seq.data.nifti import read_volume
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.brasyn import brasyn_ssim
 from tsf_seq2seq.evaluation.metrics import DATA_RANGE, SSIM_WINDOW
+from tsf_seq2seq.evaluation.protocol import IDENTITY
+from tsf_seq2seq.evaluation.record import Entry, differing, read_record
 from tsf_seq2seq.evaluation.regions import brain_mask, tumour_regions
-from tsf_seq2seq.evaluation.scores import PSNR, SSIM, Metric, Score, prediction_path, read_scores
+from tsf_seq2seq.evaluation.scores import (
+    PSNR,
+    SSIM,
+    Metric,
+    Score,
+    check_known,
+    prediction_path,
+    read_scores,
+)
 from tsf_seq2seq.evaluation.statistics import Means, means_of, means_table
+from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window, window_labels
 from tsf_seq2seq.tables import Table, group_by
 from tsf_seq2seq.tasks import n_inputs
@@ -86,11 +97,13 @@ def predictions_of(folder: Path) -> tuple[list[Score], int | None]:
 
     Raises UserError where the folder holds no evaluation, or one without predictions.
     """
-    path = folder / "evaluation.json"
+    path = folder / IDENTITY
     try:
         identity = json.loads(path.read_text(encoding="utf-8"))
         first, slices = identity["methods"][0], identity["max_slices"]
-    except (OSError, ValueError, LookupError, TypeError):
+        if not isinstance(first, str) or not isinstance(slices, int | None):
+            raise TypeError
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         raise UserError(f"{folder} is no folder of an evaluation: {path} can't be read") from None
     scores = [score for score in read_scores(folder / "metrics.csv") if score.method == first]
     saved = [score for score in scores if prediction_path(folder, *score.volume).exists()]
@@ -102,7 +115,8 @@ def predictions_of(folder: Path) -> tuple[list[Score], int | None]:
 def score_regions(config: Config, subjects: Iterable[Subject], folder: Path) -> list[RegionScore]:
     """Every saved prediction of the `subjects` in an evaluation's folder, region by region.
 
-    Raises UserError where there are none, or one isn't on its subject's grid.
+    Raises UserError where there are none, one isn't on its subject's grid, or a subject's scans or
+    predictions have changed since it was evaluated.
     """
     saved, max_slices = predictions_of(folder)
     of_subject = group_by(saved, lambda score: score.name)
@@ -110,6 +124,8 @@ def score_regions(config: Config, subjects: Iterable[Subject], folder: Path) -> 
     if not scored:
         raise UserError(f"{folder} has no predictions of the subjects in {config.data.test}")
     names = list(config.data.sequences)
+    check_known(folder / "metrics.csv", saved, names)
+    record = read_record(folder / IDENTITY)
     rows: list[RegionScore] = []
     for subject in tqdm(scored, unit="subject", desc="scoring"):
         loaded = load_window(config, subject, max_stacks=max_slices)
@@ -118,7 +134,23 @@ def score_regions(config: Config, subjects: Iterable[Subject], folder: Path) -> 
             target = loaded.centres[names.index(score.target)]
             synthesis = _read_prediction(prediction_path(folder, *score.volume), loaded)
             rows += _score(score, target, synthesis, regions, loaded)
+        if subject.name in record:
+            _check_current(folder, subject, names, record[subject.name])
     return rows
+
+
+def _check_current(folder: Path, subject: Subject, names: Sequence[str], entry: Entry) -> None:
+    """UserError unless a subject's scans and predictions are those that its scores are of."""
+    if entry.results is None:
+        raise UserError(f"subject {subject.name} is being evaluated, or was left unfinished")
+    scans = {name: content for name, content in entry.made_from.items() if name in names}
+    now = {name: subject.fingerprint(names.index(name)) for name in scans}
+    files = {str(folder / file): content for file, content in (entry.files or {}).items()}
+    there = {file: fingerprint(Path(file)) for file in files if Path(file).exists()}
+    for changed in (*differing(scans, now), *differing({**files, **there}, files)):
+        raise UserError(
+            f"subject {subject.name}: {changed} is not as it was evaluated: evaluate it again"
+        )
 
 
 def region_means(rows: Sequence[RegionScore]) -> list[Means]:
@@ -173,4 +205,5 @@ def _read_prediction(path: Path, loaded: SubjectWindow) -> np.ndarray:
     wanted = loaded.volumes.geometry
     if geometry.shape != wanted.shape:
         raise UserError(f"{path} has shape {geometry.shape}, but its subject {wanted.shape}")
+    check_same_grid(wanted, geometry, f"subject {loaded.volumes.subject.name}", str(path))
     return loaded.of_whole_grid(geometry.to_network(voxels)).astype(np.float32)

@@ -11,8 +11,8 @@ from scipy.stats import rankdata
 
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import COMPARED, Score, examined_method
-from tsf_seq2seq.files.writing import write_text
-from tsf_seq2seq.tables import Table, group_by
+from tsf_seq2seq.files.writing import write_texts
+from tsf_seq2seq.tables import Table, group_by, table_text
 
 
 @dataclass(frozen=True)
@@ -109,5 +109,6 @@ def write_contribution(folder: Path, contribution: Contribution) -> None:
         "C_t_rank": ranks(contribution.totipotency),
         "C_d_rank": ranks(contribution.differentiation),
     }
-    contribution_table(contribution).write_csv(folder / "contribution.csv")
-    write_text(folder / "contribution.json", json.dumps(content, indent=1) + "\n")
+    table = contribution_table(contribution)
+    texts = table_text(table.headings, table.rows), json.dumps(content, indent=1) + "\n"
+    write_texts(folder, dict(zip(("contribution.csv", "contribution.json"), texts, strict=True)))

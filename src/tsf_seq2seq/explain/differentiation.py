@@ -11,6 +11,7 @@ from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.nifti import write_volume
 from tsf_seq2seq.data.slices import centre_slices, stacks
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.evaluation.scores import check_apart
 from tsf_seq2seq.explain.seq2seq_figures import plot_differentiation
 from tsf_seq2seq.models.base import FULL, SynthesisNetwork
 from tsf_seq2seq.synthesis.stacks import run_stacks
@@ -48,10 +49,12 @@ def write_differentiation(
     the evaluated window.
     """
     names = list(config.data.sequences)
+    stems = {subject.name: subject.name.replace("/", "_") for subject in subjects}
+    check_apart((name, f"{stem}_differentiation.pdf") for name, stem in stems.items())
     for subject in tqdm(subjects, unit="subject", desc="mapping"):
         loaded = load_window(config, subject)
         maps = differentiation_maps(network, loaded.images, batch_size)
-        stem = subject.name.replace("/", "_")
+        stem = stems[subject.name]
         for target, values in zip(names, maps, strict=True):
             path = output / f"{stem}_{target}_differentiation.nii.gz"
             whole, title = loaded.on_whole_grid(values, outside=0), f"M_d of {target}"

@@ -18,7 +18,7 @@ from tsf_seq2seq.data.statistics import evenly_spaced
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.metrics import psnr
 from tsf_seq2seq.evaluation.regions import brain_mask
-from tsf_seq2seq.evaluation.scores import PSNR, Score, examined_method
+from tsf_seq2seq.evaluation.scores import PSNR, Score, check_apart, examined_method
 from tsf_seq2seq.explain.differentiation import shown_slice
 from tsf_seq2seq.explain.tsem_figure import Picture, tsem_figure
 from tsf_seq2seq.figures import save_figure_pair
@@ -138,6 +138,8 @@ def write_tsem(
     """
     names = list(config.data.sequences)
     order = [(case.subject.name, case.task) for case in cases]
+    files = {(name, task): _map_file(name, task, names) for name, task in order}
+    check_apart((name, file) for (name, _), file in files.items())
     findings: dict[tuple[str, Task], Finding] = {}
     pictures: dict[tuple[str, Task], Picture] = {}
     subjects = group_by(cases, lambda case: case.subject.name)
@@ -146,15 +148,19 @@ def write_tsem(
         explained = explain(network, config, own[0].subject, tasks, batch_size)
         for task, (_, tsem) in explained.maps.items():
             findings[name, task] = finding = _finding(explained, task, names)
-            stem = f"{name.replace('/', '_')}_{finding.target}_from_{finding.sources}"
             whole = explained.loaded.on_whole_grid(tsem, outside=0)
-            path, geometry = output / f"{stem}_tsem.nii.gz", explained.loaded.volumes.geometry
+            path, geometry = output / files[name, task], explained.loaded.volumes.geometry
             write_volume(path, whole, geometry, f"TSEM of {finding.target}")
             if (name, task) in order[:shown]:
                 pictures[name, task] = _picture(config, explained, task, finding)
         write_rows(output / "tsem.csv", Finding, [findings[k] for k in order if k in findings])
     save_figure_pair(tsem_figure([pictures[key] for key in order[:shown]]), output / "tsem")
     return [findings[key] for key in order]
+
+
+def _map_file(name: str, task: Task, names: Sequence[str]) -> str:
+    sources, target = task.label(names)
+    return f"{name.replace('/', '_')}_{target}_from_{sources}_tsem.nii.gz"
 
 
 @dataclass(frozen=True)

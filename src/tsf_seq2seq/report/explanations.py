@@ -1,13 +1,12 @@
 """Sections on the explanations: what sources contribute, and what TSEM says of the error."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.evaluation.scores import METRICS
+from tsf_seq2seq.evaluation.scores import METRICS, check_metric
 from tsf_seq2seq.explain.attention_gain import AttentionGain, attention_gain_table
 from tsf_seq2seq.explain.error_estimation import CalibrationRow, ErrorRow
 from tsf_seq2seq.explain.error_summary import (
@@ -29,7 +28,7 @@ from tsf_seq2seq.explain.fusion_weights import Omegas, fusion_weight_table, read
 from tsf_seq2seq.explain.tsem import Finding, finding_table
 from tsf_seq2seq.report import charts
 from tsf_seq2seq.report.blocks import Block, Chart, Drawn, Section
-from tsf_seq2seq.report.inputs import ReportSources
+from tsf_seq2seq.report.inputs import ReportSources, read_json
 from tsf_seq2seq.tables import group_by, read_rows
 
 EXPLAIN = "src/explain/seq2seq"
@@ -53,7 +52,7 @@ def contributions(sources: ReportSources) -> Section:
     if path is None:
         notes.append(f"Shapley values are left out: {EXPLAIN}/faithfulness.py makes them.")
     else:
-        rows = read_rows(path, Faithfulness)
+        rows = read_rows(path, Faithfulness, check=check_metric)
         names = _ordered(sources, (name for row in rows for name in (row.target, row.source)))
         targets = [name for name in names if name in {row.target for row in rows}]
         blocks.append(Drawn("group", [shapley_chart(rows, names, t) for t in targets]))
@@ -63,10 +62,10 @@ def contributions(sources: ReportSources) -> Section:
             "all orders in which sources may arrive; shares add up to one over a target's sources."
         )
     if path := sources.take("trust", "agreement.csv"):
-        blocks.append(agreement_table(read_rows(path, Agreement)))
+        blocks.append(agreement_table(read_rows(path, Agreement, check=check_metric)))
         files.append(path.name)
     if path := sources.take("trust", "attention_gain.csv"):
-        blocks.append(attention_gain_table(read_rows(path, AttentionGain)))
+        blocks.append(attention_gain_table(read_rows(path, AttentionGain, check=check_metric)))
         files.append(path.name)
     title, note = "What each source contributes", " ".join(notes)
     return Section("contributions", title, text, blocks, note, files)
@@ -149,19 +148,25 @@ def shapley_chart(rows: Sequence[Faithfulness], sequences: Sequence[str], target
 
 def sparsification_chart(path: Path) -> Chart:
     """Curves of sparsification.json, mean over the tasks that every estimator has."""
+    content = read_json(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        removed, tasks = content["removed"], [task["curves"] for task in content["tasks"]]
+        removed = np.array(content["removed"], float)
+        tasks = [dict(task["curves"]) for task in content["tasks"]]
         most = max(len(curves) for curves in tasks)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        tasks = [curves for curves in tasks if len(curves) == most]
+        means = {
+            order: np.mean([np.array(curves[order], float) for curves in tasks], axis=0)
+            for order in sorted(tasks[0], key=estimator_rank)
+        }
+        if any(mean.shape != removed.shape or mean.ndim != 1 for mean in means.values()):
+            raise ValueError("curves and shares removed differ in length")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{path} holds no sparsification curves ({error!r})") from None
-    tasks = [curves for curves in tasks if len(curves) == most]
     traces = []
-    for colour, order in enumerate(sorted(tasks[0], key=estimator_rank)):
-        mean = np.mean([curves[order] for curves in tasks], axis=0)
-        traces.append(charts.line(shown_estimator(order), removed, list(mean), colour))
+    for colour, (order, mean) in enumerate(means.items()):
+        traces.append(charts.line(shown_estimator(order), removed.tolist(), list(mean), colour))
     chance = [1.0] * len(removed)
-    traces.append(charts.line(ESTIMATORS_SHOWN["random"], removed, chance, len(traces)))
+    traces.append(charts.line(ESTIMATORS_SHOWN["random"], removed.tolist(), chance, len(traces)))
     figure = charts.figure(traces, "share of voxels removed", "mean error left (1 = all)", 380)
     return Chart(
         "sparsification",

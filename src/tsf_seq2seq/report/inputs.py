@@ -1,9 +1,11 @@
 """Where a report's numbers come from, and their copies beside the page."""
 
+import json
 import shutil
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import Score, examined_method, read_scores
@@ -66,6 +68,16 @@ class ReportSources:
     def path(self, name: str) -> Path:
         """Where a file that the page's numbers come from is to be written."""
         return self.report / DATA / name
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; UserError where it can't be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise UserError(f"{path} can't be read: it is nested too deeply") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read: {error}") from None
 
 
 def sequences_of(scores: list[Score]) -> list[str]:

@@ -2,8 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,20 @@ def write_page(
 
 
 def script_json(value: Any) -> Markup:
-    """JSON for a <script> element: no name in it can end the element or start a tag."""
+    """JSON for a <script> element: no name in it can end the element or start a tag.
+
+    Numbers that JSON has no name for become null.
+    """
+    value = _without_nan(value)
     text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(text)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value

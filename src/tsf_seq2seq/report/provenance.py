@@ -1,6 +1,5 @@
 """Where a report comes from: data, weights, command, versions."""
 
-import json
 import platform
 import shlex
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import tsf_seq2seq
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import Score
 from tsf_seq2seq.files.fingerprint import sha256
+from tsf_seq2seq.report.inputs import read_json
 
 
 def facts(
@@ -53,11 +53,13 @@ def other_weights(weights: Path | None, identity: dict[str, Any] | None) -> str:
 
 
 def read_identity(path: Path) -> dict[str, Any]:
-    """evaluation.json; UserError where it can't be read."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a mapping, not {type(content).__name__}")
+    """evaluation.json; UserError where it can't be read or is none."""
+    content = read_json(path)
+    kinds: dict[str, type] = {"weights": dict, "data": dict, "methods": list}
+    for name, value, kind in [
+        ("the file", content, dict),
+        *((key, content[key], kind) for key, kind in kinds.items() if key in content),
+    ]:
+        if not isinstance(value, kind):
+            raise UserError(f"{path}: {name} must hold a {kind.__name__}, not {value!r:.40}")
     return content

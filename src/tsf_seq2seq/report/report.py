@@ -74,5 +74,7 @@ def show_cases(experiment: Experiment | None, sources: ReportSources) -> list[Se
         size = experiment.batch_size
         files = write_cases(experiment.network, config, ranked, size, sources.report)
     except UserError as error:
+        if isinstance(error.__cause__, OSError):  # the disk: no note will say so on it
+            raise
         return [missing_cases(str(error))]
     return case_sections(*files, names)
