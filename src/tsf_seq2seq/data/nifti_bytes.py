@@ -61,7 +61,7 @@ def read_header(path: Path) -> nib.Nifti1Header | None:
         if head[:2] == GZIP_MAGIC:
             head = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEADER_BYTES)
         header_class = image_class(head, path).header_class
-        return header_class(head[: header_class.sizeof_hdr], check=False)
+        return header_class(head[: header_class.sizeof_hdr])
     except Exception:  # whoever loads the file says what is wrong with it
         return None
 
