@@ -30,6 +30,7 @@ SAME_GRID_MM = 0.1  # voxels of one subject's sequences may lie this far apart
 # So much of a grid's extent may sform and qform differ by: the qform's float32 quaternion can tell
 # a direction near 180° (as in LPS) no better than to 7e-4.
 FORMS_AGREE = 1e-3
+FARTHEST_MM = 1e6  # of a voxel from the origin, or its size
 UNKNOWN_ORIENTATION = (
     "does not tell its orientation: sform_code and qform_code are 0, so that left and right are a "
     "guess"
@@ -103,7 +104,10 @@ def voxels_and_grid(image: nib.Nifti1Image, origin: Path | str) -> tuple[np.ndar
     if min(shape) < 1:
         raise UserError(f"{origin} holds no voxels: its shape is {image.shape}")
     if not is_orientation(image.affine):
-        raise UserError(f"{origin} has a singular affine, so that its orientation is unknown")
+        raise UserError(
+            f"{origin} has a singular affine, or one beyond {FARTHEST_MM:g} mm, so that its "
+            "orientation is unknown"
+        )
     if image.get_data_dtype().kind not in "iuf":
         kind = "complex numbers" if image.get_data_dtype().kind == "c" else "colours"
         raise UserError(f"{origin} holds {kind}, not intensities")
@@ -119,7 +123,7 @@ def voxels_and_grid(image: nib.Nifti1Image, origin: Path | str) -> tuple[np.ndar
 
 def is_orientation(affine: np.ndarray) -> bool:
     """Whether an affine (4, 4) tells the three axes of a volume apart."""
-    if not np.isfinite(affine).all() or not abs(np.linalg.det(affine[:3, :3])) >= 1e-6:
+    if not np.abs(affine).max() <= FARTHEST_MM or not abs(np.linalg.det(affine[:3, :3])) >= 1e-6:
         return False
     return bool(np.isfinite(_axes_of(affine)).all())
 
