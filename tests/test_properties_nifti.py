@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsf_seq2seq.data.nifti import Geometry, doubt_of_file, read_volume, write_volume
+from tsf_seq2seq.data.nifti import Geometry, read_volume, write_volume
 from tsf_seq2seq.errors import UserError
 
 pytestmark = pytest.mark.property
@@ -49,7 +49,6 @@ def check(path) -> None:
     """read_volume gives exactly what nibabel gives, or a UserError that names the file."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # users see them on their terminal
-        doubt = doubt_of_file(path)
         try:
             voxels, geometry = read_volume(path)
         except UserError as error:
