@@ -21,7 +21,7 @@ from conftest import REPOSITORY, blob, save_nifti, sequence_file
 from torch import nn
 
 from tsf_seq2seq import distributed
-from tsf_seq2seq.checkpoints.checkpoint import read_checkpoint, stage1_config
+from tsf_seq2seq.checkpoints.checkpoint import read_checkpoint, save_checkpoint, stage1_config
 from tsf_seq2seq.config import Config, load_config
 from tsf_seq2seq.data.sampling import CropStream, Position
 from tsf_seq2seq.data.subjects import find_subjects
@@ -239,6 +239,17 @@ def test_a_run_on_two_processes_equals_one_with_their_batch(config, tiny_stage1,
     assert len(files) > 3 * 16
     for file in files:
         assert (two / file).read_bytes() == (one / file).read_bytes(), file
+
+
+def test_a_folder_that_the_main_process_cannot_have_ends_both(tiny_stage1, tmp_path):
+    """The other one, which doesn't ask for the folder, waits for it no longer than that."""
+    stage1 = load_config(tiny_stage1)
+    save_checkpoint(tmp_path / "s.pth", build_network(stage1), stage1)
+    (tmp_path / "file").write_text("")
+    code, _, err = finish(torchrun(EVALUATE, "-m", tmp_path / "s.pth", "-o", tmp_path / "file"), 60)
+    assert code != 0
+    assert f"error: {tmp_path / 'file'} is a file, but must be a folder for the results" in err
+    assert (tmp_path / "file").read_text() == ""
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 90) -> None:

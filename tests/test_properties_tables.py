@@ -237,10 +237,6 @@ class History(RuleBasedStateMachine):
     def turned_around(self) -> None:
         self.masks = dict(reversed(self.masks.items()))
 
-    @rule(limit=st.integers(1, 3), with_files=st.booleans())
-    def other_options(self, limit: int, with_files: bool) -> None:
-        self.limit, self.with_files = limit, with_files
-
     @rule(number=st.integers(0, 20), text=st.sampled_from([None, b"", b"other"]))
     def a_prediction_changes(self, number: int, text: bytes | None) -> None:
         found = sorted((self.place / "out").glob("predict/*"))
@@ -256,16 +252,18 @@ class History(RuleBasedStateMachine):
             content = path.read_bytes()
             path.write_bytes(content[: place % (len(content) + 1)])
 
-    @rule(writes=st.integers(1, 12))
-    def a_run_is_killed(self, writes: int) -> None:
+    @rule(writes=st.integers(1, 12), limit=st.integers(1, 3), with_files=st.booleans())
+    def a_run_is_killed(self, writes: int, limit: int, with_files: bool) -> None:
+        self.limit, self.with_files = limit, with_files
         try:
             self.run("out", writes)
         except Stop:
             return
         self.compare()
 
-    @rule()
-    def a_run(self) -> None:
+    @rule(limit=st.integers(1, 3), with_files=st.booleans())
+    def a_run(self, limit: int, with_files: bool) -> None:
+        self.limit, self.with_files = limit, with_files
         self.run("out")
         self.compare()
 

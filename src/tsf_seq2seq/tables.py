@@ -3,8 +3,9 @@
 import csv
 import io
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from math import isfinite
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -55,7 +56,8 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[obje
 
 def rows_text(kind: type[Any], rows: Iterable[Any]) -> str:
     """What `write_rows` writes."""
-    return table_text([field.name for field in fields(kind)], map(astuple, rows))
+    columns = [field.name for field in fields(kind)]
+    return table_text(columns, map(attrgetter(*columns), rows))
 
 
 def table_text(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
@@ -140,7 +142,7 @@ def read_table(
 def number(text: str, kind: type = float) -> Any:
     """A cell's number, as `write_table` writes it; ValueError for another text."""
     try:
-        if text.isascii() and text.isprintable() and not {" ", "_"} & set(text):
+        if text.isascii() and text.isprintable() and " " not in text and "_" not in text:
             return kind(text)
     except ValueError:
         pass

@@ -22,10 +22,10 @@ from tsf_seq2seq.evaluation.scores import (
     Score,
     check_apart,
     prediction_path,
-    write_scores,
 )
 from tsf_seq2seq.figures import Example, plot_examples
 from tsf_seq2seq.files.fingerprint import fingerprint
+from tsf_seq2seq.files.writing import write_text
 from tsf_seq2seq.synthesis.synthesizers import Outputs, Synthesizer
 from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tables import rows_text
@@ -111,12 +111,12 @@ class _Results:
         self.output, self.names, self.with_files = output, names, protocol.save_predictions
         self.metrics = output / "metrics.csv"
         self.record = Record(output / IDENTITY, protocol.identity, self.metrics)
-        self._of_subject: dict[str, list[Score]] = {}
+        self._lines: dict[str, str] = {}  # each subject's, of metrics.csv
 
     @property
     def scores(self) -> list[Score]:
         """Of the subjects asked for that are done, in their order."""
-        return [score for name in self.names for score in self._of_subject.get(name, ())]
+        return [Score(*row) for rows in self.record.results(self.names) for row in rows]
 
     def waiting(self, inputs: Mapping[str, Callable[[], MadeFrom]]) -> list[str]:
         """The subjects that are to be done; says which are done again, and why.
@@ -125,10 +125,8 @@ class _Results:
         """
         reasons = self.record.outdated(inputs, self.with_files)
         kept = [name for name in self.names if name not in reasons]
-        self._of_subject = {
-            name: [Score(*row) for row in rows]
-            for name, rows in zip(kept, self.record.results(kept), strict=True)
-        }
+        for name, rows in zip(kept, self.record.results(kept), strict=True):
+            self._take(name, rows)
         if any(reasons.values()):
             (self.output / EXAMPLES_FILE).unlink(missing_ok=True)
         if reasons or not self._are_written():
@@ -137,19 +135,25 @@ class _Results:
         if not kept:
             self.metrics.unlink(missing_ok=True)
         elif not self._are_written():
-            write_scores(self.metrics, self.scores)
+            write_text(self.metrics, self._text())
         return list(reasons)
 
     def add(self, entries: Mapping[str, Entry]) -> None:
         """Subjects that have been done."""
         for name, entry in entries.items():
             self.record.finish(name, entry)
-            self._of_subject[name] = [Score(*row) for row in entry.results]
-        write_scores(self.metrics, self.scores)
+            self._take(name, entry.results)
+        write_text(self.metrics, self._text())
+
+    def _take(self, name: str, rows: Iterable[Sequence[Any]]) -> None:
+        self._lines[name] = rows_text(Score, [Score(*row) for row in rows]).partition("\n")[2]
+
+    def _text(self) -> str:
+        own = (self._lines[name] for name in self.names if name in self._lines)
+        return rows_text(Score, ()) + "".join(own)
 
     def _are_written(self) -> bool:
-        wanted = rows_text(Score, self.scores).encode()
-        return self.metrics.is_file() and self.metrics.read_bytes() == wanted
+        return self.metrics.is_file() and self.metrics.read_bytes() == self._text().encode()
 
 
 def _predictions(name: str, tasks: Iterable[Task], config: Config) -> dict[Task, str]:

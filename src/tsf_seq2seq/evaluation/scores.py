@@ -121,20 +121,23 @@ def read_scores(path: Path) -> list[Score]:
     scores = read_rows(path, Score, "a metrics.csv of this software", _check_score)
     if not scores:
         raise UserError(f"{path} holds no scores")
-    names = {name for s in scores for name in (s.target, *s.sources.split("+"))}
+    tasks = {_task(score) for score in scores}
+    names = {name for sources, target in tasks for name in (target, *sources.split("+"))}
     if len(names) > MAX_SEQUENCES:
         raise UserError(f"{path} names {len(names)} sequences, but {MAX_SEQUENCES} are the most")
-    scored = group_by(scores, lambda score: (score.sources, score.target))
-    for (sources, target), own in scored.items():
-        methods = methods_of(own)
-        for name, of_subject in group_by(own, lambda score: score.name).items():
-            missing = [method for method in methods if method not in methods_of(of_subject)]
-            if missing:
-                raise UserError(
-                    f"{path} is not whole: it has no row of subject {name}, {sources} → {target}, "
-                    f"by {missing[0]}, which scored it for other subjects"
-                )
+    methods = {task: methods_of(own) for task, own in group_by(scores, _task).items()}
+    for (name, sources, target), own in group_by(scores, lambda score: score.volume).items():
+        missing = set(methods[sources, target]) - set(methods_of(own))
+        if missing:
+            raise UserError(
+                f"{path} is not whole: it has no row of subject {name}, {sources} → {target}, by "
+                f"{min(missing)}, which scored it for other subjects"
+            )
     return scores
+
+
+def _task(score: Score) -> tuple[str, str]:
+    return score.sources, score.target
 
 
 def _check_score(score: Score) -> None:
