@@ -19,7 +19,7 @@ from tsf_seq2seq.data.nifti_bytes import (
     damaged_header,
     image_class,
     read_content,
-    read_header,
+    read_head,
     tells,
 )
 from tsf_seq2seq.errors import UserError
@@ -146,11 +146,20 @@ def orientation_doubt(header: nib.Nifti1Header) -> str | None:
 
 def doubt_of_file(path: Path) -> str | None:
     """The `orientation_doubt` of a file, of which the header alone is read; None where it can't."""
-    header = read_header(path)
     try:
-        return None if header is None else orientation_doubt(header)
-    except Exception:  # a damaged header: whoever loads the file says so
+        head = read_head(path)
+        if head[344:347] == b"n+1":  # what doesn't tell of the grid: scaling, and texts
+            head = head[:112] + bytes(140) + head[252:348]
+        return _doubt_of_head(head)
+    except Exception:  # whoever loads the file says what is wrong with it
         return None
+
+
+@lru_cache(maxsize=4096)
+def _doubt_of_head(head: bytes) -> str | None:
+    """Worked out once for files of one grid."""
+    header_class = image_class(head, Path()).header_class
+    return orientation_doubt(header_class(head[: header_class.sizeof_hdr]))
 
 
 @lru_cache(maxsize=4096)

@@ -27,8 +27,9 @@ def find_subjects(data: DataConfig, split: Path) -> list[Subject]:
     rows = read_split(split, len(data.sequences))
     if store is None:
         found = [find_subject(data, name, mask) for name, mask in rows]
-        files = ((subject.name, path) for subject in found for path in subject.files.values())
-        doubts = {name: doubt for name, path in files if (doubt := doubt_of_file(path))}
+        # A subject's first file speaks for all: loading refuses others that tell more or less.
+        files = {subject.name: next(iter(subject.files.values())) for subject in found}
+        doubts = {name: doubt for name, path in files.items() if (doubt := doubt_of_file(path))}
         warn_of_doubts(doubts, len(rows), split)
         return found
     found = [store.subject(name, mask) for name, mask in rows]
