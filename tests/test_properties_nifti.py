@@ -67,7 +67,6 @@ def check(path) -> None:
     np.testing.assert_array_equal(geometry.affine, image.affine)
     assert voxels.dtype == np.float64
     assert geometry.to_network(voxels).shape == geometry.grid
-    assert (doubt is None) == (geometry.doubt is None)
 
 
 @given(
