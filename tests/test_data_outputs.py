@@ -91,6 +91,6 @@ def test_a_lock_that_a_killed_run_left_is_no_subject(small_phantoms, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".lock").write_text("")
     assert write_phantom_dataset(tmp_path / "out", 2, seed=3) == ["0", "1"]
-    assert csvs(tmp_path / "out") == {"0": "3", "1": "3"}
-    with pytest.raises(UserError, match="isn't an empty folder"):
+    assert csvs(tmp_path / "out").items() >= {"0": "3", "1": "3"}.items()
+    with pytest.raises(UserError, match="holds phantoms of other settings"):
         write_phantom_dataset(tmp_path / "out", 2)

@@ -21,7 +21,7 @@ from tsf_seq2seq.config import Config, load_config
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.protocol import EvaluationProtocol, evaluate
-from tsf_seq2seq.evaluation.record import Entry, Record, read_record
+from tsf_seq2seq.evaluation.record import Entry, Record, read_entries
 from tsf_seq2seq.evaluation.scores import Score
 from tsf_seq2seq.evaluation.statistics import Comparison
 from tsf_seq2seq.evaluation.tumour import RegionScore
@@ -160,7 +160,7 @@ def test_damaged_records(folder, place, bit, cut):
     else:
         content[place] ^= 1 << bit
     record.path.write_bytes(bytes(content))
-    for name, entry in read_record(folder / "run" / "x.json").items():
+    for name, entry in read_entries(folder / "run" / "x.json").items():
         if entry.results is not None:
             assert repr(entry) == repr(entries[name])
 

@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 INTERRUPTED = 130  # what shells say of a command that Ctrl-C ended
 
@@ -45,6 +45,12 @@ def printable(text: str) -> str:
         sign if sign.isprintable() or sign == " " else sign.encode("unicode_escape").decode()
         for sign in " ".join(text.splitlines())
     )
+
+
+def first_of(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _report(text: str) -> int:

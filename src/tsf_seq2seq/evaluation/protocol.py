@@ -20,7 +20,7 @@ from tsf_seq2seq.evaluation.record import Entry, MadeFrom, Record, made_from
 from tsf_seq2seq.evaluation.scores import (
     TABLE_FILES,
     Score,
-    check_apart,
+    check_distinct_files,
     prediction_path,
 )
 from tsf_seq2seq.figures import Example, plot_examples
@@ -73,7 +73,9 @@ def evaluate(
     of_name = {subject.name: subject for subject in subjects}
     planned = {name: _predictions(name, own, config) for name, own in tasks.items()}
     if protocol.save_predictions:
-        check_apart((name, file) for name, files in planned.items() for file in files.values())
+        check_distinct_files(
+            (name, file) for name, files in planned.items() for file in files.values()
+        )
     results = _Results(output, protocol, list(tasks)) if processes.main else None
     inputs = {name: partial(_made_from, of_name[name], own, config) for name, own in tasks.items()}
     waiting = processes.gather(results.waiting(inputs) if results else [])[0]

@@ -15,12 +15,11 @@ from typing import Any
 
 from tsf_seq2seq.config import Config, to_mapping
 from tsf_seq2seq.data.loading import Subject
-from tsf_seq2seq.errors import UserError, printable
+from tsf_seq2seq.errors import UserError, first_of, printable
 from tsf_seq2seq.files.fingerprint import fingerprint, sha256
 from tsf_seq2seq.files.writing import is_inside, write_atomically, write_text
 from tsf_seq2seq.tasks import Task
 
-NAMED = 3  # subjects that a line names; the others are counted
 UNFINISHED = "left unfinished"
 MadeFrom = Mapping[str, str]  # what a subject's results depend on → what it was then
 
@@ -80,7 +79,7 @@ class Record:
         `results`: a table that runs leave, of earlier versions of this software without a record.
         """
         self.folder, self.path = identity_path.parent, identity_path.with_suffix(".record")
-        self.entries = read_record(identity_path)
+        self.entries = read_entries(identity_path)
         text = json.dumps(identity, indent=1) + "\n"
         if self.entries or results.exists():
             _check_identity(identity_path, text)
@@ -143,10 +142,10 @@ class Record:
     def _tell(self, reasons: Mapping[str, str], others: Sequence[str]) -> None:
         again = [f"{printable(name)} ({reason})" for name, reason in reasons.items() if reason]
         if again:
-            print(f"{_counted(again)} done again, to be true to what lies there: {_first(again)}")
+            print(f"{_counted(again)} done again, to be true to what lies there: {first_of(again)}")
         if others:
             kept = [printable(name) for name in others]
-            print(f"{_counted(kept)} not asked for now, and kept in {self.path}: {_first(kept)}")
+            print(f"{_counted(kept)} not asked for now, and kept in {self.path}: {first_of(kept)}")
 
     def _is_there(self, file: str, content: str) -> bool:
         path = self.folder / file
@@ -180,7 +179,7 @@ def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [key for key in {**before, **now} if before.get(key) != now.get(key)]
 
 
-def read_record(identity_path: Path) -> dict[str, Entry]:
+def read_entries(identity_path: Path) -> dict[str, Entry]:
     """Subjects' entries; lines that are damaged, or that a killed run cut short, are left out."""
     path = identity_path.with_suffix(".record")
     try:
@@ -192,11 +191,6 @@ def read_record(identity_path: Path) -> dict[str, Entry]:
 
 def _counted(items: Sequence[str]) -> str:
     return "1 subject is" if len(items) == 1 else f"{len(items)} subjects are"
-
-
-def _first(items: Sequence[str]) -> str:
-    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
-    return ", ".join(items[:NAMED]) + more
 
 
 def _check_identity(path: Path, text: str) -> None:

@@ -168,7 +168,7 @@ def prediction_path(folder: Path, name: str, sources: str, target: str) -> Path:
     return folder / "predict" / f"{name.replace('/', '_')}_{target}_from_{sources}.nii.gz"
 
 
-def check_apart(files: Iterable[tuple[str, str]]) -> None:
+def check_distinct_files(files: Iterable[tuple[str, str]]) -> None:
     """UserError where two of the (subject, file) would be one, on disks without case, too."""
     owners: dict[str, str] = {}
     for name, file in files:

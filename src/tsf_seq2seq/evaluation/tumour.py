@@ -18,7 +18,7 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.brasyn import brasyn_ssim
 from tsf_seq2seq.evaluation.metrics import DATA_RANGE, SSIM_WINDOW
 from tsf_seq2seq.evaluation.protocol import IDENTITY
-from tsf_seq2seq.evaluation.record import Entry, differing, read_record
+from tsf_seq2seq.evaluation.record import Entry, differing, read_entries
 from tsf_seq2seq.evaluation.regions import brain_mask, tumour_regions
 from tsf_seq2seq.evaluation.scores import (
     PSNR,
@@ -125,7 +125,7 @@ def score_regions(config: Config, subjects: Iterable[Subject], folder: Path) -> 
         raise UserError(f"{folder} has no predictions of the subjects in {config.data.test}")
     names = list(config.data.sequences)
     check_known(folder / "metrics.csv", saved, names)
-    record = read_record(folder / IDENTITY)
+    record = read_entries(folder / IDENTITY)
     rows: list[RegionScore] = []
     for subject in tqdm(scored, unit="subject", desc="scoring"):
         loaded = load_window(config, subject, max_stacks=max_slices)

@@ -11,7 +11,7 @@ from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.nifti import write_volume
 from tsf_seq2seq.data.slices import centre_slices, stacks
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.evaluation.scores import check_apart
+from tsf_seq2seq.evaluation.scores import check_distinct_files
 from tsf_seq2seq.explain.seq2seq_figures import plot_differentiation
 from tsf_seq2seq.models.base import FULL, SynthesisNetwork
 from tsf_seq2seq.synthesis.stacks import run_stacks
@@ -50,7 +50,7 @@ def write_differentiation(
     """
     names = list(config.data.sequences)
     stems = {subject.name: subject.name.replace("/", "_") for subject in subjects}
-    check_apart((name, f"{stem}_differentiation.pdf") for name, stem in stems.items())
+    check_distinct_files((name, f"{stem}_differentiation.pdf") for name, stem in stems.items())
     for subject in tqdm(subjects, unit="subject", desc="mapping"):
         loaded = load_window(config, subject)
         maps = differentiation_maps(network, loaded.images, batch_size)

@@ -18,7 +18,7 @@ from tsf_seq2seq.data.statistics import evenly_spaced
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.metrics import psnr
 from tsf_seq2seq.evaluation.regions import brain_mask
-from tsf_seq2seq.evaluation.scores import PSNR, Score, check_apart, examined_method
+from tsf_seq2seq.evaluation.scores import PSNR, Score, check_distinct_files, examined_method
 from tsf_seq2seq.explain.differentiation import shown_slice
 from tsf_seq2seq.explain.tsem_figure import Picture, tsem_figure
 from tsf_seq2seq.figures import save_figure_pair
@@ -139,7 +139,7 @@ def write_tsem(
     names = list(config.data.sequences)
     order = [(case.subject.name, case.task) for case in cases]
     files = {(name, task): _map_file(name, task, names) for name, task in order}
-    check_apart((name, file) for (name, _), file in files.items())
+    check_distinct_files((name, file) for (name, _), file in files.items())
     findings: dict[tuple[str, Task], Finding] = {}
     pictures: dict[tuple[str, Task], Picture] = {}
     subjects = group_by(cases, lambda case: case.subject.name)

@@ -186,7 +186,7 @@ class Trainer:
         if self.state.statistics is None:
             self.state.statistics = measure_statistics(data, self.training)
         splits = {"data.train": self.training, "data.valid": validation}
-        self.state.data = {name: subject_digests(data, split) for name, split in splits.items()}
+        self.state.data = {name: subject_digests(split) for name, split in splits.items()}
         for name in before.keys() & self.state.data:
             report_data_changes(name, before[name], self.state.data[name])
 
