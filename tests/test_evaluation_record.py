@@ -13,6 +13,7 @@ from conftest import SEQUENCES, blob, save_nifti, sequence_file
 
 from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.cli.evaluate import evaluate_tsf_seq2seq
+from tsf_seq2seq.cli.trust import compare_methods
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.evaluation import protocol
 from tsf_seq2seq.models import build_network
@@ -172,6 +173,18 @@ def test_subjects_that_are_not_asked_for_are_kept(run, tiny_dataset, tmp_path):
     assert run("out").out.splitlines()[0] == again(f"{NAMES[1]} (changed: flair)")
     check_as_new(run, tmp_path)
     assert set(left_in(tmp_path / "out")) == set(whole)
+
+
+def test_what_was_made_of_former_scores_goes(run, script, tiny_dataset, tmp_path):
+    assert run("out", "--methods", "tsf", "mean_image").code == 0
+    assert script(compare_methods, tmp_path / "out").code == 0
+    files = {"comparisons.csv", "comparisons.md"}
+    assert "removed" not in run("out", "--methods", "tsf", "mean_image").out
+    assert files <= set(left_in(tmp_path / "out"))
+    save_nifti(sequence_file(tiny_dataset, 3, "flair"), blob(97))
+    said = run("out", "--methods", "tsf", "mean_image").out.splitlines()
+    assert said[1] == "removed, as they were of former scores: comparisons.csv, comparisons.md"
+    assert not files & set(left_in(tmp_path / "out"))
 
 
 def test_rows_stand_in_the_splits_order(run, tiny_dataset, tmp_path):

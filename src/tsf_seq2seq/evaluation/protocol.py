@@ -18,6 +18,7 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.metrics import LPIPS, psnr, ssim
 from tsf_seq2seq.evaluation.record import Entry, MadeFrom, Record, made_from
 from tsf_seq2seq.evaluation.scores import (
+    MADE_OF_SCORES,
     TABLE_FILES,
     Score,
     check_distinct_files,
@@ -132,13 +133,20 @@ class _Results:
         if any(reasons.values()):
             (self.output / EXAMPLES_FILE).unlink(missing_ok=True)
         if reasons or not self._are_written():
-            for name in TABLE_FILES:
-                (self.output / name).unlink(missing_ok=True)
+            self._remove_tables()
         if not kept:
             self.metrics.unlink(missing_ok=True)
         elif not self._are_written():
             write_text(self.metrics, self._text())
         return list(reasons)
+
+    def _remove_tables(self) -> None:
+        """Remove what was made of former scores; of what other commands made, say so."""
+        others = [name for name in MADE_OF_SCORES if (self.output / name).is_file()]
+        if others:
+            print(f"removed, as they were of former scores: {', '.join(others)}")
+        for name in (*TABLE_FILES, *others):
+            (self.output / name).unlink(missing_ok=True)
 
     def add(self, entries: Mapping[str, Entry]) -> None:
         """Subjects that have been done."""

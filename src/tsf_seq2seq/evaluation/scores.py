@@ -52,6 +52,16 @@ METRICS = {
     for metric in (*COMPARED, Metric("lpips_per_slice", -1, "LPIPS (mean)", 4, 5))
 }
 TABLE_FILES = "table.md", "table.json"
+# What other commands make of an evaluation, in its own folder unless they are told otherwise.
+MADE_OF_SCORES = tuple(
+    f"{name}.{suffix}"
+    for name, suffixes in {
+        "comparisons": ("csv", "md"),
+        "tumour": ("csv", "md"),
+        "contribution": ("csv", "json", "pdf", "png"),
+    }.items()
+    for suffix in suffixes
+)
 
 
 @dataclass(frozen=True)
