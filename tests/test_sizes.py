@@ -54,11 +54,11 @@ def deep(n_layers: int, stride: int) -> list[str]:
         ("seq2seq", ["network.encoder_channels=[1e7,1e7]"], "weights or more would take"),
         ("seq2seq", ["network.encoder_kernels=[1000001,3]"], "weights or more would take"),
         ("seq2seq", ["network.encoder_residual_blocks=1e9"], "more layers than 10,000 arrays"),
-        ("seq2seq", deep(10_000, 2), "more layers than 10,000 arrays of weights"),
+        ("seq2seq", deep(4_000, 2), "more layers than 10,000 arrays of weights"),
         ("unet", ["data.stack=1000000001"], "weights or more would take"),
         ("unet", ["network.channels=[1e7,1e7]"], "weights or more would take"),
         ("unet", ["network.residual_blocks=1e12"], "more layers than 10,000 arrays of weights"),
-        ("unet", [f"network.channels={[1] * 10_000}"], "more layers than 10,000 arrays of weights"),
+        ("unet", [f"network.channels={[1] * 9_000}"], "more layers than 10,000 arrays of weights"),
     ],
 )
 def test_networks(network, overrides, part, settings):
