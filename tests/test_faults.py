@@ -32,7 +32,7 @@ from tsf_seq2seq.config import load_config
 from tsf_seq2seq.models import build_network
 
 CHOSEN = os.environ.get("FAULTS", "")  # "all", or a seed
-SOME = 8  # faults of each command otherwise
+SOME = 6  # faults of each command otherwise
 TEST_SUBJECT = 3
 # Of many versions: they grow subject by subject, or step by step, once what isn't true has gone.
 GROWING = {"metrics.csv", "evaluation.record", "error_estimation.record"}
@@ -260,7 +260,12 @@ COMMANDS = [
         steps(PAPER),
     ),
     REPORT,
-    replace(REPORT, name="report again", prepared=after(REPORT)),
+    replace(
+        REPORT,
+        name="report again",
+        arguments=(*REPORT.arguments, "--title", "Another"),
+        prepared=after(REPORT),
+    ),
     Command(
         "split",
         "data:make_split",
