@@ -21,8 +21,9 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 PROPERTIES = ("-m", "property", "--hypothesis-show-statistics")
 FAULTS = ("-s", "test_faults.py")
-# What the two kinds of rounds print: a test's name and its examples; faults and their command.
-EXAMPLES = re.compile(r"^(\S+)::(\w+):\n(?:.*\n)*?.*?(\d+) passing examples, (\d+) failing", re.M)
+# What the two kinds of rounds print: a test's name, and below it its examples; faults, and where.
+TEST = re.compile(r"tests/test_properties_\w+\.py::(\S+):$")
+EXAMPLES = re.compile(r"- (\d+) passing\D*(\d+) failing")
 STRUCK = re.compile(r"(\d+) faults in ([\w ]+)")
 FALSIFYING = re.compile(r"Falsifying example: (\w+)\(\n(.*?)\n(?:E\s+)?\)", re.DOTALL)
 
@@ -52,13 +53,24 @@ def work(options: Sequence[str], until: float, seed: int) -> Found:
             check=False,
         )
         found.rounds += 1
-        for _, test, passing, failing in EXAMPLES.findall(done.stdout):
-            found.cases[test] += int(passing) + int(failing)
-        for count, name in STRUCK.findall(done.stdout):
-            found.cases[name] += int(count)
+        found.cases += counted(done.stdout)
         if done.returncode:
             found.failures.append(f"seed {number}\n{done.stdout}\n{done.stderr}")
     return found
+
+
+def counted(output: str) -> Counter[str]:
+    """Examples by test, and faults by command, in pytest's output."""
+    cases: Counter[str] = Counter()
+    test = ""
+    for line in output.splitlines():
+        if named := TEST.search(line):
+            test = named[1]
+        elif numbers := EXAMPLES.search(line):
+            cases[test] += int(numbers[1]) + int(numbers[2])
+        elif struck := STRUCK.search(line):
+            cases[struck[2]] += int(struck[1])
+    return cases
 
 
 def pins(output: str) -> list[str]:

@@ -40,6 +40,7 @@ CHAPTERS = {
         "impute",
         "explanations",
         "trust",
+        "safety",
         "report",
         "export",
         "speed",
