@@ -13,8 +13,9 @@ from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.cli.data import check_dataset, make_split
 from tsf_seq2seq.cli.impute import impute_sequences
 from tsf_seq2seq.config import DataConfig, load_config
-from tsf_seq2seq.data.discovery import discover, own_namings, recognise
+from tsf_seq2seq.data.discovery import discover
 from tsf_seq2seq.data.names import names_of_files, subject_names
+from tsf_seq2seq.data.namings import own_namings, recognise
 from tsf_seq2seq.data.scan_files import other_format
 from tsf_seq2seq.data.subjects import find_files, find_subjects
 from tsf_seq2seq.errors import UserError

@@ -21,7 +21,8 @@ import tsf_seq2seq
 from tsf_seq2seq.checkpoints.checkpoint import open_model, save_checkpoint
 from tsf_seq2seq.cli.impute import impute_sequences
 from tsf_seq2seq.config import DataConfig, load_config
-from tsf_seq2seq.data.discovery import FoundSubject, canonical_name, discover, own_namings
+from tsf_seq2seq.data.discovery import FoundSubject, discover
+from tsf_seq2seq.data.namings import canonical_name, own_namings
 from tsf_seq2seq.data.nifti import read_volume
 from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import UserError

@@ -18,7 +18,8 @@ from tsf_seq2seq.cli.evaluate import evaluate_tsf_seq2seq
 from tsf_seq2seq.cli.impute import impute_sequences
 from tsf_seq2seq.cli.train import train_seq2seq
 from tsf_seq2seq.config import DataConfig, load_config
-from tsf_seq2seq.data.discovery import FoundSubject, Naming, known_namings
+from tsf_seq2seq.data.discovery import FoundSubject
+from tsf_seq2seq.data.namings import Naming, known_namings
 from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.data.synthetic import is_marked, is_marked_file
 from tsf_seq2seq.errors import UserError

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tsf_seq2seq.data.discovery import FoundSubject, Naming
+from tsf_seq2seq.data.discovery import FoundSubject
+from tsf_seq2seq.data.namings import Naming
 from tsf_seq2seq.data.nifti import image_like, read_volume, voxels_and_grid
 from tsf_seq2seq.data.synthetic import RESEARCH_USE, is_marked, is_marked_file, is_synthetic, mark
 from tsf_seq2seq.errors import UserError

@@ -11,7 +11,8 @@ from tsf_seq2seq.checkpoints.checkpoint import Model, open_model
 from tsf_seq2seq.cli.arguments import add_arguments
 from tsf_seq2seq.cli.loading import find_device
 from tsf_seq2seq.config import BRATS_SEQUENCES
-from tsf_seq2seq.data.discovery import FoundSubject, Naming, discover, recognise, stem
+from tsf_seq2seq.data.discovery import FoundSubject, discover
+from tsf_seq2seq.data.namings import Naming, recognise, stem
 from tsf_seq2seq.data.scan_files import scan_defect
 from tsf_seq2seq.errors import UserError, printable, run_script
 from tsf_seq2seq.files.folder import claimed

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tsf_seq2seq.data.discovery import BIDS_SUFFIXES, FoundSubject, canonical_name
+from tsf_seq2seq.data.discovery import FoundSubject
+from tsf_seq2seq.data.namings import BIDS_SUFFIXES, canonical_name
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.writing import is_inside
 
