@@ -2,8 +2,6 @@
 
 import hashlib
 import os
-import stat
-from contextlib import suppress
 from pathlib import Path
 
 from tsf_seq2seq.errors import UserError
@@ -15,7 +13,6 @@ GZIP_TRAILER_BYTES = 8  # CRC-32 and length of what was packed
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal; UserError where it can't be read."""
-    _check_is_file(path)
     try:
         with open(path, "rb", opener=regular) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -29,7 +26,6 @@ def fingerprint(path: Path) -> str:
     Of a gzip file its size and trailer, which holds the CRC-32 and length of all that was packed:
     three small reads. Of any other its SHA-256. Raises UserError where it can't be read.
     """
-    _check_is_file(path)
     try:
         with open(path, "rb", opener=regular) as file:
             packed = file.read(2) == GZIP_MAGIC
@@ -40,10 +36,3 @@ def fingerprint(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from None
     return f"sha256:{sha256(path)}"
-
-
-def _check_is_file(path: Path) -> None:
-    """UserError for a folder, and for a pipe, on which reading would wait."""
-    with suppress(OSError):  # which opening tells of
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise UserError(f"{path} is not a file")
