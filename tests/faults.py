@@ -117,7 +117,8 @@ class Command:
 
     `prepared`: makes what it starts from in the folder {here}; `output`: where below {here} it
     writes; `again`: further arguments of the run that goes on after a fault; `outdated_go`: results
-    that aren't true any more are removed before new ones are made.
+    that aren't true any more are removed before new ones are made; `as_one`: its folder is of one
+    run at any time.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Command:
     output: str = "out"
     again: Sequence[str] = ()
     outdated_go: bool = False
+    as_one: bool = False
 
 
 def run(

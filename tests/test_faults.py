@@ -191,6 +191,7 @@ REPORT = Command(
         *("--single-source", "{here}/single"),
     ),
     steps(ALL_TASKS, FUSION, TSEM, SINGLE),
+    as_one=True,
 )
 
 COMMANDS = [
@@ -359,6 +360,7 @@ def strike(
             of_one_run = [{name: run.get(name) for name in names} for run in (old, new)]
             assert own in of_one_run, f"{place}: {', '.join(names)} are of two runs"
 
+    assert not command.as_one or left in (old, new), f"{place}: {difference(left, old)} changed"
     again = run(command, here, again=True)
     assert again.code == 0, f"{place}, then again: {again.err}"
     assert recovered(out) == new, f"{place}, then again: {difference(contents(out), new)}"

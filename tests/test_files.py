@@ -20,6 +20,7 @@ from tsf_seq2seq.files.writing import (
     JOURNAL,
     remove_leftovers,
     roll_back,
+    staged,
     write_atomically,
     write_text,
     write_together,
@@ -82,6 +83,29 @@ def test_no_file_changes_where_one_cannot_be_replaced(folder, monkeypatch):
             write_together(folder, writes)
         assert len(calls) == fails
         assert content(folder) == before
+
+
+def test_staged_files_change_together_or_not_at_all(folder):
+    before = content(folder)
+
+    def fail() -> None:
+        with staged(folder) as staging:
+            write_text(staging / "a", "new a")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert content(folder) == before
+    (folder / ".staging").mkdir()
+    write_text(folder / ".staging" / "of a killed run", "")
+    with staged(folder) as staging:
+        write_text(staging / "a", "new a")
+        write_text(staging / "new" / "c", "new c")
+        assert content(folder).items() > before.items()
+    assert content(folder) == before | {"a": "new a", "new/c": "new c"}
+    (folder / ".staging").mkdir()
+    with claimed(folder):
+        assert not (folder / ".staging").exists()
 
 
 def killed_while_replacing(folder: Path, at: int) -> None:

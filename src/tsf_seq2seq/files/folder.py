@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files.writing import remove_leftovers, roll_back
+from tsf_seq2seq.files.writing import remove_leftovers, remove_staging, roll_back
 
 LOCK = ".lock"
 
@@ -29,6 +29,7 @@ def claimed(folder: Path) -> Iterator[None]:
     try:
         with _locked(folder):
             roll_back(folder)
+            remove_staging(folder)
             remove_leftovers(folder)
             yield
     finally:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,6 +14,7 @@ from pathlib import Path
 from tsf_seq2seq.errors import UserError
 
 Write = Callable[[Path], object]  # fills the file that it is given
+STAGING = ".staging"  # of a folder, for files that are to change together
 JOURNAL = ".replacing.json"  # in a folder while files in it change together
 # Beside a file, while it is written and while an old one may still come back.
 TEMPORARY = re.compile(r"\..*\.[a-z0-9_]{8}\.(unfinished|replaced)(\.[^.]*)?")
@@ -60,21 +62,52 @@ def write_together(
     with ExitStack() as stack:
         stack.enter_context(refusals_told(next(iter(writes), folder)))
         new = {path: stack.enter_context(_filled(path, write)) for path, write in writes.items()}
-        old = {path: _place_of_old(path) for path in (*new, *removed)}
-        write_text(folder / JOURNAL, _journal(folder, old))
-        try:
-            for path, place in old.items():
-                if place is not None:
-                    path.rename(place)
-                if path in new:
-                    new[path].rename(path)
-        except BaseException:
-            roll_back(folder)
-            raise
-        (folder / JOURNAL).unlink()
-        for place in filter(None, old.values()):
-            with suppress(OSError):  # the next run's remove_leftovers finds it
-                place.unlink()
+        _replace_together(folder, new, removed)
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """An empty folder whose files, at its end, take their places in `folder` as `write_together`
+    does it: all, or after an error none."""
+    staging = folder / STAGING
+    remove_staging(folder)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        with refusals_told(folder):
+            files = sorted(path for path in staging.rglob("*") if path.is_file())
+            new = {folder / path.relative_to(staging): path for path in files}
+            for above in {path.parent for path in new}:
+                above.mkdir(parents=True, exist_ok=True)
+            _replace_together(folder, new)
+    finally:
+        remove_staging(folder)
+
+
+def remove_staging(folder: Path) -> None:
+    """Remove what a killed run had staged in `folder`."""
+    shutil.rmtree(folder / STAGING, ignore_errors=True)
+
+
+def _replace_together(
+    folder: Path, new: Mapping[Path, Path], removed: tuple[Path, ...] = ()
+) -> None:
+    """Let whole files (the values) take the places of others (the keys), all or none."""
+    old = {path: _place_of_old(path) for path in (*new, *removed)}
+    write_text(folder / JOURNAL, _journal(folder, old))
+    try:
+        for path, place in old.items():
+            if place is not None:
+                path.rename(place)
+            if path in new:
+                new[path].rename(path)
+    except BaseException:
+        roll_back(folder)
+        raise
+    (folder / JOURNAL).unlink()
+    for place in filter(None, old.values()):
+        with suppress(OSError):  # the next run's remove_leftovers finds it
+            place.unlink()
 
 
 def roll_back(folder: Path) -> None:

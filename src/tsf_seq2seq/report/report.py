@@ -7,6 +7,7 @@ from pathlib import Path
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files.writing import staged
 from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.report.blocks import Section
 from tsf_seq2seq.report.cases import case_sections, missing_cases, rank_cases, write_cases
@@ -37,7 +38,7 @@ def write_report(
     viewer: Path | None = None,
     method: str = "",
 ) -> Path:
-    """Write the report's folder; the path of index.html.
+    """Write the report's folder, whose files change together; the path of index.html.
 
     `method` of the evaluation is examined, else its first. Steps that were not made are left out
     with a note. Raises UserError where there is nothing to show at all, or a file is not what its
@@ -47,17 +48,19 @@ def write_report(
         raise UserError(f"{viewer} does not exist; make viewer fetches NiiVue")
     if inputs == Inputs() and experiment is None:
         raise UserError("there is nothing to report: name at least one folder of results")
-    names = list(experiment.config.data.sequences) if experiment else []
-    sources = ReportSources(inputs, output, method, names)
-    identity_path = inputs.file("evaluation", "evaluation.json")
-    identity = None if identity_path is None else read_identity(identity_path)
-    weights = experiment.weights if experiment else None
-    found = all_sections(sources, facts(command, weights, identity, sources.scores))
-    if all(not section.blocks for section in found[:-1]):
-        raise UserError("there is nothing to report: the folders named hold no results")
-    place = [section.identifier for section in found].index("tasks")
-    found[place:place] = show_cases(experiment, sources)
-    return write_page(output, title, found, other_weights(weights, identity), viewer)
+    with staged(output) as staging:
+        names = list(experiment.config.data.sequences) if experiment else []
+        sources = ReportSources(inputs, staging, method, names)
+        identity_path = inputs.file("evaluation", "evaluation.json")
+        identity = None if identity_path is None else read_identity(identity_path)
+        weights = experiment.weights if experiment else None
+        found = all_sections(sources, facts(command, weights, identity, sources.scores))
+        if all(not section.blocks for section in found[:-1]):
+            raise UserError("there is nothing to report: the folders named hold no results")
+        place = [section.identifier for section in found].index("tasks")
+        found[place:place] = show_cases(experiment, sources)
+        page = write_page(staging, title, found, other_weights(weights, identity), viewer)
+    return output / page.name
 
 
 def show_cases(experiment: Experiment | None, sources: ReportSources) -> list[Section]:
