@@ -452,3 +452,26 @@ def test_sequences_in_another_order(tiny_config, stage_2, script, tmp_path):
     arguments = ["-c", tmp_path / "other.yaml", "-l", stage_2, "-o", tmp_path / "out"]
     error = script(evaluate_tsf_seq2seq, *arguments).error
     assert "knows the sequences t1, t1ce, t2, flair, but the settings name flair, t1" in error
+
+
+# --- before the work
+
+
+@pytest.mark.parametrize(
+    "command", [(EVALUATE_2,), ("-c", "from tsf_seq2seq.cli import tsf_impute; tsf_impute()")]
+)
+def test_ctrl_c_while_pytorch_loads(command, tmp_path):
+    (tmp_path / "torch.py").write_text("import time\nprint('loads', flush=True)\ntime.sleep(60)\n")
+    paths = os.pathsep.join([str(tmp_path), str(SCRIPTS)])
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        env=os.environ | {"PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loads\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (130, "interrupted\n")

@@ -491,7 +491,7 @@ def test_full_disk(checkpoint, tiny_dataset, tmp_path):
         or subprocess.run([*private, mount], capture_output=True).returncode
     ):
         pytest.skip("this system allows no private mount namespace")
-    code = "from tsf_seq2seq.cli.impute import main; main()"
+    code = "from tsf_seq2seq.cli import tsf_impute; tsf_impute()"
     scan = sequence_file(tiny_dataset, 0, "t1")
     command = f"'{sys.executable}' -c '{code}' --t1 '{scan}' -l '{checkpoint}' -o '{out}'"
     script = f"{mount}; {command}; echo code $?; find '{out}' -type f"

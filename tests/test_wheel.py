@@ -102,7 +102,7 @@ def test_content(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (entries,) = (n for n in names if n.endswith("entry_points.txt"))
-        assert "tsf-impute = tsf_seq2seq.cli.impute:main" in archive.read(entries).decode()
+        assert "tsf-impute = tsf_seq2seq.cli:tsf_impute" in archive.read(entries).decode()
     files = {
         str(path.relative_to(PACKAGE.parent))
         for path in PACKAGE.rglob("*")

@@ -1,7 +1,6 @@
 """Turn the authors' weights into a checkpoint of ours that needs no settings beside it."""
 
-from tsf_seq2seq.cli.convert import import_published
-from tsf_seq2seq.errors import run_script
+from tsf_seq2seq.errors import run_command
 
 if __name__ == "__main__":
-    run_script(lambda: import_published(__doc__))
+    run_command("convert:import_published", __doc__)

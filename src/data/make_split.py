@@ -1,7 +1,6 @@
 """Split a data set into train, valid and test CSVs (name,mask), seeded, patients kept together."""
 
-from tsf_seq2seq.cli.data import make_split
-from tsf_seq2seq.errors import run_script
+from tsf_seq2seq.errors import run_command
 
 if __name__ == "__main__":
-    run_script(lambda: make_split(__doc__))
+    run_command("data:make_split", __doc__)

@@ -4,8 +4,7 @@ Run it again after an interruption, or when the data set has changed: it does wh
 Exit code 0: all good; 1: some subjects have defects; 2: the store could not be made.
 """
 
-from tsf_seq2seq.cli.data import prepare_store
-from tsf_seq2seq.errors import run_script
+from tsf_seq2seq.errors import run_command
 
 if __name__ == "__main__":
-    run_script(lambda: prepare_store(__doc__))
+    run_command("data:prepare_store", __doc__)

@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 INTERRUPTED = 130  # what shells say of a command that Ctrl-C ended
 
@@ -37,6 +38,19 @@ def run_script(main: Callable[[], None]) -> None:
     except OSError as error:
         place = "" if error.filename is None else f"{error.filename}: "
         sys.exit(_report(f"{place}{error.strerror or error}"))
+
+
+def run_command(name: str, *arguments: object) -> None:
+    """Run a command, as module:function of `tsf_seq2seq.cli`, as `run_script` does.
+
+    It is imported within, so that Ctrl-C while PyTorch loads is one line, too.
+    """
+
+    def main() -> None:
+        module, function = name.split(":")
+        getattr(import_module(f"tsf_seq2seq.cli.{module}"), function)(*arguments)
+
+    run_script(main)
 
 
 def printable(text: str) -> str:

@@ -1,7 +1,6 @@
 """Evaluate TSF-Seq2Seq (stage 2) on the test split by the paper's protocol."""
 
-from tsf_seq2seq.cli.evaluate import evaluate_tsf_seq2seq
-from tsf_seq2seq.errors import run_script
+from tsf_seq2seq.errors import run_command
 
 if __name__ == "__main__":
-    run_script(lambda: evaluate_tsf_seq2seq(__doc__))
+    run_command("evaluate:evaluate_tsf_seq2seq", __doc__)

@@ -3,8 +3,7 @@
 Reads the predictions that evaluate_brats_tsf_seq2seq_2d.py or its stage 1 sister saved.
 """
 
-from tsf_seq2seq.cli.trust import evaluate_tumour
-from tsf_seq2seq.errors import run_script
+from tsf_seq2seq.errors import run_command
 
 if __name__ == "__main__":
-    run_script(lambda: evaluate_tumour(__doc__))
+    run_command("trust:evaluate_tumour", __doc__)

@@ -1,7 +1,6 @@
 """Imaging-differentiation maps of the test subjects: what only the target sequence shows."""
 
-from tsf_seq2seq.cli.explain import map_differentiation
-from tsf_seq2seq.errors import run_script
+from tsf_seq2seq.errors import run_command
 
 if __name__ == "__main__":
-    run_script(lambda: map_differentiation(__doc__))
+    run_command("explain:map_differentiation", __doc__)

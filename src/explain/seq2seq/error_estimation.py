@@ -3,8 +3,7 @@
 An interrupted run goes on where it stopped.
 """
 
-from tsf_seq2seq.cli.trust import check_error_estimates
-from tsf_seq2seq.errors import run_script
+from tsf_seq2seq.errors import run_command
 
 if __name__ == "__main__":
-    run_script(lambda: check_error_estimates(__doc__))
+    run_command("trust:check_error_estimates", __doc__)

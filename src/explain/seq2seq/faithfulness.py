@@ -4,8 +4,7 @@ Reads the metrics.csv of evaluate_brats_tsf_seq2seq_2d.py with --all-tasks --met
 tsf_without_attention mean_image (and others), and the table of fusion_weights.py.
 """
 
-from tsf_seq2seq.cli.trust import check_faithfulness
-from tsf_seq2seq.errors import run_script
+from tsf_seq2seq.errors import run_command
 
 if __name__ == "__main__":
-    run_script(lambda: check_faithfulness(__doc__))
+    run_command("trust:check_faithfulness", __doc__)

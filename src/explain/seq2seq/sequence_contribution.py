@@ -3,8 +3,7 @@
 Reads the metrics.csv of evaluate_brats_seq2seq_2d.py.
 """
 
-from tsf_seq2seq.cli.explain import explain_contribution
-from tsf_seq2seq.errors import run_script
+from tsf_seq2seq.errors import run_command
 
 if __name__ == "__main__":
-    run_script(lambda: explain_contribution(__doc__))
+    run_command("explain:explain_contribution", __doc__)

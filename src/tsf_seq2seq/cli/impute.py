@@ -14,7 +14,7 @@ from tsf_seq2seq.config import BRATS_SEQUENCES
 from tsf_seq2seq.data.discovery import FoundSubject, discover
 from tsf_seq2seq.data.namings import Naming, recognise, stem
 from tsf_seq2seq.data.scan_files import scan_defect
-from tsf_seq2seq.errors import UserError, printable, run_script
+from tsf_seq2seq.errors import UserError, printable
 from tsf_seq2seq.files.folder import claimed
 from tsf_seq2seq.imputation.batch import Request, impute_subjects
 from tsf_seq2seq.imputation.output import Output
@@ -34,8 +34,8 @@ TAKEN = (
 
 
 def main() -> None:
-    """The entry point tsf-impute."""
-    run_script(lambda: impute_sequences(DESCRIPTION))
+    """What tsf-impute does."""
+    impute_sequences(DESCRIPTION)
 
 
 def impute_sequences(description: str) -> None:
