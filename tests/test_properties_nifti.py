@@ -7,7 +7,7 @@ import warnings
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tsf_seq2seq.data.nifti import Geometry, read_volume, write_volume
@@ -76,6 +76,7 @@ def check(path) -> None:
     patches=PATCHES,
     cut=st.none() | st.integers(0, 600),
 )
+@example(kind="u1", codes=(1, 1), version=2, patches=[(127, b"`")], cut=None)
 def test_any_header(tmp_path_factory, kind, codes, version, patches, cut):
     content = bytearray(file_content(kind, codes, version))
     for place, patch in patches:

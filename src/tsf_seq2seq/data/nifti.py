@@ -72,7 +72,8 @@ class Geometry:
         """Largest distance in mm between the corners of two grids of one shape."""
         corners = np.stack(np.meshgrid(*[[0, n - 1] for n in self.shape]), axis=-1).reshape(-1, 3)
         shift = nib.affines.apply_affine(self.affine - other.affine, corners)
-        return float(np.linalg.norm(shift, axis=1).max())
+        with np.errstate(over="ignore"):  # a damaged header may say anything
+            return float(np.linalg.norm(shift, axis=1).max())
 
     def _to_lps(self) -> np.ndarray:
         return ornt_transform(_axes_of(self.affine), axcodes2ornt(NETWORK_ORIENTATION))

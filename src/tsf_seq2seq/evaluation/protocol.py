@@ -13,6 +13,7 @@ from tqdm import tqdm
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.nifti import write_volume
+from tsf_seq2seq.data.synthetic import is_marked_file
 from tsf_seq2seq.distributed import ALONE, Processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.metrics import LPIPS, psnr, ssim
@@ -127,6 +128,7 @@ class _Results:
         Of the others the scores are in metrics.csv; what isn't true any more is gone.
         """
         reasons = self.record.outdated(inputs, self.with_files)
+        self._remove_strays()
         kept = [name for name in self.names if name not in reasons]
         for name, rows in zip(kept, self.record.results(kept), strict=True):
             self._take(name, rows)
@@ -139,6 +141,16 @@ class _Results:
         elif not self._are_written():
             write_text(self.metrics, self._text())
         return list(reasons)
+
+    def _remove_strays(self) -> None:
+        """Remove predictions that the record knows nothing of, as where it was damaged; say so."""
+        known = {self.output / file for file in self.record.files}
+        found = sorted(self.output.glob("predict/*.nii.gz"))
+        strays = [path for path in found if path not in known and is_marked_file(path)]
+        if strays:
+            print(f"removed {len(strays)} predictions of no known result, such as {strays[0]}")
+        for path in strays:
+            path.unlink()
 
     def _remove_tables(self) -> None:
         """Remove what was made of former scores; of what other commands made, say so."""

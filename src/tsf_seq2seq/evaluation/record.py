@@ -87,6 +87,11 @@ class Record:
             write_text(identity_path, text)
         self.compact()
 
+    @property
+    def files(self) -> set[str]:
+        """All that subjects left, relative to the folder."""
+        return {file for entry in self.entries.values() for file in entry.files or ()}
+
     def outdated(
         self, wanted: Mapping[str, Callable[[], MadeFrom]], with_files: bool
     ) -> dict[str, str]:
