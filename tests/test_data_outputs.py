@@ -8,7 +8,6 @@ import pytest
 from tsf_seq2seq.cli.data import make_split
 from tsf_seq2seq.cli.phantom import make_phantom_dataset
 from tsf_seq2seq.config import BRATS_SEQUENCES
-from tsf_seq2seq.data import split as split_module
 from tsf_seq2seq.data.split import group_by_patient, write_split
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.folder import claimed
@@ -23,17 +22,17 @@ def csvs(folder: Path) -> dict[str, str]:
 def test_splits_change_together(tiny_dataset, tmp_path, monkeypatch):
     output = tmp_path / "splits"
     write_split(tiny_dataset, BRATS_SEQUENCES, output, (2, 1, 1), 0)
-    before, own = csvs(output), split_module.write_table
+    before, own = csvs(output), Path.write_bytes
     assert list(before) == ["test.csv", "train.csv", "valid.csv"]
     written = []
 
-    def failing(path, columns, rows):
-        own(path, columns, rows)
+    def failing(path, content):
+        own(path, content)
         written.append(path)
         if len(written) == 3:
             raise OSError("No space left on device")
 
-    monkeypatch.setattr(split_module, "write_table", failing)
+    monkeypatch.setattr(Path, "write_bytes", failing)
     with pytest.raises(UserError, match="No space left"):
         write_split(tiny_dataset, BRATS_SEQUENCES, output, (2, 1, 1), 1)
     assert (len(written), csvs(output)) == (3, before)

@@ -5,14 +5,16 @@ import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files.folder import claimed
 
 Item = TypeVar("Item")
 GRACE_SECONDS = 20  # after a signal; torchrun kills after 30
@@ -65,6 +67,10 @@ class Processes:
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; called by all processes."""
         return self.sum([float(flag)]) != [0.0]
+
+    def claim(self, folder: Path) -> AbstractContextManager[None]:
+        """The folder for the whole run: the main process claims it (`claimed`)."""
+        return claimed(folder) if self.main else nullcontext()
 
 
 ALONE = Processes()

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from tsf_seq2seq.cli.loading import experiment, find_device, load_network, load_
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.subjects import find_subjects
-from tsf_seq2seq.distributed import Processes, joined_processes
+from tsf_seq2seq.distributed import joined_processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.metrics import LPIPS
 from tsf_seq2seq.evaluation.protocol import EvaluationProtocol, TasksOf, complete_tasks, evaluate
@@ -29,7 +28,6 @@ from tsf_seq2seq.evaluation.scores import (
 )
 from tsf_seq2seq.evaluation.statistics import compare, comparison_table, method_means, method_table
 from tsf_seq2seq.files.fingerprint import sha256
-from tsf_seq2seq.files.folder import claimed
 from tsf_seq2seq.models.base import AVERAGE, FULL, WITHOUT_ATTENTION
 from tsf_seq2seq.synthesis.synthesizers import (
     BASELINES,
@@ -256,7 +254,7 @@ def _run(
 ) -> None:
     """Evaluate, on as many processes as torchrun started; the main one claims and reports."""
     device = find_device(arguments.device)
-    with joined_processes(device) as processes, _claimed(arguments.output, processes):
+    with joined_processes(device) as processes, processes.claim(arguments.output):
         chosen, lpips = prepare(arguments), None
         weights = find_weights("alexnet", arguments.lpips_weights)
         if arguments.lpips_weights or weights:
@@ -273,10 +271,6 @@ def _run(
             print("LPIPS is left out: AlexNet's weights were not found (make weights brings them)")
         chosen.report(scores)
         print(f"metrics.csv, tables, examples and predictions are in {arguments.output}")
-
-
-def _claimed(output: Path, processes: Processes) -> AbstractContextManager[None]:
-    return claimed(output) if processes.main else nullcontext()
 
 
 def _identity(

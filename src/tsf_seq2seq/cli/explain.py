@@ -81,10 +81,8 @@ def map_tsem(description: str | None) -> None:
     with claimed(arguments.output):
         config = experiment(arguments)
         cases = _chosen_cases(arguments, config)
-        network, shown = (
-            load_network(arguments, config),
-            arguments.cases or (3 if arguments.metrics else 6),
-        )
+        network = load_network(arguments, config)
+        shown = arguments.cases or (3 if arguments.metrics else 6)
         findings = write_tsem(network, config, cases, arguments.batch_size, arguments.output, shown)
         print(finding_table(findings).markdown())
         print(f"maps (NIfTI), tsem.csv, tsem.pdf and tsem.png are in {arguments.output}")

@@ -23,7 +23,7 @@ from tsf_seq2seq.data.nifti_bytes import (
 )
 from tsf_seq2seq.data.synthetic import mark, refuse_synthetic
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files.writing import write_atomically
+from tsf_seq2seq.files.writing import filling, write_atomically
 
 NETWORK_ORIENTATION = ("L", "P", "S")  # the voxel order of BraTS files
 SAME_GRID_MM = 0.1  # voxels of one subject's sequences may lie this far apart
@@ -202,8 +202,7 @@ def _image(voxels: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
 
 
 def _save(path: Path, image: nib.Nifti1Image) -> None:
-    content = compressed(image)
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    write_atomically(path, filling(compressed(image)))
 
 
 def image_like(

@@ -32,7 +32,7 @@ from tsf_seq2seq.data.store_index import (
 from tsf_seq2seq.data.subjects import find_subject
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.folder import LOCK, claimed
-from tsf_seq2seq.files.writing import is_inside, write_together
+from tsf_seq2seq.files.writing import filling, is_inside, write_together
 from tsf_seq2seq.processes import map_in_processes
 
 KEPT, STORED = "kept", "stored"
@@ -90,9 +90,8 @@ class _Writer:
         if self.waiting:
             contents, self.waiting = self.waiting, {}
             contents[self.path / INDEX] = index_text(self.sequences, self.subjects).encode()
-            write_together(
-                self.path, {file: partial(_write, content) for file, content in contents.items()}
-            )
+            writes = {file: filling(content) for file, content in contents.items()}
+            write_together(self.path, writes)
         self.written = time.monotonic()
 
 
@@ -216,7 +215,3 @@ def _twins(path: Path, names: Sequence[str]) -> dict[str, str]:
     first: dict[str, str] = {}
     own = {name: first.setdefault(name.casefold(), name) for name in names}
     return {name: other for name, other in own.items() if other != name}
-
-
-def _write(content: bytes, path: Path) -> None:
-    path.write_bytes(content)

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,8 @@ from tsf_seq2seq.data.names import Patterns, subject_names
 from tsf_seq2seq.data.subjects import check_apart, find_files
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.folder import claimed
-from tsf_seq2seq.files.writing import write_together
-from tsf_seq2seq.tables import group_by, write_table
+from tsf_seq2seq.files.writing import write_texts
+from tsf_seq2seq.tables import group_by, table_text
 from tsf_seq2seq.tasks import sequences_to_mask
 
 PARTS = ("train", "valid", "test")
@@ -51,8 +50,8 @@ def write_split(
         for part, names in zip(PARTS, parts, strict=True)
     }
     with claimed(output):
-        writes = {path: partial(_write_rows, rows=own) for path, own in rows.items()}
-        write_together(output, writes)
+        columns = ("name", "mask")
+        write_texts(output, {path.name: table_text(columns, own) for path, own in rows.items()})
     return {path: len(own) for path, own in rows.items()}
 
 
@@ -129,7 +128,3 @@ def draw_masks(
             kept ^= one  # neither none nor all
         rows.append((name, kept))
     return rows
-
-
-def _write_rows(path: Path, rows: Sequence[tuple[str, int]]) -> None:
-    write_table(path, ("name", "mask"), rows)

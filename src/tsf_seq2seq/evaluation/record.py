@@ -17,7 +17,7 @@ from tsf_seq2seq.config import Config, to_mapping
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.errors import UserError, first_of, printable
 from tsf_seq2seq.files.fingerprint import fingerprint, sha256
-from tsf_seq2seq.files.writing import is_inside, write_atomically, write_text
+from tsf_seq2seq.files.writing import filling, is_inside, write_atomically, write_text
 from tsf_seq2seq.tasks import Task
 
 UNFINISHED = "left unfinished"
@@ -129,7 +129,7 @@ class Record:
         self.entries = first | self.entries
         if self.entries or self.path.exists():
             content = b"".join(_line(name, entry) for name, entry in self.entries.items())
-            write_atomically(self.path, lambda temporary: temporary.write_bytes(content))
+            write_atomically(self.path, filling(content))
 
     def _reason(self, name: str, inputs: Callable[[], MadeFrom], with_files: bool) -> str | None:
         """Why a subject must be done again; None where it needn't."""

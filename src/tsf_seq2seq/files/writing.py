@@ -40,15 +40,19 @@ def check_place(path: Path) -> None:
         raise UserError(f"{path} can't be written: {above} does not let you")
 
 
+def filling(content: bytes) -> Write:
+    """What fills a file with bytes that are at hand."""
+    return lambda temporary: temporary.write_bytes(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file, all or nothing."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(path, filling(text.encode()))
 
 
 def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
     """Write several UTF-8 text files by their names in `folder`: all change, or none."""
-    encoded = {folder / name: text.encode() for name, text in texts.items()}
-    write_together(folder, {path: _writer(content) for path, content in encoded.items()})
+    write_together(folder, {folder / name: filling(own.encode()) for name, own in texts.items()})
 
 
 def write_together(
@@ -145,10 +149,6 @@ def remove_leftovers(folder: Path) -> None:
 def is_inside(path: Path, folder: Path) -> bool:
     """Whether a file's place lies in a folder, with links and .. on the way to it followed."""
     return path.parent.resolve().is_relative_to(folder.resolve()) and path.name not in ("", "..")
-
-
-def _writer(content: bytes) -> Write:
-    return lambda temporary: temporary.write_bytes(content)
 
 
 @contextmanager

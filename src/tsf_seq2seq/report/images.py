@@ -12,7 +12,7 @@ from PIL import Image
 
 from tsf_seq2seq.data.nifti import Geometry
 from tsf_seq2seq.data.synthetic import mark
-from tsf_seq2seq.files.writing import write_atomically
+from tsf_seq2seq.files.writing import filling, write_atomically
 
 LEVELS = 255
 COLOUR_MAP = "inferno"  # of maps; ordered in brightness, for colour-blind readers too
@@ -56,7 +56,7 @@ def write_quantised(
     if content is not None:
         mark(image.header, content)
     packed = gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
-    write_atomically(path, lambda temporary: temporary.write_bytes(packed))
+    write_atomically(path, filling(packed))
 
 
 def write_grey(path: Path, slices: np.ndarray) -> None:

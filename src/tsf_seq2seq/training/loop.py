@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,6 @@ from tsf_seq2seq.data.statistics import measure_statistics
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.distributed import ALONE, Processes, loss_of_processes_reported
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.files.folder import claimed
 from tsf_seq2seq.models.base import SynthesisNetwork, seeded
 from tsf_seq2seq.models.build import NETWORKS
 from tsf_seq2seq.training.acceleration import accelerate
@@ -48,8 +47,7 @@ def train(
     data, a folder already in use, a loss that is not finite, and where another process ends before
     its time.
     """
-    own = claimed(config.train.output) if processes.main else nullcontext()
-    with own, writers_thread_quiet():
+    with processes.claim(config.train.output), writers_thread_quiet():
         Trainer(config, network, device, resume, processes).run()
 
 
