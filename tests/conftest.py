@@ -11,9 +11,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.checkpoints.published import load_published
+from tsf_seq2seq.config import load_config
+from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import run_script
-from tsf_seq2seq.models import TSFSeq2Seq
+from tsf_seq2seq.models import TSFSeq2Seq, build_network
 
 # Property-based tests: the same few cases every time; `make fuzz` looks at many others.
 UNHURRIED = {
@@ -156,6 +159,23 @@ def tiny_stage1(tmp_path: Path, tiny_dataset: Path) -> Path:
     """The same of its Seq2Seq alone."""
     path = tmp_path / "tiny_stage1.yaml"
     path.write_text(tiny_yaml(TINY_SEQ2SEQ, tiny_dataset, tmp_path / "run"))
+    return path
+
+
+@pytest.fixture
+def stage_2(tiny_config: Path, tmp_path: Path) -> Path:
+    """A checkpoint of the tiny TSF-Seq2Seq, untrained."""
+    config = load_config(tiny_config)
+    save_checkpoint(tmp_path / "tsf.pth", build_network(config), config)
+    return tmp_path / "tsf.pth"
+
+
+@pytest.fixture
+def checkpoint(tiny_config: Path, tmp_path: Path) -> Path:
+    """The same with the statistics of a training, as imputation wants it."""
+    config, path = load_config(tiny_config), tmp_path / "tsf.pth"
+    statistics = TrainingStatistics(dict.fromkeys(SEQUENCES, 1000.0), (1, 1))
+    save_checkpoint(path, build_network(config), config, statistics=statistics)
     return path
 
 

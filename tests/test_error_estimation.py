@@ -10,7 +10,7 @@ import pytest
 from conftest import SEQUENCES, blob, save_nifti, sequence_file
 from scipy.stats import rankdata, spearmanr
 
-from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import load_model
 from tsf_seq2seq.cli.trust import check_error_estimates
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.subjects import find_subjects
@@ -36,7 +36,6 @@ from tsf_seq2seq.explain.ranking import (
     spearman,
 )
 from tsf_seq2seq.explain.tsem import enhanced_maps
-from tsf_seq2seq.models import build_network
 from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tasks import Task
 
@@ -165,13 +164,6 @@ def test_gradient():
     z, y, x = np.mgrid[:4, :5, :6].astype(float)
     np.testing.assert_allclose(gradient_magnitude(x + 2 * y + 2 * z), 3)
     np.testing.assert_allclose(gradient_magnitude((x + 2 * y)[:1]), 5**0.5)
-
-
-@pytest.fixture
-def stage_2(tiny_config, tmp_path) -> Path:
-    config = load_config(tiny_config)
-    save_checkpoint(tmp_path / "tsf.pth", build_network(config), config)
-    return tmp_path / "tsf.pth"
 
 
 def test_estimates(stage_2):

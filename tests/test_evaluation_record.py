@@ -32,14 +32,6 @@ SPLIT = "Tiny_00000,14\nTiny_00003,10\nTiny_00001,7\n"  # 1, 2 and 1 missing
 
 
 @pytest.fixture
-def stage_2(tiny_config, tmp_path) -> Path:
-    """An untrained TSFSeq2Seq."""
-    config = load_config(tiny_config)
-    save_checkpoint(tmp_path / "tsf.pth", build_network(config), config)
-    return tmp_path / "tsf.pth"
-
-
-@pytest.fixture
 def run(stage_2, script, tmp_path, tiny_dataset):
     """run(folder, options…): the evaluation of three subjects into a folder."""
     (tiny_dataset / "test.csv").write_text(SPLIT)

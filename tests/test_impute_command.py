@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, SEQUENCES, TINY_UNET, blob, save_nifti, sequence_file, tiny_yaml
+from conftest import REPOSITORY, TINY_UNET, blob, save_nifti, sequence_file, tiny_yaml
 
 import tsf_seq2seq
 from tsf_seq2seq.checkpoints.checkpoint import open_model, save_checkpoint
@@ -24,7 +24,6 @@ from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data.discovery import FoundSubject, discover
 from tsf_seq2seq.data.namings import canonical_name, own_namings
 from tsf_seq2seq.data.nifti import read_volume
-from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.imputation import impute
@@ -32,14 +31,6 @@ from tsf_seq2seq.imputation.output import Output
 from tsf_seq2seq.models import build_network
 
 BRATS = DataConfig()
-
-
-@pytest.fixture
-def checkpoint(tiny_config: Path, tmp_path: Path) -> Path:
-    config, path = load_config(tiny_config), tmp_path / "tsf.pth"
-    statistics = TrainingStatistics(dict.fromkeys(SEQUENCES, 1000.0), (1, 1))
-    save_checkpoint(path, build_network(config), config, statistics=statistics)
-    return path
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nibabel as nib
 import pytest
-from conftest import LPS_AFFINE, SEQUENCES, blob, save_nifti, sequence_file
+from conftest import LPS_AFFINE, blob, save_nifti, sequence_file
 
 from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.cli.data import check_dataset
@@ -20,7 +20,6 @@ from tsf_seq2seq.cli.train import train_seq2seq
 from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data.discovery import FoundSubject
 from tsf_seq2seq.data.namings import Naming, known_namings
-from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.data.synthetic import is_marked, is_marked_file
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.folder import claimed
@@ -29,14 +28,6 @@ from tsf_seq2seq.imputation.output import Output
 from tsf_seq2seq.models import build_network
 
 MARK = "synthetic image, research use"
-
-
-@pytest.fixture
-def checkpoint(tiny_config: Path, tmp_path: Path) -> Path:
-    config, path = load_config(tiny_config), tmp_path / "tsf.pth"
-    statistics = TrainingStatistics(dict.fromkeys(SEQUENCES, 1000.0), (1, 1))
-    save_checkpoint(path, build_network(config), config, statistics=statistics)
-    return path
 
 
 @pytest.fixture

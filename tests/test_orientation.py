@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from conftest import LPS_AFFINE, SEQUENCES, blob, sequence_file
 
-from tsf_seq2seq.checkpoints.checkpoint import open_model, save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import open_model
 from tsf_seq2seq.cli.data import check_dataset
 from tsf_seq2seq.cli.evaluate import evaluate_tsf_seq2seq
 from tsf_seq2seq.cli.impute import impute_sequences
 from tsf_seq2seq.cli.train import train_seq2seq
-from tsf_seq2seq.config import DataConfig, load_config
+from tsf_seq2seq.config import DataConfig
 from tsf_seq2seq.data import loading
 from tsf_seq2seq.data.loading import load_segmentation, load_subject, positive_maximum
 from tsf_seq2seq.data.nifti import UNKNOWN_ORIENTATION, read_volume
@@ -19,7 +19,6 @@ from tsf_seq2seq.data.store import VolumeStore
 from tsf_seq2seq.data.subjects import find_subject, find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.imputation import impute
-from tsf_seq2seq.models import build_network
 
 UNKNOWN = "does not tell its orientation: sform_code and qform_code are 0"
 
@@ -51,14 +50,7 @@ def nothing_told_yet(monkeypatch):
     monkeypatch.setattr(loading, "_TOLD", set())
 
 
-@pytest.fixture
-def weights(tiny_config, tmp_path):
-    config = load_config(tiny_config)
-    save_checkpoint(tmp_path / "tsf.pth", build_network(config), config)
-    return tmp_path / "tsf.pth"
-
-
-def test_training_and_evaluation_say_it_once(script, tiny_stage1, weights, tiny_dataset, tmp_path):
+def test_training_and_evaluation_say_it_once(script, tiny_stage1, stage_2, tiny_dataset, tmp_path):
     make_unknown(*(file for number in (0, 1, 3) for file in files_of(tiny_dataset, number)))
     trained = script(train_seq2seq, "-c", tiny_stage1, "-o", tmp_path / "run")
     assert trained.code == 0, trained.err
@@ -67,7 +59,7 @@ def test_training_and_evaluation_say_it_once(script, tiny_stage1, weights, tiny_
     told += f"{UNKNOWN_ORIENTATION}; check_dataset.py lists all such"
     assert warning == told % 0
     loading._TOLD.clear()  # another process
-    outcome = script(evaluate_tsf_seq2seq, "-l", weights, "-o", tmp_path / "out")
+    outcome = script(evaluate_tsf_seq2seq, "-l", stage_2, "-o", tmp_path / "out")
     assert outcome.code == 0, outcome.err
     (warning,) = [line for line in outcome.err if line.startswith("warning:")]
     assert warning == told % 3
@@ -127,15 +119,15 @@ def test_check_dataset_lists_it(script, tiny_dataset):
     assert "4, 2 with defects" in outcome.out
 
 
-def test_imputation_warns_in_its_line_and_sidecar(script, weights, tiny_dataset, tmp_path):
+def test_imputation_warns_in_its_line_and_sidecar(script, stage_2, tiny_dataset, tmp_path):
     folder = tiny_dataset / "Tiny_00000"
     sequence_file(tiny_dataset, 0, "flair").unlink()
     make_unknown(*folder.iterdir())
-    outcome = script(impute_sequences, folder, "-l", weights, "-o", tmp_path / "out")
+    outcome = script(impute_sequences, folder, "-l", stage_2, "-o", tmp_path / "out")
     assert outcome.code == 0, outcome.err
     assert f"warning: t1 ({folder / 'Tiny_00000_t1.nii.gz'}) {UNKNOWN}" in outcome.out
     found = impute(
-        {name: folder / f"Tiny_00000_{name}.nii.gz" for name in SEQUENCES[:3]}, weights, "flair"
+        {name: folder / f"Tiny_00000_{name}.nii.gz" for name in SEQUENCES[:3]}, stage_2, "flair"
     )
     assert [text.partition(" (")[0] for text in found.warnings] == ["t1", "t1ce", "t2"]
     assert all(UNKNOWN in text for text in found.warnings)
@@ -143,17 +135,17 @@ def test_imputation_warns_in_its_line_and_sidecar(script, weights, tiny_dataset,
 
 
 @pytest.mark.parametrize("resample", [False, True])
-def test_imputation_refuses_known_beside_unknown(weights, resample):
+def test_imputation_refuses_known_beside_unknown(stage_2, resample):
     guess = guessed_affine()
     given = {"t1": nib.Nifti1Image(blob(0), guess), "t2": unknown_image(blob(2))}
     with pytest.raises(UserError, match=f"the t2 image {UNKNOWN}"):
-        impute(given, open_model(weights), "flair", resample=resample)
+        impute(given, open_model(stage_2), "flair", resample=resample)
 
 
-def test_what_is_unknown_is_not_resampled(weights):
+def test_what_is_unknown_is_not_resampled(stage_2):
     given = {"t1": unknown_image(blob(0)), "t2": unknown_image(blob(2, (20, 20, 12)))}
     with pytest.raises(UserError, match=f"the t2 image {UNKNOWN}.*can't be resampled"):
-        impute(given, weights, "flair", resample=True)
+        impute(given, stage_2, "flair", resample=True)
 
 
 @pytest.mark.parametrize("factor", [1e-300, 1e-40, 1e-31])

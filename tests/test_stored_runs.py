@@ -16,7 +16,7 @@ from conftest import (
     tiny_yaml,
 )
 
-from tsf_seq2seq.checkpoints.checkpoint import read_checkpoint, save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import read_checkpoint
 from tsf_seq2seq.cli.evaluate import evaluate_networks, evaluate_seq2seq, evaluate_tsf_seq2seq
 from tsf_seq2seq.cli.explain import map_differentiation, map_tsem
 from tsf_seq2seq.cli.report import make_report
@@ -26,20 +26,11 @@ from tsf_seq2seq.config import DataConfig, load_config
 from tsf_seq2seq.data import store as store_module
 from tsf_seq2seq.data.prepare import STORED, fill_store
 from tsf_seq2seq.data.store import StoredVolume, VolumeStore
-from tsf_seq2seq.models import build_network
 from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.training.log import read_log
 
 NAMES = [f"Tiny_0000{i}" for i in range(4)]
 LAS = np.diag([-1.0, 1.0, 1.0, 1.0])
-
-
-@pytest.fixture
-def weights(tiny_config, tmp_path) -> Path:
-    """An untrained TSFSeq2Seq."""
-    config = load_config(tiny_config)
-    save_checkpoint(tmp_path / "tsf.pth", build_network(config), config)
-    return tmp_path / "tsf.pth"
 
 
 @pytest.fixture
@@ -79,8 +70,8 @@ BASELINES = ("--methods", "tsf", "linear_regression", "mean_image")
         (evaluate_seq2seq, (), 8),
     ],
 )
-def test_evaluation(script, weights, path, tiny_dataset, tmp_path, main, options, predictions):
-    arguments = [main, "-l", weights, *options]
+def test_evaluation(script, stage_2, path, tiny_dataset, tmp_path, main, options, predictions):
+    arguments = [main, "-l", stage_2, *options]
     assert script(*arguments, "-o", tmp_path / "files").code == 0
     remove_originals(tiny_dataset, segmentations=True)
     outcome = script(*arguments, "-o", tmp_path / "stored", "--set", f"data.store={path}")
@@ -91,9 +82,9 @@ def test_evaluation(script, weights, path, tiny_dataset, tmp_path, main, options
     assert left_in(tmp_path / "stored") == wanted
 
 
-def test_an_evaluation_of_files_goes_on_from_a_store(script, weights, path, tiny_dataset, tmp_path):
+def test_an_evaluation_of_files_goes_on_from_a_store(script, stage_2, path, tiny_dataset, tmp_path):
     (tiny_dataset / "test.csv").write_text("Tiny_00000,14\nTiny_00003,10\n")
-    arguments = [evaluate_tsf_seq2seq, "-l", weights]
+    arguments = [evaluate_tsf_seq2seq, "-l", stage_2]
     script(*arguments, "-o", tmp_path / "whole", "--no-predictions")
     script(*arguments, "-o", tmp_path / "out", "--no-predictions", "--max-subjects", 1)
     remove_originals(tiny_dataset, segmentations=True)
@@ -113,10 +104,10 @@ def test_an_evaluation_of_files_goes_on_from_a_store(script, weights, path, tiny
     ("main", "options"),
     [(map_tsem, ()), (map_tsem, ("--task", "flair:t1ce")), (map_differentiation, ())],
 )
-def test_explanations(script, weights, path, tiny_dataset, tmp_path, main, options, segmentations):
+def test_explanations(script, stage_2, path, tiny_dataset, tmp_path, main, options, segmentations):
     if segmentations == "removed":
         sequence_file(tiny_dataset, 3, "seg").unlink()
-    arguments = [main, "-l", weights, *options]
+    arguments = [main, "-l", stage_2, *options]
     assert script(*arguments, "-o", tmp_path / "files").code == 0
     remove_originals(tiny_dataset, segmentations=False)
     outcome = script(*arguments, "-o", tmp_path / "stored", "--set", f"data.store={path}")
@@ -127,8 +118,8 @@ def test_explanations(script, weights, path, tiny_dataset, tmp_path, main, optio
     assert left_in(tmp_path / "stored") == wanted
 
 
-def test_label_maps_are_looked_for_beside_a_store(script, weights, path, tiny_dataset, tmp_path):
-    arguments = [map_tsem, "-l", weights, "--set", f"data.store={path}"]
+def test_label_maps_are_looked_for_beside_a_store(script, stage_2, path, tiny_dataset, tmp_path):
+    arguments = [map_tsem, "-l", stage_2, "--set", f"data.store={path}"]
     figures = []
     for folder in ("with", "without"):
         assert script(*arguments, "-o", tmp_path / folder).code == 0
@@ -155,28 +146,28 @@ def test_only_the_window_is_read(path, tiny_config, monkeypatch):
     assert np.isnan(loaded.volumes.maxima).tolist() == [False, True, False, True]
 
 
-def test_the_index_is_read_once(script, weights, path, tiny_dataset, tmp_path, monkeypatch):
+def test_the_index_is_read_once(script, stage_2, path, tiny_dataset, tmp_path, monkeypatch):
     read, paths = store_module.read_index, []
     monkeypatch.setattr(store_module, "read_index", lambda path: paths.append(path) or read(path))
     (tiny_dataset / "test.csv").write_text("".join(f"{name},14\n" for name in NAMES))
-    arguments = ["-l", weights, "-o", tmp_path / "out", "--set", f"data.store={path}"]
+    arguments = ["-l", stage_2, "-o", tmp_path / "out", "--set", f"data.store={path}"]
     assert script(evaluate_tsf_seq2seq, *arguments, "--no-predictions").code == 0
     assert paths == [path]
 
 
 @pytest.mark.parametrize("main", [evaluate_seq2seq, map_tsem, map_differentiation])
-def test_a_subject_that_is_not_stored(script, weights, path, tiny_dataset, tmp_path, main):
+def test_a_subject_that_is_not_stored(script, stage_2, path, tiny_dataset, tmp_path, main):
     (tiny_dataset / "test.csv").write_text("Tiny_00003,10\nTiny_00009,10\n")
-    arguments = ["-l", weights, "-o", tmp_path / "out", "--set", f"data.store={path}"]
+    arguments = ["-l", stage_2, "-o", tmp_path / "out", "--set", f"data.store={path}"]
     error = script(main, *arguments).error
     assert error == (
         f"subject Tiny_00009 is not in the store {path}; src/data/prepare_brats.py adds it"
     )
 
 
-def test_baselines_are_fitted_on_the_store(script, weights, path, tiny_dataset, tmp_path):
+def test_baselines_are_fitted_on_the_store(script, stage_2, path, tiny_dataset, tmp_path):
     (tiny_dataset / "train.csv").write_text("Tiny_00008,15\n")
-    arguments = ["-l", weights, "-o", tmp_path / "out", "--set", f"data.store={path}"]
+    arguments = ["-l", stage_2, "-o", tmp_path / "out", "--set", f"data.store={path}"]
     error = script(evaluate_tsf_seq2seq, *arguments, *BASELINES).error
     assert error.startswith(f"subject Tiny_00008 is not in the store {path}")
 
@@ -185,10 +176,10 @@ def test_baselines_are_fitted_on_the_store(script, weights, path, tiny_dataset, 
 
 
 @pytest.mark.parametrize("segmentations", ["kept", "removed"])
-def test_error_estimation(script, weights, path, tiny_dataset, tmp_path, segmentations):
+def test_error_estimation(script, stage_2, path, tiny_dataset, tmp_path, segmentations):
     if segmentations == "removed":
         sequence_file(tiny_dataset, 3, "seg").unlink()
-    arguments = [check_error_estimates, "-l", weights, "--tasks", "t1:t2", "t1+flair:t2"]
+    arguments = [check_error_estimates, "-l", stage_2, "--tasks", "t1:t2", "t1+flair:t2"]
     assert script(*arguments, "-o", tmp_path / "files").code == 0
     remove_originals(tiny_dataset, segmentations=False)
     outcome = script(*arguments, "-o", tmp_path / "stored", "--set", f"data.store={path}")
@@ -198,10 +189,10 @@ def test_error_estimation(script, weights, path, tiny_dataset, tmp_path, segment
     assert left_in(tmp_path / "stored") == wanted
 
 
-def test_tumours(script, weights, path, tiny_dataset, tmp_path):
+def test_tumours(script, stage_2, path, tiny_dataset, tmp_path):
     folder = tmp_path / "evaluation"
-    assert script(evaluate_tsf_seq2seq, "-l", weights, "-o", folder).code == 0
-    arguments = [evaluate_tumour, folder, "-l", weights]
+    assert script(evaluate_tsf_seq2seq, "-l", stage_2, "-o", folder).code == 0
+    arguments = [evaluate_tumour, folder, "-l", stage_2]
     assert script(*arguments, "-o", tmp_path / "files").code == 0
     remove_originals(tiny_dataset, segmentations=False)
     outcome = script(*arguments, "-o", tmp_path / "stored", "--set", f"data.store={path}")
@@ -211,10 +202,10 @@ def test_tumours(script, weights, path, tiny_dataset, tmp_path):
     assert left_in(tmp_path / "stored") == wanted
 
 
-def test_report(script, weights, path, tiny_dataset, tmp_path):
+def test_report(script, stage_2, path, tiny_dataset, tmp_path):
     folder = tmp_path / "evaluation"
-    assert script(evaluate_tsf_seq2seq, "-l", weights, "-o", folder, "--no-predictions").code == 0
-    arguments = [make_report, "-l", weights, "--evaluation", folder]
+    assert script(evaluate_tsf_seq2seq, "-l", stage_2, "-o", folder, "--no-predictions").code == 0
+    arguments = [make_report, "-l", stage_2, "--evaluation", folder]
     assert script(*arguments, "-o", tmp_path / "files").code == 0
     remove_originals(tiny_dataset, segmentations=False)
     outcome = script(*arguments, "-o", tmp_path / "stored", "--set", f"data.store={path}")
@@ -226,8 +217,8 @@ def test_report(script, weights, path, tiny_dataset, tmp_path):
     assert found == wanted
 
 
-def test_comparison_of_networks(script, weights, path, tiny_dataset, tmp_path):
-    arguments = [evaluate_networks, "-l", weights, "--names", "tsf", "--all-tasks"]
+def test_comparison_of_networks(script, stage_2, path, tiny_dataset, tmp_path):
+    arguments = [evaluate_networks, "-l", stage_2, "--names", "tsf", "--all-tasks"]
     arguments += ["--ablations", "--baselines", "linear_regression", "mean_image"]
     assert script(*arguments, "-o", tmp_path / "files").code == 0
     remove_originals(tiny_dataset, segmentations=True)
@@ -239,13 +230,13 @@ def test_comparison_of_networks(script, weights, path, tiny_dataset, tmp_path):
 
 
 @pytest.mark.parametrize("network", ["seq2seq", "tsf_seq2seq", "unet"])
-def test_training(script, weights, path, tiny_config, tiny_stage1, tiny_dataset, tmp_path, network):
+def test_training(script, stage_2, path, tiny_config, tiny_stage1, tiny_dataset, tmp_path, network):
     unet = tmp_path / "unet.yaml"
     unet.write_text(tiny_yaml(TINY_UNET, tiny_dataset, tmp_path / "run"))
     config = {"seq2seq": tiny_stage1, "tsf_seq2seq": tiny_config, "unet": unet}[network]
     arguments = [train_network, "-c", config]
     if network == "tsf_seq2seq":
-        arguments += ["-m", weights]
+        arguments += ["-m", stage_2]
     assert script(*arguments, "-o", tmp_path / "files").code == 0
     remove_originals(tiny_dataset, segmentations=True)
     outcome = script(*arguments, "-o", tmp_path / "stored", "--set", f"data.store={path}")

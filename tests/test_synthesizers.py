@@ -7,13 +7,10 @@ import pytest
 import torch
 from conftest import Outcome
 
-from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.cli.evaluate import evaluate_tsf_seq2seq
-from tsf_seq2seq.config import Config, load_config
 from tsf_seq2seq.data.slices import stacks
 from tsf_seq2seq.evaluation.scores import Score, read_scores
 from tsf_seq2seq.evaluation.statistics import compare
-from tsf_seq2seq.models import build_network
 from tsf_seq2seq.models.base import AVERAGE, FULL, WITHOUT_ATTENTION
 from tsf_seq2seq.synthesis.synthesizers import BASELINES, NetworkSynthesizer, variant_for
 from tsf_seq2seq.tasks import Task
@@ -92,13 +89,6 @@ def test_paired_differences_by_hand():
     assert ssim.difference == pytest.approx(0.025)
     assert ssim.wins == 0.5
     assert rows["psnr", 1, "other"].difference == -1.0
-
-
-@pytest.fixture
-def stage_2(tmp_path, tiny_config):
-    config: Config = load_config(tiny_config)
-    save_checkpoint(tmp_path / "tsf.pth", build_network(config), config)
-    return tmp_path / "tsf.pth"
 
 
 def test_table_1_of_a_checkpoint(script, stage_2, tmp_path):

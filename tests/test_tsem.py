@@ -10,9 +10,8 @@ import torch
 from conftest import LPS_AFFINE, SEQUENCES, blob, save_nifti, sequence_file
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import load_model
 from tsf_seq2seq.cli.explain import map_tsem
-from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.loading import Subject, load_subject
 from tsf_seq2seq.data.nifti import read_image, read_volume
 from tsf_seq2seq.data.slices import stacks
@@ -30,7 +29,7 @@ from tsf_seq2seq.explain.tsem import (
     scored_cases,
 )
 from tsf_seq2seq.explain.tsem_figure import Picture, tsem_figure
-from tsf_seq2seq.models import TSFSeq2Seq, build_network
+from tsf_seq2seq.models import TSFSeq2Seq
 from tsf_seq2seq.tasks import Task, mask_to_sequences
 
 SHAPE = (24, 20, 12)
@@ -187,14 +186,6 @@ def test_labels_fit_beside_the_pictures(sources):
 
 
 # --- the script
-
-
-@pytest.fixture
-def stage_2(tiny_config, tmp_path) -> Path:
-    """A tiny network whose f_A is there, though untrained."""
-    config = load_config(tiny_config)
-    save_checkpoint(tmp_path / "tsf.pth", build_network(config), config)
-    return tmp_path / "tsf.pth"
 
 
 @pytest.fixture
