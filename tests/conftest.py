@@ -14,9 +14,13 @@ from hypothesis import HealthCheck, settings
 from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
 from tsf_seq2seq.checkpoints.published import load_published
 from tsf_seq2seq.config import load_config
+from tsf_seq2seq.data.loading import Subject, Volumes
+from tsf_seq2seq.data.nifti import Geometry
+from tsf_seq2seq.data.slices import Window
 from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import run_script
 from tsf_seq2seq.models import TSFSeq2Seq, build_network
+from tsf_seq2seq.synthesis.windows import SubjectWindow
 
 # Property-based tests: the same few cases every time; `make fuzz` looks at many others.
 UNHURRIED = {
@@ -126,6 +130,14 @@ def sequence_file(root: Path, subject: int, sequence: str) -> Path:
     """File of the tiny data set's subject 0 to 3."""
     name = f"Tiny_0000{subject}"
     return root / name / f"{name}_{sequence}.nii.gz"
+
+
+def made_window(images: np.ndarray, name: str = "made", height: int = 3) -> SubjectWindow:
+    """A window of images (S, Z, Y, X) in [-1, 1] that fills its subject's grid."""
+    subject = Subject(name, tuple(range(len(images))), {})
+    box = Window(*(slice(0, size) for size in images.shape[1:]))
+    geometry = Geometry(images.shape[:0:-1], LPS_AFFINE)
+    return SubjectWindow(Volumes(subject, images, box, geometry, np.ones(len(images))), height)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from itertools import combinations_with_replacement
 import numpy as np
 import pytest
 
-from tsf_seq2seq.synthesis import baselines
+from tsf_seq2seq.synthesis import polynomials
 from tsf_seq2seq.synthesis.baselines import MeanImage, PolynomialRegression
 from tsf_seq2seq.tasks import Task
 
@@ -111,7 +111,7 @@ def test_quadratic_regression_is_least_squares(monkeypatch, sources):
     )
     whole = PolynomialRegression(3, degree=2).fit(windows)
     np.testing.assert_allclose(whole.coefficients(Task(sources, 2)), wanted, rtol=1e-9, atol=1e-9)
-    monkeypatch.setattr(baselines, "BLOCK", 10 * 7)  # 7 voxels at once; 720 are no multiple
+    monkeypatch.setattr(polynomials, "BLOCK", 10 * 7)  # 7 voxels at once; 720 are no multiple
     blocks = PolynomialRegression(3, degree=2).fit(windows)
     np.testing.assert_allclose(blocks.coefficients(Task(sources, 2)), wanted, rtol=1e-9, atol=1e-9)
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import Outcome
+from conftest import Outcome, made_window
 
 from tsf_seq2seq.cli.evaluate import evaluate_tsf_seq2seq
 from tsf_seq2seq.data.slices import stacks
@@ -13,14 +13,15 @@ from tsf_seq2seq.evaluation.scores import Score, read_scores
 from tsf_seq2seq.evaluation.statistics import compare
 from tsf_seq2seq.models.base import AVERAGE, FULL, WITHOUT_ATTENTION
 from tsf_seq2seq.synthesis.synthesizers import BASELINES, NetworkSynthesizer, variant_for
+from tsf_seq2seq.synthesis.windows import SubjectWindow
 from tsf_seq2seq.tasks import Task
 
 
 @pytest.fixture
-def window(expected) -> np.ndarray:
+def window(expected) -> SubjectWindow:
     """Six slices of four sequences, (S, Z, Y, X), from the reference's images."""
     images = expected["images"][:, :, 0]  # (S, B, C, H, W)
-    return np.concatenate([images[:, 0], images[:, 1]], axis=1)
+    return made_window(np.concatenate([images[:, 0], images[:, 1]], axis=1))
 
 
 def test_average_is_the_mean_of_single_source_outputs(reference_model, expected, window):
@@ -62,7 +63,7 @@ def test_ablation_differs_from_the_network_by_the_enhanced_map(reference_model, 
     method = NetworkSynthesizer("tsf", reference_model, [FULL, WITHOUT_ATTENTION], 2)
     outputs = method.predict(window, [task])
     difference = np.abs(outputs["tsf", task] - outputs["tsf_without_attention", task])
-    images = torch.from_numpy(np.ascontiguousarray(stacks(window, 3).swapaxes(0, 1)))
+    images = torch.from_numpy(np.ascontiguousarray(stacks(window.images, 3).swapaxes(0, 1)))
     with torch.no_grad():
         wanted = reference_model.enhanced_map(images, [True, True, False, False], 2)
     np.testing.assert_allclose(difference, wanted.numpy(), atol=5e-5)

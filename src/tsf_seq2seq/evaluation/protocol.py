@@ -202,7 +202,7 @@ def _evaluate_subject(
     loaded = load_window(config, subject, _needed(tasks), protocol.max_stacks)
     outputs: Outputs = {}
     for synthesizer in protocol.synthesizers:
-        outputs |= synthesizer.predict(loaded.images, tasks)
+        outputs |= synthesizer.predict(loaded, tasks)
     scores = _scores(subject.name, outputs, loaded.centres, names, protocol.lpips)
     first = protocol.synthesizers[0].names[0]
     files = _predictions(subject.name, [t for t in tasks if (first, t) in outputs], config)

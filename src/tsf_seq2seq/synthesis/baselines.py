@@ -1,14 +1,12 @@
 """Baselines that need no network: regression per voxel, and the training set's mean."""
 
 from collections.abc import Iterable, Sequence
-from itertools import combinations_with_replacement
 
 import numpy as np
 
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.synthesis.polynomials import Term, gram_matrix, polynomial_terms, products
 from tsf_seq2seq.tasks import Task
-
-BLOCK = 2**25  # values of a design matrix at once: 256 MB
 
 
 class PolynomialRegression:
@@ -22,7 +20,7 @@ class PolynomialRegression:
 
     def __init__(self, n_sequences: int, degree: int) -> None:
         self.n_sequences, self.degree = n_sequences, degree
-        self.terms = self._terms(range(n_sequences))
+        self.terms = polynomial_terms(range(n_sequences), degree)
         self.grams: dict[frozenset[int], np.ndarray] = {}
 
     def fit(
@@ -31,11 +29,8 @@ class PolynomialRegression:
         """Add training windows (S, Z, Y, X) that have the `available` sequences (None: all)."""
         held = frozenset(range(self.n_sequences) if available is None else available)
         for window in windows:
-            flat = window.reshape(len(window), -1)
-            voxels = BLOCK // len(self.terms)
-            for start in range(0, flat.shape[1], voxels):
-                design = _products(flat[:, start : start + voxels].astype(np.float64), self.terms)
-                self.grams[held] = self.grams.get(held, 0) + design @ design.T
+            gram = gram_matrix(window.reshape(len(window), -1), self.terms)
+            self.grams[held] = self.grams.get(held, 0) + gram
         return self
 
     def covers(self, task: Task) -> bool:
@@ -48,29 +43,18 @@ class PolynomialRegression:
         """
         needed = {*task.sources, task.target}
         gram = np.sum([gram for held, gram in self.grams.items() if held >= needed], axis=0)
-        rows = [self.terms.index(tuple(sorted(term))) for term in self._terms(task.sources)]
+        rows = [self.terms.index(tuple(sorted(term))) for term in self._terms(task)]
         normal = gram[np.ix_(rows, rows)]
         return np.linalg.lstsq(normal, gram[rows, task.target + 1], rcond=None)[0]
 
     def predict(self, window: np.ndarray, task: Task) -> np.ndarray:
         """Synthesis (Z, Y, X) of the task's target from a window (S, Z, Y, X)."""
         intercept, *slopes = self.coefficients(task)
-        combined = np.tensordot(slopes, _products(window, self._terms(task.sources)[1:]), axes=1)
+        combined = np.tensordot(slopes, products(window, self._terms(task)[1:]), axes=1)
         return np.clip(intercept + combined, -1, 1).astype(np.float32)
 
-    def _terms(self, sequences: Sequence[int]) -> list[tuple[int, ...]]:
-        """What each term multiplies, such as (), (0,), (1,), (0, 0), (0, 1), (1, 1)."""
-        factors = range(self.degree + 1)
-        return [term for n in factors for term in combinations_with_replacement(sequences, n)]
-
-
-def _products(values: np.ndarray, terms: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """Sequences (S, …) → the product of each term's sequences (terms, …); 1 for ()."""
-    products = np.ones((len(terms), *values.shape[1:]), values.dtype)
-    for product, term in zip(products, terms, strict=True):
-        for sequence in term:
-            product *= values[sequence]
-    return products
+    def _terms(self, task: Task) -> list[Term]:
+        return polynomial_terms(task.sources, self.degree)
 
 
 class MeanImage:

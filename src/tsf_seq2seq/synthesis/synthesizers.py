@@ -13,7 +13,7 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models.base import FULL, SynthesisNetwork
 from tsf_seq2seq.synthesis.baselines import MeanImage, PolynomialRegression
 from tsf_seq2seq.synthesis.stacks import run_stacks
-from tsf_seq2seq.synthesis.windows import load_window
+from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window
 from tsf_seq2seq.tasks import Task
 
 BASELINES: dict[str, Callable[[int], PolynomialRegression | MeanImage]] = {
@@ -30,8 +30,8 @@ class Synthesizer(Protocol):
     @property
     def names(self) -> Sequence[str]: ...
 
-    def predict(self, window: np.ndarray, tasks: Sequence[Task]) -> Outputs:
-        """Window (S, Z, Y, X) → (method, task): centre slices (Z − C + 1, Y, X).
+    def predict(self, loaded: SubjectWindow, tasks: Sequence[Task]) -> Outputs:
+        """A subject's window → (method, task): centre slices (Z − C + 1, Y, X).
 
         Of the tasks that a method can do.
         """
@@ -52,9 +52,9 @@ class NetworkSynthesizer:
     def names(self) -> Sequence[str]:
         return list(self.methods.values())
 
-    def predict(self, window: np.ndarray, tasks: Sequence[Task]) -> Outputs:
+    def predict(self, loaded: SubjectWindow, tasks: Sequence[Task]) -> Outputs:
         of_variant = {v: self._accepted(v, tasks) for v in self.methods}
-        blocks = stacks(window, self.network.slices)
+        blocks = stacks(loaded.images, self.network.slices)
         outputs: Outputs = {}
         for own in dict.fromkeys(tuple(tasks) for tasks in of_variant.values()):  # mostly one
             variants = [v for v, tasks in of_variant.items() if tuple(tasks) == own]
@@ -82,8 +82,8 @@ class BaselineSynthesizer:
     def __init__(self, name: str, model: PolynomialRegression | MeanImage, slices: int) -> None:
         self.names, self.model, self.slices = (name,), model, slices
 
-    def predict(self, window: np.ndarray, tasks: Sequence[Task]) -> Outputs:
-        centres = centre_slices(window, self.slices)
+    def predict(self, loaded: SubjectWindow, tasks: Sequence[Task]) -> Outputs:
+        centres = centre_slices(loaded.images, self.slices)
         return {(self.names[0], task): self.model.predict(centres, task) for task in tasks}
 
 

@@ -1,0 +1,50 @@
+"""An adaptation: the contrast maps of tasks, and whom they are from. Checkpoints carry it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tsf_seq2seq.synthesis.contrast_map import ContrastMap
+from tsf_seq2seq.synthesis.likeness import Histogram
+from tsf_seq2seq.tasks import Task
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A complete subject that maps were fitted on: its name, and the content of its files (sequence
+    → fingerprint)."""
+
+    name: str
+    fingerprints: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """Maps by task, such as t1+t2:flair, of all `references`.
+
+    `maxima`: sequence → the references' median of the intensity that becomes 1; `histograms`: of
+    the references, or of the training subjects in a map that is fitted on validation subjects.
+    """
+
+    references: tuple[Reference, ...]
+    maps: dict[str, ContrastMap]
+    maxima: dict[str, float]
+    histograms: tuple[Histogram, ...] = ()
+
+    def map_of(self, task: Task, names: Sequence[str]) -> ContrastMap | None:
+        """The task's map, if there is one."""
+        return self.maps.get(task_key(task, names))
+
+
+def task_key(task: Task, names: Sequence[str]) -> str:
+    """Such as t1+t2:flair."""
+    return ":".join(task.label(names))
+
+
+def median_maxima(maxima: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Each sequence's median over subjects (sequence → intensity that becomes 1)."""
+    sequences = dict.fromkeys(name for own in maxima for name in own)
+    return {
+        name: float(np.median([own[name] for own in maxima if name in own])) for name in sequences
+    }

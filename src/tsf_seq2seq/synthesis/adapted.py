@@ -1,0 +1,124 @@
+"""Networks adapted to a scanner: maps fitted on evaluated windows of other subjects."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tsf_seq2seq.config import Config
+from tsf_seq2seq.data.loading import Subject
+from tsf_seq2seq.synthesis.adaptation import Adaptation
+from tsf_seq2seq.synthesis.contrast_map import ContrastMap, brain_of, slab_moments
+from tsf_seq2seq.synthesis.map_fits import (
+    fit_map,
+    gain_and_offset,
+    identity_map,
+    regression_map,
+)
+from tsf_seq2seq.synthesis.polynomials import Moments, sum_of
+from tsf_seq2seq.synthesis.synthesizers import NetworkSynthesizer, Outputs
+from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window
+from tsf_seq2seq.tasks import Task
+
+BACKGROUND_SET = "background set"
+GAIN_AND_OFFSET = "gain and offset"
+QUADRATIC = "quadratic_regression"
+ReferencesOf = Callable[[Subject], Sequence[Subject]]
+
+
+def adapted_name(method: str, n_references: int) -> str:
+    """Such as tsf + 2."""
+    return f"{method} + {n_references}"
+
+
+@dataclass
+class AdaptedSynthesizer:
+    """A network's method, and the same adapted by maps fitted on other subjects.
+
+    `references_of`: a subject's references, of which the first n serve `name + n`, for each n of
+    `counts`; with 0, the `prior` alone. With `beside`, what the map is to be compared with:
+    the network's output with the background set as maps set it, its gain and offset, and the
+    quadratic regression, both fitted on the same references.
+    """
+
+    plain: NetworkSynthesizer
+    config: Config
+    counts: Sequence[int]
+    references_of: ReferencesOf
+    prior: Adaptation | None = None
+    beside: bool = False
+    _moments: dict[tuple[str, Task], list[Moments]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> Sequence[str]:
+        name = self.plain.names[0]
+        own = [adapted_name(name, n) for n in self.counts]
+        if self.beside:
+            own += [f"{name}, {BACKGROUND_SET}"]
+            own += [adapted_name(rival, n) for n in self.counts if n for rival in self._rivals]
+        return [*self.plain.names, *own]
+
+    @property
+    def _rivals(self) -> Sequence[str]:
+        return f"{self.plain.names[0]}, {GAIN_AND_OFFSET}", QUADRATIC
+
+    def predict(self, loaded: SubjectWindow, tasks: Sequence[Task]) -> Outputs:
+        outputs = self.plain.predict(loaded, tasks)
+        references = self.references_of(loaded.volumes.subject)
+        self._look_at(references, tasks)
+        name, found = self.plain.names[0], Outputs()
+        for task in tasks:
+            sources, output = loaded.centres[list(task.sources)], outputs.get((name, task))
+            brain = brain_of(sources)
+            for method, fitted in self._maps(task, references, output is not None).items():
+                found[method, task] = fitted(sources, output, brain)
+        return outputs | found
+
+    def _maps(
+        self, task: Task, references: Sequence[Subject], uses_output: bool
+    ) -> dict[str, ContrastMap]:
+        """Method → map."""
+        name, maps = self.plain.names[0], {}
+        prior = self.prior.map_of(task, list(self.config.data.sequences)) if self.prior else None
+        if self.beside and uses_output:
+            identity = identity_map(len(task.sources) + 1)
+            maps[f"{name}, {BACKGROUND_SET}"] = identity
+        for n in self.counts:
+            own = {r.name: self._moments[r.name, task] for r in references[:n]}
+            if n == 0:
+                maps[adapted_name(name, 0)] = prior or identity_map(len(task.sources) + 1)
+                continue
+            shrunk_to = prior.prior if prior and prior.uses_output == uses_output else None
+            maps[adapted_name(name, n)] = fit_map(own, uses_output, shrunk_to)
+            if self.beside:
+                total = sum_of([part for slabs in own.values() for part in slabs])
+                gain, quadratic = self._rivals
+                if uses_output:
+                    maps[adapted_name(gain, n)] = gain_and_offset(total)
+                maps[adapted_name(quadratic, n)] = regression_map(total, uses_output)
+        return maps
+
+    def _look_at(self, references: Sequence[Subject], tasks: Sequence[Task]) -> None:
+        """Keep the moments of what references serve for and weren't looked at for yet."""
+        for subject in references[: max(self.counts)]:
+            missing = [task for task in tasks if (subject.name, task) not in self._moments]
+            if missing:
+                loaded = load_window(self.config, subject)
+                for task, slabs in window_moments(self.plain, loaded, missing).items():
+                    self._moments[subject.name, task] = slabs
+
+
+def window_moments(
+    plain: NetworkSynthesizer, loaded: SubjectWindow, tasks: Sequence[Task]
+) -> dict[Task, list[Moments]]:
+    """Each task's moments of a subject's evaluated window; f is the first method's output."""
+    outputs, centres = plain.predict(loaded, tasks), loaded.centres
+    return {
+        task: task_moments(centres, outputs.get((plain.names[0], task)), task) for task in tasks
+    }
+
+
+def task_moments(images: np.ndarray, output: np.ndarray | None, task: Task) -> list[Moments]:
+    """Moments of images (S, Z, Y, X) and a network's output (Z, Y, X) where there is one."""
+    sources = images[list(task.sources)]
+    return slab_moments(sources, output, images[task.target], brain_of(sources))
