@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 
 from tsf_seq2seq.config import BRATS_SEQUENCES, DataConfig
 from tsf_seq2seq.data.discovery import discover
-from tsf_seq2seq.data.names import name_defect, names_of_files, pattern_expression, subject_names
+from tsf_seq2seq.data.names import (
+    holds_control_signs,
+    name_defect,
+    names_of_files,
+    pattern_expression,
+    subject_names,
+)
 from tsf_seq2seq.data.split_file import read_split
 from tsf_seq2seq.data.subjects import find_files
 from tsf_seq2seq.errors import UserError
@@ -206,9 +212,10 @@ def test_splits_hold_names_or_are_refused(text):
         except UserError:
             return
         assert rows
-        for name, mask in rows:
+        for name, mask, site in rows:
             assert name_defect(name) is None
             assert 1 <= mask <= 15
+            assert site is None or (site == site.strip() != "" and not holds_control_signs(site))
 
 
 @given(paths=st.lists(st.text("ab/_.1", max_size=10)), layout=st.sampled_from(PATTERNS))

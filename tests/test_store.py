@@ -297,6 +297,10 @@ def test_a_mask_that_names_a_sequence_that_is_not_stored(data, path):
     sequence_file(data.root, 0, "t2").unlink()
     store = fill(data, path)
     assert store.subject(NAME, 9).available == (0, 3)
+    assert (store.subject(NAME, 9, "Utrecht").site, store.subject(NAME, 9).site) == (
+        "Utrecht",
+        None,
+    )
     assert store.subject(NAME).on_disk == (0, 1, 3)
     with pytest.raises(UserError, match="subject Tiny_00000: t2 is named by its mask 2 but not in"):
         store.subject(NAME, 2)

@@ -110,6 +110,12 @@ def test_mask_that_names_a_missing_file(tiny_dataset):
     assert subject.missing_targets == (1,)
 
 
+def test_subjects_know_their_site(tiny_dataset, csv):
+    path = csv("name,mask,site\nTiny_00000,8,Utrecht\nTiny_00001,9")
+    subjects = find_subjects(DataConfig(root=tiny_dataset), path)
+    assert [subject.site for subject in subjects] == ["Utrecht", None]
+
+
 def test_root_must_be_a_folder(tmp_path, csv):
     with pytest.raises(UserError, match=r"data\.root .*none is not a folder"):
         find_subjects(DataConfig(root=tmp_path / "none"), csv("a,1"))
@@ -132,11 +138,18 @@ def test_bits_of_a_mask():
         "name,mask\na,11\nb,8\n",
         "Name, Mask\r\na, 11\r\n\r\nb,8\r\n",
         "\ufeffname,mask\na,11\nb,8",
-        "\ufeffa,11\nb,8,a remark",
+        "name,mask,site\na,11\nb,8,\n",
     ],
 )
 def test_split_csv(csv, text):
-    assert read_split(csv(text), 4) == [("a", 11), ("b", 8)]
+    assert read_split(csv(text), 4) == [("a", 11, None), ("b", 8, None)]
+
+
+@pytest.mark.parametrize("header", ["", "name,mask\n", "name,mask,site\n", "Name, Mask, Site \r\n"])
+def test_sites_of_a_split_csv(csv, header):
+    rows = read_split(csv(f'{header}a,11, Utrecht 3 T \nb,8\nc,1,\nd,2, \ne,4,"x, y"'), 4)
+    assert [row.site for row in rows] == ["Utrecht 3 T", None, None, None, "x, y"]
+    assert rows[0] == ("a", 11, "Utrecht 3 T")
 
 
 @pytest.mark.parametrize(
@@ -154,6 +167,18 @@ def test_split_csv(csv, text):
         ("a", "row 'a'"),
         (",3", "row ',3'"),
         ("a,3\nname,mask", "row 'name,mask'"),
+        (
+            "a,3,x,y",
+            ", line 1: row 'a,3,x,y' must be name,mask or name,mask,site, but has 4 columns",
+        ),
+        (
+            "a,3\n\nb,3,,",
+            ", line 3: row 'b,3,,' must be name,mask or name,mask,site, but has 4 col",
+        ),
+        ("name,mask,age\na,3,41", ", line 1: header 'name,mask,age' must be name,mask or name,ma"),
+        ("name,mask,site,age\na,3", ", line 1: header 'name,mask,site,age' must be name,mask or"),
+        ("a,3\nb,3,x\x1b[2J", ", line 2: site 'x\x1b[2J' can't hold control characters"),
+        ('a,3,"x\ny"', ", line 2: site 'x\ny' can't hold control characters"),
     ],
 )
 def test_bad_split_csv(csv, text, part):
@@ -205,7 +230,10 @@ def test_split_csv_tells_the_line(csv):
 
 
 def test_names_with_spaces_and_brackets(csv):
-    assert read_split(csv(" study [1] ,3\nÄ/b c,4"), 4) == [("study [1]", 3), ("Ä/b c", 4)]
+    assert read_split(csv(" study [1] ,3\nÄ/b c,4"), 4) == [
+        ("study [1]", 3, None),
+        ("Ä/b c", 4, None),
+    ]
 
 
 def test_missing_and_binary_split_csv(tmp_path):
@@ -384,7 +412,8 @@ def split_of(
     root: Path, output: Path, seed: int = 0, shares=(4, 1, 2)
 ) -> dict[str, dict[str, int]]:
     write_split(root, BRATS_SEQUENCES, output, shares, seed)
-    return {part: dict(read_split(output / f"{part}.csv", 4)) for part in PARTS}
+    rows = {part: read_split(output / f"{part}.csv", 4) for part in PARTS}
+    return {part: {row.name: row.mask for row in rows[part]} for part in PARTS}
 
 
 def test_split_parts(many, tmp_path):
@@ -443,7 +472,8 @@ def test_patients_of_other_names(tmp_path):
             save_nifti(tmp_path / name / f"{sequence}.nii", np.zeros((1, 1, 1)))
     patterns = {"t1": ("{name}/t1.nii",), "pd": ("{name}/pd.nii",)}
     write_split(tmp_path, patterns, tmp_path, (10, 5, 5), 0, r"(ms\d+)_visit\d")
-    parts = [{name[:4] for name, _ in read_split(tmp_path / f"{part}.csv", 2)} for part in PARTS]
+    splits = [read_split(tmp_path / f"{part}.csv", 2) for part in PARTS]
+    parts = [{row.name[:4] for row in split} for split in splits]
     assert [len(part) for part in parts] == [10, 5, 5]
     assert len(set.union(*parts)) == 20
     with pytest.raises(UserError, match=r"'\(ms' is no regular expression: missing \)"):
@@ -459,7 +489,8 @@ def test_visits_in_a_patients_folder_stay_together(tmp_path):
             save_nifti(tmp_path / name / f"{sequence}.nii.gz", np.zeros((1, 1, 1)))
     patterns = {"t1": ("{name}/t1.nii.gz",), "pd": ("{name}/[a-z]d.nii.gz",)}
     write_split(tmp_path, patterns, tmp_path, (6, 3, 4), 0)
-    names = [[name for name, _ in read_split(tmp_path / f"{part}.csv", 2)] for part in PARTS]
+    splits = [read_split(tmp_path / f"{part}.csv", 2) for part in PARTS]
+    names = [[row.name for row in split] for split in splits]
     assert sorted(chain.from_iterable(names)) == [*visits, "ms20"]
     patients = [{name[:4] for name in part} for part in names]
     assert [len(part) for part in patients] == [6, 3, 4]

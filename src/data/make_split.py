@@ -1,4 +1,4 @@
-"""Split a data set into train, valid and test CSVs (name,mask), seeded, patients kept together."""
+"""Split a data set into train, valid and test CSVs (name,mask[,site]), patients kept together."""
 
 from tsf_seq2seq.errors import run_command
 

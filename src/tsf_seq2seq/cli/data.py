@@ -95,7 +95,8 @@ def make_split(description: str | None) -> None:
         nargs=3,
         default=(830, 93, 328),
         metavar=("TRAIN", "VALID", "TEST"),
-        help="proportions; the default is the paper's 830 93 328",
+        help="proportions; the default is the paper's 830 93 328; with --test-sites the first two "
+        "count",
     )
     parser.add_argument(
         "--patient",
@@ -104,11 +105,32 @@ def make_split(description: str | None) -> None:
         help="its first group is the patient in a subject's name, whose time points stay together, "
         r"such as '(.*)_visit\d+' (default: that of BraTS 2023)",
     )
+    parser.add_argument(
+        "--site",
+        metavar="REGEX",
+        help="its first group is the site (scanner) in a subject's name, which becomes the third "
+        r"column, such as '(site\d+)_.*'",
+    )
+    parser.add_argument(
+        "--test-sites",
+        nargs="+",
+        default=(),
+        metavar="SITE",
+        help="test on all subjects of these sites and on no others",
+    )
     arguments = parser.parse_args()
     data = data_config(arguments)
-    place = arguments.output or data.root
-    options = arguments.shares, arguments.seed, arguments.patient
-    for path, count in write_split(data.root, data.sequences, place, *options).items():
+    counts = write_split(
+        data.root,
+        data.sequences,
+        arguments.output or data.root,
+        arguments.shares,
+        arguments.seed,
+        arguments.patient,
+        arguments.site,
+        arguments.test_sites,
+    )
+    for path, count in counts.items():
         print(f"{path}: {count} subjects")
 
 

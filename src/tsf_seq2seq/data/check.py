@@ -79,7 +79,7 @@ def subjects_of_splits(data: DataConfig, splits: Iterable[Path]) -> dict[str, in
     check_root(data)
     masks: dict[str, int] = {}
     for split in splits:
-        for name, mask in read_split(split, len(data.sequences)):
+        for name, mask, _ in read_split(split, len(data.sequences)):
             masks[name] = masks.get(name, 0) | mask
     return masks
 

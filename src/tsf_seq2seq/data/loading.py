@@ -35,7 +35,7 @@ class Subject:
     """A row of a split: `available` sequences by its mask, `files` of those on disk, by index.
 
     With `load_stored`, volumes come from a store, whose content is `stored`, by index, and the
-    files need not be there.
+    files need not be there. `site`: where and how it was scanned, as its split tells it.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Subject:
     files: Mapping[int, Path]
     load_stored: LoadStored | None = None
     stored: Mapping[int, str] | None = None
+    site: str | None = None
 
     @property
     def on_disk(self) -> tuple[int, ...]:

@@ -56,12 +56,16 @@ def names_of_files(paths: Iterable[str], patterns: Patterns) -> list[str]:
     return sorted(near | within)
 
 
+def holds_control_signs(text: str) -> bool:
+    return any(unicodedata.category(sign) in CONTROL for sign in text)
+
+
 def name_defect(name: str) -> str | None:
     """The rule that a subject's name breaks, as a sentence's end, or None.
 
     A name becomes part of paths, within the data set and within folders of results.
     """
-    if any(unicodedata.category(sign) in CONTROL for sign in name):
+    if holds_control_signs(name):
         return "can't hold control characters or bytes that are no UTF-8"
     if set("*?") & set(name):
         return "can't hold the wildcards * and ?"

@@ -44,7 +44,7 @@ class VolumeStore:
             raise UserError(f"subject {name} is not in the store {self.path}; {SCRIPT} adds it")
         return self.index.subjects[name]
 
-    def subject(self, name: str, mask: int | None = None) -> Subject:
+    def subject(self, name: str, mask: int | None = None, site: str | None = None) -> Subject:
         """The subject with the files that were stored, treated as having what `mask` says, or all.
 
         Raises UserError where the mask names a sequence that wasn't stored.
@@ -63,7 +63,7 @@ class VolumeStore:
                     f"subject {name}: {names[i]} is named by its mask {mask} but not in the "
                     f"store {self.path}"
                 )
-        return Subject(name, available, files, self.load, contents)
+        return Subject(name, available, files, self.load, contents, site)
 
     def open(self, name: str) -> "StoredVolume":
         """The subject's file, ready to be cut; its checksum is looked at the first time.

@@ -30,11 +30,11 @@ def find_subjects(data: DataConfig, split: Path) -> list[Subject]:
         check_root(data)
     rows = read_split(split, len(data.sequences))
     if store is None:
-        subjects = [find_subject(data, name, mask) for name, mask in rows]
+        subjects = [find_subject(data, *row) for row in rows]
         check_apart({subject.name: subject.files for subject in subjects})
         return subjects
-    found = [store.subject(name, mask) for name, mask in rows]
-    for name, _ in rows:
+    found = [store.subject(*row) for row in rows]
+    for name, _, _ in rows:
         states = file_states(data, find_files(data.root, name, data.sequences))
         if states and not is_current(store.entry(name), states):
             raise UserError(
@@ -51,7 +51,7 @@ def check_root(data: DataConfig) -> None:
         raise UserError(f"data.root {data.root} is not a folder")
 
 
-def find_subject(data: DataConfig, name: str, mask: int) -> Subject:
+def find_subject(data: DataConfig, name: str, mask: int, site: str | None = None) -> Subject:
     """A subject with its files; UserError where a sequence that the mask names has none."""
     names = list(data.sequences)
     files = find_files(data.root, name, data.sequences)
@@ -59,7 +59,7 @@ def find_subject(data: DataConfig, name: str, mask: int) -> Subject:
     for i in available:
         if i not in files:
             raise UserError(f"subject {name}: {missing_file(data, name, mask, names[i])}")
-    return Subject(name, available, files)
+    return Subject(name, available, files, site=site)
 
 
 def missing_file(data: DataConfig, name: str, mask: int, sequence: str) -> str:
