@@ -426,11 +426,11 @@ def test_rates_of_one_cycle(settings, quick):
     assert rates[9] == pytest.approx(last + (1e-3 - last) * left)
 
 
-def test_best_holds_weights_settings_and_statistics_only(folder, settings):
+def test_best_holds_weights_settings_statistics_and_maps_only(folder, settings):
     best, last = (read_checkpoint(folder / name) for name in ("best.pth", "last.pth"))
-    assert best.keys() == {"format", "version", "config", "weights", "statistics"}
+    assert best.keys() == {"format", "version", "config", "weights", "statistics", "prior"}
     assert last["statistics"] == best["statistics"]
-    assert last.keys() == best.keys() | {"training"}
+    assert last.keys() == best.keys() - {"prior"} | {"training"}
     assert config_from_mapping(best["config"], "best") == settings("stage 2")
     psnr = max(float(row["validation_psnr"]) for row in log_of(folder) if row["validation_psnr"])
     assert last["training"]["best_psnr"] == psnr

@@ -21,9 +21,12 @@ from tsf_seq2seq.models.build import build_network
 from tsf_seq2seq.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2Seq
 from tsf_seq2seq.settings import parse
+from tsf_seq2seq.synthesis.adaptation import Adaptation, task_key
+from tsf_seq2seq.tasks import all_tasks
 
 FORMAT = "tsf-seq2seq checkpoint"
 VERSION = 2
+STATISTICS, PRIOR, ADAPTATION = "statistics", "prior", "adaptation"  # keys of what is optional
 PROBE_BYTES = 2**20
 READABLE = (1, 2)  # version 1 had other keys in its settings, which migration.py knows
 
@@ -33,7 +36,8 @@ class Model:
     """A trained network, and what its checkpoint says of it.
 
     `statistics`: None in checkpoints that carry none, such as imported weights; `sha256`: of the
-    checkpoint file, hexadecimal.
+    checkpoint file, hexadecimal; `prior`: maps fitted on validation subjects, as training leaves
+    them; `adaptation`: maps fitted on subjects of the scanner that the checkpoint was adapted to.
     """
 
     network: SynthesisNetwork = field(repr=False)
@@ -41,6 +45,8 @@ class Model:
     statistics: TrainingStatistics | None
     path: Path
     sha256: str
+    prior: Adaptation | None = field(default=None, repr=False)
+    adaptation: Adaptation | None = field(default=None, repr=False)
 
     @property
     def sequences(self) -> tuple[str, ...]:
@@ -54,8 +60,10 @@ def save_checkpoint(
     config: Config,
     training: Mapping[str, Any] | None = None,
     statistics: TrainingStatistics | None = None,
+    prior: Adaptation | None = None,
+    adaptation: Adaptation | None = None,
 ) -> None:
-    """Write weights and settings, `training` state and data `statistics` where given.
+    """Write weights and settings, `training` state, data `statistics` and maps where given.
 
     All or nothing. Raises UserError for weights that are NaN or infinite: they couldn't be loaded.
     """
@@ -71,8 +79,9 @@ def save_checkpoint(
     }
     if training is not None:
         content["training"] = dict(training)
-    if statistics is not None:
-        content["statistics"] = to_mapping(statistics)
+    for key, value in ((STATISTICS, statistics), (PRIOR, prior), (ADAPTATION, adaptation)):
+        if value is not None:
+            content[key] = to_mapping(value)
 
     def save(temporary: Path) -> None:
         try:
@@ -102,7 +111,8 @@ def open_model(path: Path | str, device: str | torch.device = "cpu") -> Model:
     content = read_checkpoint(path)
     network, config = _rebuild(content, path)
     statistics = checkpoint_statistics(content, path)
-    return Model(network.to(device).eval(), config, statistics, path, sha256(path))
+    maps = (_maps_of(content, key, path, config) for key in (PRIOR, ADAPTATION))
+    return Model(network.to(device).eval(), config, statistics, path, sha256(path), *maps)
 
 
 def _rebuild(content: Mapping[str, Any], path: Path) -> tuple[SynthesisNetwork, Config]:
@@ -158,9 +168,25 @@ def checkpoint_config(content: Mapping[str, Any], path: Path) -> Config:
 
 def checkpoint_statistics(content: Mapping[str, Any], path: Path) -> TrainingStatistics | None:
     """Statistics of the training data, where a checkpoint carries them."""
-    if "statistics" not in content:
+    if STATISTICS not in content:
         return None
-    return parse(TrainingStatistics, content["statistics"], str(path), "statistics.")
+    return parse(TrainingStatistics, content[STATISTICS], str(path), f"{STATISTICS}.")
+
+
+def _maps_of(content: Mapping[str, Any], key: str, path: Path, config: Config) -> Adaptation | None:
+    """Maps of a checkpoint, where it carries some; UserError where they don't fit its sequences."""
+    if key not in content:
+        return None
+    found, names = (
+        parse(Adaptation, content[key], str(path), f"{key}."),
+        list(config.data.sequences),
+    )
+    known = {task_key(task, names): task for task in all_tasks(len(names))}
+    for name, own in found.maps.items():
+        task = known.get(name)
+        if task is None or own.n_variables != len(task.sources) + own.uses_output:
+            raise UserError(f"{path}: {key}.maps has '{name}', which is no map of a task")
+    return found
 
 
 def load_seq2seq_weights(network: Seq2Seq, path: Path, names: Sequence[str]) -> None:

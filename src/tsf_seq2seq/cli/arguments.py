@@ -38,7 +38,7 @@ def _whole_number_from(lowest: int) -> Callable[[str], int]:
     return parse
 
 
-positive_number = _whole_number_from(1)
+positive_number, whole_number = _whole_number_from(1), _whole_number_from(0)
 
 
 def _argument(*flags: str, **options: Any) -> Argument:
@@ -94,7 +94,7 @@ ARGUMENTS = {
     "processes": _number("--processes", "subjects at once (default: %(default)s)", 1),
     "seed": _argument(
         "--seed",
-        type=_whole_number_from(0),
+        type=whole_number,
         default=0,
         metavar="N",
         help="the same seed gives the same files (default: %(default)s)",

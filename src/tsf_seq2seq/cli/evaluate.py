@@ -1,13 +1,20 @@
 """The evaluation scripts."""
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tsf_seq2seq.checkpoints.backbones import find_weights
-from tsf_seq2seq.checkpoints.checkpoint import check_sequences, open_model
-from tsf_seq2seq.cli.arguments import OF_NETWORK, SETTINGS, script_parser
+from tsf_seq2seq.checkpoints.checkpoint import Model, check_sequences, open_model
+from tsf_seq2seq.cli.arguments import (
+    OF_NETWORK,
+    SETTINGS,
+    add_arguments,
+    script_parser,
+    whole_number,
+)
 from tsf_seq2seq.cli.loading import experiment, find_device, load_network, load_stage1
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
@@ -29,6 +36,11 @@ from tsf_seq2seq.evaluation.scores import (
 from tsf_seq2seq.evaluation.statistics import compare, comparison_table, method_means, method_table
 from tsf_seq2seq.files.fingerprint import sha256
 from tsf_seq2seq.models.base import AVERAGE, FULL, WITHOUT_ATTENTION
+from tsf_seq2seq.synthesis.adapted import (
+    AdaptedSynthesizer,
+    MappedSynthesizer,
+    references_by_site,
+)
 from tsf_seq2seq.synthesis.synthesizers import (
     BASELINES,
     NetworkSynthesizer,
@@ -47,7 +59,8 @@ PAPER_METHODS = {
 
 
 class _Evaluation(NamedTuple):
-    """What a script evaluates; `files`: of weights; `report` tells of the scores."""
+    """What a script evaluates; `files`: of weights; `report` tells of the scores; `references`: the
+    subjects that networks are adapted by, by the name of whom they serve."""
 
     config: Config
     synthesizers: Sequence[Synthesizer]
@@ -55,6 +68,7 @@ class _Evaluation(NamedTuple):
     tasks_of: TasksOf
     files: Sequence[Path]
     report: Callable[[list[Score]], None]
+    references: Mapping[str, Sequence[Subject]] = MappingProxyType({})
 
 
 def evaluate_networks(description: str) -> None:
@@ -72,6 +86,21 @@ def evaluate_networks(description: str) -> None:
     parser.add_argument(
         "--baselines", nargs="+", default=[], choices=BASELINES, help="without a network"
     )
+    parser.add_argument(
+        "--like",
+        nargs="+",
+        type=whole_number,
+        default=[],
+        metavar="N",
+        help="adapt the networks to each test subject by N other complete test subjects of its "
+        "site, such as 1 2 4; with 0, by the checkpoint's own map of validation subjects",
+    )
+    parser.add_argument(
+        "--like-baselines",
+        action="store_true",
+        help="what else the same references give: gain and offset, the quadratic regression",
+    )
+    add_arguments(parser, ["seed"], meanings={"seed": "of the references that are drawn"})
     _run(parser.parse_args(), _compared_networks)
 
 
@@ -92,16 +121,59 @@ def _compared_networks(arguments: argparse.Namespace) -> _Evaluation:
     subjects = _subjects(arguments, config)
     tasks_of = _missing_sequences(arguments, config)
     tasks = _all_of(subjects, tasks_of)
+    references = _references(arguments, config, subjects)
     synthesizers: list[Synthesizer] = []
     for name, model in zip(names, models, strict=True):
         variants = [variant_for(model.network, tasks)]
         if arguments.ablations:
             variants += [v for v in model.network.variants if v not in (FULL, *variants)]
-        synthesizers.append(NetworkSynthesizer(name, model.network, variants, arguments.batch_size))
+        plain = NetworkSynthesizer(name, model.network, variants, arguments.batch_size)
+        synthesizers.append(_with_maps(arguments, config, model, plain, references))
     _check_distinct(synthesizers)
     synthesizers += fit_baselines(config, arguments.baselines, tasks)
     report = _report_of_missing(arguments, synthesizers[0].names[0])
-    return _Evaluation(config, synthesizers, subjects, tasks_of, arguments.load, report)
+    return _Evaluation(config, synthesizers, subjects, tasks_of, arguments.load, report, references)
+
+
+def _references(
+    arguments: argparse.Namespace, config: Config, subjects: Sequence[Subject]
+) -> dict[str, list[Subject]]:
+    """Whom each subject's networks are adapted by, as many as --like asks for at most."""
+    number = max(arguments.like, default=0)
+    if not number:
+        return {}
+    pool = find_subjects(config.data, config.data.test)
+    return references_by_site(pool, subjects, number, len(config.data.sequences), arguments.seed)
+
+
+def _with_maps(
+    arguments: argparse.Namespace,
+    config: Config,
+    model: Model,
+    plain: NetworkSynthesizer,
+    references: Mapping[str, Sequence[Subject]],
+) -> Synthesizer:
+    """The network as its checkpoint's maps make it, or adapted as --like says."""
+    names = list(config.data.sequences)
+    if model.adaptation is not None:
+        if arguments.like:
+            raise UserError(f"{model.path} is adapted already: --like takes one that is not")
+        return MappedSynthesizer(plain, model.adaptation, names, arguments.ablations)
+    if not arguments.like:
+        return plain
+    if 0 in arguments.like and model.prior is None:
+        raise UserError(
+            f"{model.path} carries no map of validation subjects, which --like 0 asks for: "
+            "training writes one into best.pth"
+        )
+    return AdaptedSynthesizer(
+        plain,
+        config,
+        sorted(set(arguments.like)),
+        lambda subject: references.get(subject.name, ()),
+        model.prior,
+        arguments.like_baselines,
+    )
 
 
 def evaluate_seq2seq(description: str) -> None:
@@ -262,7 +334,13 @@ def _run(
         identity = _identity(arguments, chosen, weights)
         with_files, limit = not arguments.no_predictions, arguments.max_slices
         protocol = EvaluationProtocol(
-            chosen.tasks_of, chosen.synthesizers, lpips, identity, with_files, limit
+            chosen.tasks_of,
+            chosen.synthesizers,
+            lpips,
+            identity,
+            with_files,
+            limit,
+            lambda subject: chosen.references.get(subject.name, ()),
         )
         scores = evaluate(chosen.config, chosen.subjects, protocol, arguments.output, processes)
         if not processes.main:

@@ -17,7 +17,7 @@ from tsf_seq2seq.data.synthetic import is_marked_file
 from tsf_seq2seq.distributed import ALONE, Processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.metrics import LPIPS, psnr, ssim
-from tsf_seq2seq.evaluation.record import Entry, MadeFrom, Record, made_from
+from tsf_seq2seq.evaluation.record import Entry, MadeFrom, Record, digest_of, made_from
 from tsf_seq2seq.evaluation.scores import (
     MADE_OF_SCORES,
     TABLE_FILES,
@@ -44,6 +44,7 @@ class EvaluationProtocol:
 
     `identity` says what makes scores comparable (weights, methods, data); a folder whose scores
     come from another identity is refused. The first method's volumes are saved as predictions.
+    `references_of`: the subjects that a subject's results depend on beside itself.
     """
 
     tasks_of: TasksOf
@@ -52,6 +53,7 @@ class EvaluationProtocol:
     identity: Mapping[str, Any]
     save_predictions: bool = True
     max_stacks: int | None = None
+    references_of: Callable[[Subject], Sequence[Subject]] = lambda subject: ()
 
 
 def evaluate(
@@ -79,7 +81,10 @@ def evaluate(
             (name, file) for name, files in planned.items() for file in files.values()
         )
     results = _Results(output, protocol, list(tasks)) if processes.main else None
-    inputs = {name: partial(_made_from, of_name[name], own, config) for name, own in tasks.items()}
+    inputs = {
+        name: partial(_made_from, of_name[name], own, config, protocol)
+        for name, own in tasks.items()
+    }
     waiting = processes.gather(results.waiting(inputs) if results else [])[0]
     numbered = list(enumerate(of_name[name] for name in waiting))
     examples: list[Example] = []
@@ -189,8 +194,12 @@ def _needed(tasks: Iterable[Task]) -> list[int]:
     return sorted({index for task in tasks for index in (*task.sources, task.target)})
 
 
-def _made_from(subject: Subject, tasks: Sequence[Task], config: Config) -> dict[str, str]:
-    return made_from(subject, _needed(tasks), tasks, list(config.data.sequences))
+def _made_from(
+    subject: Subject, tasks: Sequence[Task], config: Config, protocol: EvaluationProtocol
+) -> dict[str, str]:
+    own = made_from(subject, _needed(tasks), tasks, list(config.data.sequences))
+    references = {f"reference {r.name}": digest_of([r]) for r in protocol.references_of(subject)}
+    return own | references
 
 
 def _evaluate_subject(
@@ -198,7 +207,9 @@ def _evaluate_subject(
 ) -> tuple[Entry, Example | None]:
     """A subject's scores, and of the run's first few an example; predictions are saved."""
     names, tasks = list(config.data.sequences), protocol.tasks_of(subject)
-    inputs = _made_from(subject, tasks, config)  # before they are read, in case they change
+    inputs = _made_from(
+        subject, tasks, config, protocol
+    )  # before they are read, in case they change
     loaded = load_window(config, subject, _needed(tasks), protocol.max_stacks)
     outputs: Outputs = {}
     for synthesizer in protocol.synthesizers:

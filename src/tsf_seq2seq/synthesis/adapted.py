@@ -1,5 +1,6 @@
 """Networks adapted to a scanner: maps fitted on evaluated windows of other subjects."""
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
+from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.synthesis.contrast_map import ContrastMap, brain_of, slab_moments
 from tsf_seq2seq.synthesis.map_fits import (
@@ -106,6 +108,73 @@ class AdaptedSynthesizer:
                 loaded = load_window(self.config, subject)
                 for task, slabs in window_moments(self.plain, loaded, missing).items():
                     self._moments[subject.name, task] = slabs
+
+
+class MappedSynthesizer:
+    """A network's methods, the first of them with the maps of its checkpoint, where these know a
+    task; with `beside`, the network alone is a method, too."""
+
+    def __init__(
+        self,
+        plain: NetworkSynthesizer,
+        adaptation: Adaptation,
+        sequences: Sequence[str],
+        beside: bool = False,
+    ) -> None:
+        self.plain, self.adaptation, self.sequences = plain, adaptation, sequences
+        self.beside = beside
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [*self.plain.names, *([self._without] if self.beside else ())]
+
+    @property
+    def _without(self) -> str:
+        return f"{self.plain.names[0]}_without_map"
+
+    def predict(self, loaded: SubjectWindow, tasks: Sequence[Task]) -> Outputs:
+        outputs, name = self.plain.predict(loaded, tasks), self.plain.names[0]
+        for task in tasks:
+            output = outputs.get((name, task))
+            if self.beside and output is not None:
+                outputs[self._without, task] = output
+            fitted = self.adaptation.map_of(task, self.sequences)
+            if fitted is not None and (output is not None or not fitted.uses_output):
+                sources = loaded.centres[list(task.sources)]
+                outputs[name, task] = fitted(sources, output, brain_of(sources))
+        return outputs
+
+
+def references_by_site(
+    pool: Sequence[Subject], subjects: Sequence[Subject], number: int, n_sequences: int, seed: int
+) -> dict[str, list[Subject]]:
+    """For each of the subjects, by name, `number` others of its site that have all sequences.
+
+    Drawn from the `pool` by the seed and the subject's name: fewer are the first of more. Raises
+    UserError where a subject has no site, or its site too few.
+    """
+    chosen = {}
+    for subject in subjects:
+        if subject.site is None:
+            raise UserError(
+                f"subject {subject.name} has no site: adaptation to others of its site needs the "
+                "split file's third column"
+            )
+        others = [
+            other
+            for other in sorted(pool, key=lambda one: one.name)
+            if other.site == subject.site
+            and other.name != subject.name
+            and len(other.on_disk) == n_sequences
+        ]
+        if len(others) < number:
+            raise UserError(
+                f"subject {subject.name}: its site {subject.site} has {len(others)} other subjects "
+                f"with all sequences, but {number} are asked for"
+            )
+        own = np.random.default_rng([seed, zlib.crc32(subject.name.encode())])
+        chosen[subject.name] = [others[i] for i in own.permutation(len(others))[:number]]
+    return chosen
 
 
 def window_moments(

@@ -28,6 +28,7 @@ from tsf_seq2seq.training.data_changes import report_data_changes, subject_diges
 from tsf_seq2seq.training.log import NoLog, TrainingLog, writers_thread_quiet
 from tsf_seq2seq.training.objectives import Objective
 from tsf_seq2seq.training.perceptual import PerceptualLoss
+from tsf_seq2seq.training.prior import add_prior
 from tsf_seq2seq.training.state import Trained, enter_folder, kept_of_a_parameter, save_state
 from tsf_seq2seq.training.validation import Validator
 
@@ -69,17 +70,17 @@ class Trainer:
         objective_of = NETWORKS[config.network.name].objective
         with seeded(config.train.seed):  # an objective may bring modules of its own
             self.objective = objective_of(network, config.loss, perceptual)
-        self.training, validation = _find_data(config, self.objective)
+        self.training, self.validation = _find_data(config, self.objective)
         check_sizes(config, len(self.training))
         _check_crop(config, network)
-        self.validator = Validator(validation, self.objective, config, processes)
+        self.validator = Validator(self.validation, self.objective, config, processes)
         accelerate(network, perceptual, config.train, device)
         self.trained = _trained(self.objective, config, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
         self.state = enter_folder(self.folder, config, self.trained, resume)
         _check_same_start(self.folder, self.state.step, processes)
         if processes.main:
-            self._look_at_data(validation)
+            self._look_at_data()
         terms = self.objective.terms
         self.log = TrainingLog(self.folder, self.state.step, terms) if processes.main else NoLog()
         self.losses = {
@@ -118,6 +119,9 @@ class Trainer:
                 if interrupted:
                     self._stop(received)
         self.log.close()
+        add_prior(
+            self.folder / "best.pth", self.validation, self.training, self.device, self.processes
+        )
         if main:
             print(
                 f"{title}: {state.step} steps in {state.seconds:.0f} s, best validation "
@@ -178,12 +182,12 @@ class Trainer:
                 state.best_psnr = value
                 self._save_best()
 
-    def _look_at_data(self, validation: Sequence[Subject]) -> None:
+    def _look_at_data(self) -> None:
         """Measure what is usual in the training data; tell what changed since the state before."""
         data, before = self.config.data, self.state.data or {}
         if self.state.statistics is None:
             self.state.statistics = measure_statistics(data, self.training)
-        splits = {"data.train": self.training, "data.valid": validation}
+        splits = {"data.train": self.training, "data.valid": self.validation}
         self.state.data = {name: subject_digests(split) for name, split in splits.items()}
         for name in before.keys() & self.state.data:
             report_data_changes(name, before[name], self.state.data[name])
