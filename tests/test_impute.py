@@ -25,7 +25,7 @@ from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.data.subjects import find_files
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.imputation import impute_targets
-from tsf_seq2seq.imputation import subject as imputation
+from tsf_seq2seq.imputation import slices as synthesis
 from tsf_seq2seq.imputation.field_of_view import FieldOfView, field_of_view, resize, scaled_plane
 from tsf_seq2seq.imputation.output import sidecar
 from tsf_seq2seq.imputation.sources import unstripped
@@ -253,13 +253,13 @@ def test_background_is_zero(model):
 def test_what_the_network_sees(model, monkeypatch):
     """TSEM, image and weights are the network's own for the window of training size."""
     seen = []
-    real = imputation.synthesize_slices
+    real = synthesis.synthesize_slices
 
     def record(network, window, *arguments):
         seen.append(window)
         return real(network, window, *arguments)
 
-    monkeypatch.setattr(imputation, "synthesize_slices", record)
+    monkeypatch.setattr(synthesis, "synthesize_slices", record)
     voxels = np.zeros((40, 30, 12), np.int16)
     voxels[20:30, 3:21, 2:9] = 100  # LPS: x 20 … 29 of 40, y 3 … 20 of 30, z 2 … 8
     voxels[20:30, 3:21, 2:9] += np.arange(7, dtype=np.int16)
@@ -292,9 +292,9 @@ def test_end_slices_are_repeated(model, monkeypatch):
 
     def record(network, window, tasks, *_):
         seen.append(window)
-        return {task: imputation.Slices(window[0, 1:-1], None) for task in tasks}
+        return {task: synthesis.Slices(window[0, 1:-1], None) for task in tasks}
 
-    monkeypatch.setattr(imputation, "synthesize_slices", record)
+    monkeypatch.setattr(synthesis, "synthesize_slices", record)
     impute({"t1": image(np.maximum(blob(0), 1))}, model, "t2")
     assert seen[0].shape[1] == 14
     for end in (0, -1):

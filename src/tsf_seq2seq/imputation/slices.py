@@ -1,0 +1,115 @@
+"""From a subject's sources to a target's slices: what the network sees, and its way back."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from tsf_seq2seq.checkpoints.checkpoint import Model
+from tsf_seq2seq.data.slices import BACKGROUND, bounding_box, stacks
+from tsf_seq2seq.data.statistics import in_plane_spacing
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.imputation.field_of_view import (
+    FieldOfView,
+    field_of_view,
+    spacing_text,
+    training_plane,
+)
+from tsf_seq2seq.imputation.sources import Sources
+from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
+from tsf_seq2seq.synthesis.stacks import run_stacks
+from tsf_seq2seq.tasks import Task
+
+BATCH_SIZE = 4  # stacks that pass the network together
+Progress = Callable[[int, int], object]  # slices done, of how many
+
+
+class Slices(NamedTuple):
+    """A target's axial slices (N, Y, X) in [-1, 1], and their TSEM (None for a network without)."""
+
+    image: np.ndarray
+    tsem: np.ndarray | None
+
+
+def synthesize_slices(
+    network: SynthesisNetwork,
+    window: np.ndarray,
+    tasks: Sequence[Task],
+    batch_size: int,
+    precision: str = "fp32",
+    progress: Progress | None = None,
+) -> dict[Task, Slices]:
+    """Centre slices of the network's stacks of a window (S, Z, Y, X) in [-1, 1].
+
+    `progress` hears after each batch how many slices are done, of how many. Raises UserError where
+    the network gives a value that is not finite.
+    """
+    variants = [v for v in (FULL, WITHOUT_ATTENTION) if v in network.variants]
+    blocks = stacks(window, network.slices)
+    device = next(network.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        outputs = run_stacks(network, blocks, tasks, batch_size, variants, True, progress)
+    if not all(np.isfinite(output).all() for output in outputs.values()):
+        raise UserError("the network gave values that are not finite: its weights are unusable")
+    slices = {}
+    for task in tasks:
+        image, plain = outputs[FULL, task], outputs.get((WITHOUT_ATTENTION, task))
+        slices[task] = Slices(image, None if plain is None else np.abs(image - plain))
+    return slices
+
+
+def synthesize_grid(
+    model: Model,
+    sources: Sources,
+    targets: Sequence[str],
+    precision: str,
+    batch_size: int,
+    progress: Progress | None,
+) -> tuple[dict[str, Slices], tuple[str, ...]]:
+    """Each target's whole grid in [-1, 1], and the resampling that was done for it."""
+    names, height = list(model.sequences), model.network.slices
+    view, resampling = _view(model, sources)
+
+    # --- the brain's slices, and their neighbours: at the volume's ends, the end slice again
+    z = bounding_box(sources.brain).z
+    low, high = z.start, z.stop
+    places = np.arange(low - height // 2, high + height // 2).clip(0, len(sources.brain) - 1)
+    window = np.full((len(names), len(places), *view.size), BACKGROUND, dtype=np.float32)
+    for name, image in sources.images.items():
+        window[names.index(name)] = view.to_network(image[places])
+
+    # --- the network
+    indices = tuple(sorted(names.index(name) for name in sources.images))
+    tasks = {target: Task(indices, names.index(target)) for target in targets}
+    outputs = synthesize_slices(
+        model.network, window, list(tasks.values()), batch_size, precision, progress
+    )
+
+    # --- back to the whole grid
+    def whole(output: np.ndarray, outside: float) -> np.ndarray:
+        volume = np.full(sources.brain.shape, outside, dtype=np.float32)
+        volume[low:high] = view.to_grid(output, outside)
+        volume[~sources.brain] = outside
+        return volume
+
+    slices = {}
+    for target, task in tasks.items():
+        image, tsem = outputs[task]
+        slices[target] = Slices(whole(image, BACKGROUND), None if tsem is None else whole(tsem, 0))
+    return slices, resampling
+
+
+def _view(model: Model, sources: Sources) -> tuple[FieldOfView, tuple[str, ...]]:
+    """What the network sees of the sources' axial slices, and all resampling on the way."""
+    wanted = model.statistics.spacing if model.statistics else None
+    scaled, (_, height, width) = training_plane(sources.geometry, wanted), sources.brain.shape
+    resampling = sources.resampled
+    if wanted is not None and scaled != (height, width):
+        own, usual = spacing_text(in_plane_spacing(sources.geometry)), spacing_text(wanted)
+        resampling += (f"axial slices from {own} to the training data's {usual} and back",)
+    box = bounding_box(sources.brain)
+    brain = [(axis.start, axis.stop) for axis in (box.y, box.x)]
+    multiple = model.network.size_multiple
+    view = field_of_view(brain, (height, width), scaled, model.config.data.crop, multiple)
+    return view, resampling
