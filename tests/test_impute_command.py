@@ -211,6 +211,8 @@ def test_data_set(run, checkpoint, tiny_dataset, out):
         "Precision": "fp32",
         "Resample": False,
         "RecordVersion": 2,
+        "ReferenceFingerprints": None,
+        "Adaptation": None,
         "SourceFingerprints": [fingerprint(path) for path in files.values()],
         "Checkpoint": "tsf.pth",
         "CheckpointSHA256": open_model(checkpoint).sha256,

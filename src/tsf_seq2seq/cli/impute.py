@@ -18,7 +18,7 @@ from tsf_seq2seq.errors import UserError, printable
 from tsf_seq2seq.files.folder import claimed
 from tsf_seq2seq.imputation.batch import Request, impute_subjects
 from tsf_seq2seq.imputation.output import Output
-from tsf_seq2seq.imputation.subject import BATCH_SIZE
+from tsf_seq2seq.imputation.slices import BATCH_SIZE
 
 DESCRIPTION = """Synthesize missing brain MRI sequences as NIfTI files on the subject's own grid.
 Sequences must be co-registered and skull-stripped. Research use only. Exit code 0: all done; 1:
@@ -29,7 +29,7 @@ LAYOUTS = (
 )
 TAKEN = (
     "help load device output target sources synthetic-sources precision resample batch-size bids "
-    "keep-names"
+    "keep-names like"
 )
 
 
@@ -61,6 +61,7 @@ def _impute_sequences(description: str, known: argparse.Namespace) -> None:
         resample=arguments.resample,
         batch_size=arguments.batch_size,
         synthetic_sources=arguments.synthetic_sources,
+        like=arguments.like,
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     )
     output = Output(arguments.output, arguments.layout)
@@ -92,6 +93,14 @@ def _parser(description: str, sequences: Sequence[str]) -> argparse.ArgumentPars
         "--synthetic-sources",
         action="store_true",
         help="take images that this software made as sources, too",
+    )
+    parser.add_argument(
+        "--like",
+        nargs="+",
+        default=[],
+        metavar="SUBJECT",
+        help="complete subjects of the same scanner, to whose contrast the synthesis is adapted: "
+        "folders, files, or names of subjects in the folders",
     )
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument(

@@ -14,7 +14,13 @@ from pathlib import Path
 from tsf_seq2seq.config import DataConfig
 from tsf_seq2seq.data.names import FOLDER, names_of_files
 from tsf_seq2seq.data.namings import Naming, known_namings, nnunet_namings, own_namings
-from tsf_seq2seq.data.scan_files import NamedFile, conversion, named_files, other_format
+from tsf_seq2seq.data.scan_files import (
+    NamedFile,
+    conversion,
+    named_files,
+    other_format,
+    scan_defect,
+)
 from tsf_seq2seq.data.synthetic import is_synthetic
 from tsf_seq2seq.errors import UserError, printable
 from tsf_seq2seq.tables import group_by
@@ -74,6 +80,25 @@ def discover(
         if all(file.text in nameless or not file.is_nifti for file in own):
             raise _nothing_found(folder, namings, data)
     _tell_left_out([file for file in files if not file.is_nifti], namings, subjects)
+    _name_apart(subjects)
+    return sorted(subjects.values(), key=lambda subject: subject.name)
+
+
+def discover_files(files: Sequence[Path], data: DataConfig) -> list[FoundSubject]:
+    """Whose files these are, by their names; UserError for one that tells no sequence."""
+    named = [NamedFile(path, os.path.abspath(path), scan_defect(path), True) for path in files]
+    namings = [*own_namings(data), *known_namings(data)]
+    namings += nnunet_namings([file.text for file in named], data)
+    subjects: Subjects = {}
+    rest = named
+    for naming in namings:
+        rest = _claim(naming, rest, subjects)
+    if rest:
+        titles = ", ".join(dict.fromkeys(naming.title for naming in namings))
+        raise UserError(
+            f"{rest[0].path} doesn't tell its sequence by a known name ({titles}): give its "
+            "subject's folder"
+        )
     _name_apart(subjects)
     return sorted(subjects.values(), key=lambda subject: subject.name)
 

@@ -4,6 +4,7 @@ import errno
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,16 +16,17 @@ from tsf_seq2seq.errors import UserError, printable
 from tsf_seq2seq.imputation.output import Output, write
 from tsf_seq2seq.imputation.places import Paths
 from tsf_seq2seq.imputation.record import (
+    REFERENCES_KEY,
     circumstances,
     out_of_date,
     refuse_foreign,
     refuse_others,
 )
+from tsf_seq2seq.imputation.references import Like, References, find_references
+from tsf_seq2seq.imputation.slices import BATCH_SIZE, Progress
 from tsf_seq2seq.imputation.sources import told_synthetic
 from tsf_seq2seq.imputation.subject import (
-    BATCH_SIZE,
     Imputation,
-    Progress,
     choose_sources,
     impute_targets,
 )
@@ -35,7 +37,8 @@ FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what a disk says o
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be made of each subject; empty `targets`: all that it lacks."""
+    """What is to be made of each subject; empty `targets`: all that it lacks; `like`: references,
+    which may be among the subjects."""
 
     targets: Sequence[str] = ()
     sources: Sequence[str] | None = None
@@ -44,6 +47,7 @@ class Request:
     batch_size: int = BATCH_SIZE
     synthetic_sources: bool = False
     command: str | None = None
+    like: Sequence[Like] = ()
 
 
 def impute_subjects(
@@ -59,11 +63,17 @@ def impute_subjects(
         with suppress(UserError):  # told when it is this subject's turn
             wanted.append((subject, _places(subject, model, request, output)))
     output.check(wanted)
+    references = None
+    if request.like:
+        found = find_references(request.like, model, subjects)
+        references = References(model, found, request.precision, request.resample)
+        references.batch_size = request.batch_size
+        references.check_model()
     failures: dict[str, str] = {}
     with closing(_Bar(len(subjects))) as bar:
         for subject in subjects:
             try:
-                impute_subject(subject, model, request, output, bar.slices)
+                impute_subject(subject, model, request, output, references, bar.slices)
             except BrokenPipeError:
                 raise
             except Exception as error:  # whatever a library makes of one subject's data
@@ -80,6 +90,7 @@ def impute_subject(
     model: Model,
     request: Request,
     output: Output,
+    references: References | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Impute what is asked for and not done yet of one subject, and say so."""
@@ -94,8 +105,12 @@ def impute_subject(
     for sources, group in group_by(places, sources_of).items():  # sources are encoded once
         files = {name: subject.files[name] for name in sources}
         told_synthetic(files, request.synthetic_sources)
-        made_in = circumstances(model, files, request.precision, request.resample)
-        left = [target for target in group if _is_left(subject, target, places[target], made_in)]
+        made_in = {
+            target: circumstances(model, files, request.precision, request.resample)
+            | _references(references, sources, target, files)
+            for target in group
+        }
+        left = [t for t in group if _is_left(subject, t, places[t], made_in[t])]
         if left:
             found = impute_targets(
                 *(subject.files, model, left, request.sources),
@@ -103,16 +118,27 @@ def impute_subject(
                 resample=request.resample,
                 batch_size=request.batch_size,
                 synthetic_sources=request.synthetic_sources,
+                like=references or (),
                 progress=progress,
             )
             for target in left:
-                write(found[target], places[target], output, made_in, request.command)
+                write(found[target], places[target], output, made_in[target], request.command)
                 _say(subject, f"{_summary(found[target])}: {places[target].image}")
             first = next(iter(found.values()))
-            for text in first.warnings:
+            for text in dict.fromkeys(text for one in found.values() for text in one.warnings):
                 _say(subject, f"warning: {text}")
             for text in first.resampling:
                 _say(subject, f"resampled {text}")
+
+
+def _references(
+    references: References | None, sources: Sequence[str], target: str, files: Mapping[str, Path]
+) -> dict[str, Any]:
+    """What a sidecar tells of the content of the references of a task."""
+    if references is None:
+        return {REFERENCES_KEY: None}
+    names = references.complete(sources, target, files)
+    return {REFERENCES_KEY: references.fingerprints(names)}
 
 
 def _places(
@@ -162,7 +188,12 @@ def _summary(found: Imputation) -> str:
     """Such as "t1ce from t1 (ω 0.81), t2 (ω 0.19)"."""
     weights = found.fusion_weights
     sources = [f"{name} (ω {weights[name]:.2f})" if weights else name for name in found.sources]
-    return f"{found.target} from {', '.join(sources)}"
+    text = f"{found.target} from {', '.join(sources)}"
+    if found.adapted is None:
+        return text
+    gain = found.adapted.fitted.gain_db
+    told = "" if gain is None else f", {gain:+.1f} dB on what was left out of it"
+    return f"{text}, adapted to {', '.join(found.adapted.references)}{told}"
 
 
 class _Bar:

@@ -18,7 +18,9 @@ from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.files.writing import Write, write_together
 from tsf_seq2seq.imputation.places import Paths, bids_name, check_labels, check_places
 from tsf_seq2seq.imputation.record import read_record, refuse_foreign
+from tsf_seq2seq.imputation.references import AppliedMap
 from tsf_seq2seq.imputation.subject import Imputation
+from tsf_seq2seq.synthesis.contrast_map import map_terms
 
 Layout = Literal["plain", "bids", "names"]
 DESCRIPTION_FILE = "dataset_description.json"
@@ -130,6 +132,36 @@ def sidecar(found: Imputation, command: str | None = None) -> dict[str, Any]:
         "Software": SOFTWARE,
         "SoftwareVersion": __version__,
         "Command": command,
+        "Adaptation": None if found.adapted is None else _adaptation(found.adapted),
+    }
+
+
+def _adaptation(adapted: AppliedMap) -> dict[str, Any]:
+    """What is to be known of the contrast map that made the image of the network's output."""
+    fitted, variables = adapted.fitted, list(adapted.shares)
+    terms = map_terms(fitted.n_variables)
+    labels = ["*".join(variables[i] for i in term) or "1" for term in terms]
+    return {
+        "References": list(adapted.references),
+        "Coefficients": dict(zip(labels, fitted.coefficients, strict=True)),
+        "CoefficientsOf": "the network's scale, -1 to 1; output: the network's own",
+        "PriorStrength": fitted.strength,
+        "PriorStrengthUnits": "references that the prior counts for; null: infinitely many",
+        "LeftOutGain": fitted.gain_db,
+        "LeftOutGainUnits": "dB of PSNR in the brain, on references (or slabs) left out of the map",
+        "VarianceShares": adapted.shares,
+        "Departure": adapted.departure,
+        "DepartureUnits": "root mean square change of the output in the brain, network scale",
+        "Differences": [
+            {
+                "Sequence": found.sequence,
+                "Reference": found.reference,
+                "Distance": found.distance,
+                "UsualDistance": found.usual,
+                "UsualDistanceOf": found.of,
+            }
+            for found in adapted.differences
+        ],
     }
 
 

@@ -11,6 +11,7 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.imputation.places import Paths
 
+REFERENCES_KEY = "ReferenceFingerprints"  # name → sequence → fingerprint, where there are some
 RECORD_VERSION = 2  # of what a sidecar must hold for its image to be done already
 
 
@@ -102,6 +103,7 @@ def _change(key: str, record: Mapping[str, Any], wanted: Mapping[str, Any]) -> s
     words = {
         RECORD_KEY: "the checkpoint is another one",
         "Precision": f"it was made in {old}",
+        REFERENCES_KEY: "its references have changed" if old else "it was made without references",
         "Resample": "--resample was given before" if old else "--resample was not given before",
     }
     return words.get(key, "its sidecar is of another version of this software")

@@ -39,13 +39,15 @@ def synthesize_slices(
     batch_size: int,
     precision: str = "fp32",
     progress: Progress | None = None,
+    with_tsem: bool = True,
 ) -> dict[Task, Slices]:
     """Centre slices of the network's stacks of a window (S, Z, Y, X) in [-1, 1].
 
     `progress` hears after each batch how many slices are done, of how many. Raises UserError where
     the network gives a value that is not finite.
     """
-    variants = [v for v in (FULL, WITHOUT_ATTENTION) if v in network.variants]
+    wanted = (FULL, WITHOUT_ATTENTION) if with_tsem else (FULL,)
+    variants = [v for v in wanted if v in network.variants]
     blocks = stacks(window, network.slices)
     device = next(network.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -65,7 +67,8 @@ def synthesize_grid(
     targets: Sequence[str],
     precision: str,
     batch_size: int,
-    progress: Progress | None,
+    progress: Progress | None = None,
+    with_tsem: bool = True,
 ) -> tuple[dict[str, Slices], tuple[str, ...]]:
     """Each target's whole grid in [-1, 1], and the resampling that was done for it."""
     names, height = list(model.sequences), model.network.slices
@@ -83,7 +86,7 @@ def synthesize_grid(
     indices = tuple(sorted(names.index(name) for name in sources.images))
     tasks = {target: Task(indices, names.index(target)) for target in targets}
     outputs = synthesize_slices(
-        model.network, window, list(tasks.values()), batch_size, precision, progress
+        model.network, window, list(tasks.values()), batch_size, precision, progress, with_tsem
     )
 
     # --- back to the whole grid

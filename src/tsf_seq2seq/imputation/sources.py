@@ -1,7 +1,7 @@
 """The sources of an imputation: read, checked, on one grid, in the network's order and range."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -11,7 +11,7 @@ from nibabel.spatialimages import SpatialImage
 
 from tsf_seq2seq.data.loading import check_both_oriented, check_same_grid, positive_maximum
 from tsf_seq2seq.data.nifti import UNKNOWN_ORIENTATION, Geometry, read_image, voxels_and_grid
-from tsf_seq2seq.data.slices import bounding_box, normalise
+from tsf_seq2seq.data.slices import BACKGROUND, bounding_box, normalise
 from tsf_seq2seq.data.synthetic import is_marked, is_synthetic
 from tsf_seq2seq.errors import UserError
 
@@ -40,6 +40,12 @@ class Sources:
     resampled: tuple[str, ...]
     not_stripped: tuple[str, ...]
     doubts: tuple[str, ...]
+
+    def of(self, names: Sequence[str]) -> "Sources":
+        """Some of them alone: the brain is theirs, the grid stays."""
+        images = {name: self.images[name] for name in names}
+        brain = np.any([image > BACKGROUND for image in images.values()], axis=0)
+        return replace(self, images=images, brain=brain)
 
 
 def load_sources(given: Mapping[str, Image], resample: bool = False) -> Sources:

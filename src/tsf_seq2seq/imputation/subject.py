@@ -11,8 +11,16 @@ import torch
 from tsf_seq2seq.checkpoints.checkpoint import Model, open_model
 from tsf_seq2seq.data.nifti import image_like
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.imputation.references import (
+    AppliedMap,
+    Like,
+    References,
+    apply_map,
+    find_references,
+)
 from tsf_seq2seq.imputation.slices import BATCH_SIZE, Progress, Slices, synthesize_grid
 from tsf_seq2seq.imputation.sources import Image, Sources, load_sources, told_synthetic
+from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.tasks import Task
 
 
@@ -23,7 +31,9 @@ class Imputation:
     `image`: on the first source's grid, float32, 0 in the background; `tsem`: |output with f_A −
     output without f_A| on the network's scale, whose range is 2; `mean_tsem`: its mean in the
     brain; `fusion_weights`: source → ω. These three are None for a network without.
-    `intensity_maximum`: what the network's 1 became, by the rule that `intensity_scale` tells.
+    `intensity_maximum`: what the network's 1 became, by the rule that `intensity_scale` tells;
+    `adapted`: what a contrast map made of the network's output, of which TSEM and ω go on
+    speaking; None where there was none.
     """
 
     target: str
@@ -39,6 +49,7 @@ class Imputation:
     skull_stripped: bool  # as far as can be told
     model: Model
     precision: str
+    adapted: AppliedMap | None = None
 
 
 def impute(
@@ -52,14 +63,17 @@ def impute(
     resample: bool = False,
     batch_size: int = BATCH_SIZE,
     synthetic_sources: bool = False,
+    like: Sequence[Like] = (),
 ) -> Imputation:
     """Synthesize sequence `target` of a subject from its co-registered, skull-stripped images.
 
     `images`: sequence → NIfTI file or nibabel image; `model`: a checkpoint of ours, or what
     `open_model` made of it; `sources`: which of the images to use (default: all but the target),
     the first of which gives the grid; `precision`: fp32 or bf16; `resample`: bring sources on other
-    grids to the first one's; `synthetic_sources`: take images that this software made as sources.
-    Raises UserError, one sentence, for whatever can't be used.
+    grids to the first one's; `synthetic_sources`: take images that this software made as sources;
+    `like`: complete subjects of the same scanner, to whose contrast the synthesis is adapted: their
+    folders, files, or mappings from sequence to image. Raises UserError, one sentence, for whatever
+    can't be used.
     """
     found = impute_targets(
         *(images, model, [target], sources),
@@ -68,6 +82,7 @@ def impute(
         resample=resample,
         batch_size=batch_size,
         synthetic_sources=synthetic_sources,
+        like=like,
     )
     return found[target]
 
@@ -83,11 +98,13 @@ def impute_targets(
     resample: bool = False,
     batch_size: int = BATCH_SIZE,
     synthetic_sources: bool = False,
+    like: Sequence[Like] | References = (),
     progress: Progress | None = None,
 ) -> dict[str, Imputation]:
     """Several targets as `impute` gives each, from the same sources, which are encoded once.
 
-    By default these are all images but those of the targets.
+    By default these are all images but those of the targets. References that serve for several
+    subjects keep what was learnt from them.
     """
     if precision not in ("fp32", "bf16"):
         raise UserError(f"precision must be fp32 or bf16, not {precision}")
@@ -99,10 +116,20 @@ def impute_targets(
     given = {name: images[name] for name in chosen}
     notes += told_synthetic(given, synthetic_sources)
     loaded = load_sources(given, resample)
+    adaptation = model.adaptation
+    if like:
+        if not isinstance(like, References):
+            references = find_references(like, model)
+            like = References(model, references, precision, resample, batch_size)
+        like.check_model()
+        adaptation, told = like.adaptation(chosen, targets, given)
+        notes += told
     slices, resampling = synthesize_grid(model, loaded, targets, precision, batch_size, progress)
     notes += loaded.not_stripped + loaded.doubts
     return {
-        target: _imputation(model, loaded, target, slices[target], resampling, notes, precision)
+        target: _imputation(
+            model, loaded, target, slices[target], resampling, notes, precision, adaptation
+        )
         for target in targets
     }
 
@@ -148,9 +175,18 @@ def _imputation(
     resampling: tuple[str, ...],
     warnings: tuple[str, ...],
     precision: str,
+    adaptation: Adaptation | None,
 ) -> Imputation:
-    maximum, scale = intensity_scale(model, target, sources)
-    volume = (slices.image + 1) / 2 * np.float32(maximum)
+    maximum, scale = intensity_scale(model, target, sources, adaptation)
+    output, adapted = slices.image, None
+    if adaptation is not None:
+        mapped = apply_map(model, adaptation, sources, target, output)
+        if mapped is None:
+            warnings += (f"the checkpoint has no contrast map for {target} from these sources",)
+        else:
+            output, adapted = mapped
+            warnings += adapted.warnings
+    volume = (output + 1) / 2 * np.float32(maximum)
     image = image_like(sources.template, volume, sources.geometry, target)
     tsem = mean = None
     if slices.tsem is not None:
@@ -170,6 +206,7 @@ def _imputation(
         skull_stripped=not sources.not_stripped,
         model=model,
         precision=precision,
+        adapted=adapted,
     )
 
 
@@ -184,8 +221,12 @@ def source_weights(model: Model, sources: Sequence[str], target: str) -> dict[st
     return {name: weights[names.index(name)].item() for name in sources}
 
 
-def intensity_scale(model: Model, target: str, sources: Sources) -> tuple[float, str]:
+def intensity_scale(
+    model: Model, target: str, sources: Sources, adaptation: Adaptation | None = None
+) -> tuple[float, str]:
     """The intensity that the network's 1 becomes, and where it is from."""
+    if adaptation is not None and target in adaptation.maxima:
+        return adaptation.maxima[target], f"median of {target} in the references"
     if model.statistics is not None and target in model.statistics.maxima:
         return model.statistics.maxima[target], f"median of {target} in the training data"
     median = float(np.median(list(sources.maxima.values())))
