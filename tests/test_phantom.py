@@ -96,7 +96,7 @@ def test_nulling_time_nulls() -> None:
 def test_gadolinium_shortens_t1_by_hand() -> None:
     # 1/1000 + 0.004·0.75 = 4/1000.
     assert shortened_t1(1000.0, 0.75, relaxivity=0.004) == pytest.approx(250)
-    assert shortened_t1(1000.0, 0.0) == pytest.approx(1000)
+    assert shortened_t1(1000.0, 0.0, relaxivity=0.004) == pytest.approx(1000)
 
 
 def test_double_inversion_by_hand() -> None:
@@ -342,7 +342,8 @@ def test_bad_arguments_are_named(tmp_path: Path, arguments: dict[str, int], mess
 
 
 @pytest.mark.parametrize(
-    ("option", "number", "lowest"), [("--number", 0, 1), ("--processes", 0, 1), ("--seed", -1, 0)]
+    ("option", "number", "lowest"),
+    [("--number", 0, 1), ("--processes", 0, 1), ("--sites", 0, 1), ("--seed", -1, 0)],
 )
 def test_bad_numbers_are_named(script, tmp_path: Path, option: str, number: int, lowest: int):
     outcome = script(make_phantom_dataset, "-o", tmp_path / "new", option, number)

@@ -29,6 +29,13 @@ def make_phantom_dataset(description: str | None) -> None:
     parser.add_argument(
         "--noise-free", action="store_true", help="also write each sequence without noise"
     )
+    parser.add_argument(
+        "--sites",
+        type=positive_number,
+        metavar="K",
+        help="scanners, each with a protocol that it keeps, which take turns at the subjects "
+        "(default: each subject a scanner of its own)",
+    )
     arguments = parser.parse_args()
     names = write_phantom_dataset(
         arguments.output,
@@ -38,10 +45,12 @@ def make_phantom_dataset(description: str | None) -> None:
         noise_free=arguments.noise_free,
         processes=arguments.processes,
         sequences=arguments.sequences,
+        sites=arguments.sites,
     )
+    sites = f" of {min(arguments.sites, len(names))} sites" if arguments.sites else ""
     extra = " and noise-free volumes" if arguments.noise_free else ""
     print(
-        f"Wrote {len(names)} subjects ({names[0]} to {names[-1]}) with "
+        f"Wrote {len(names)} subjects{sites} ({names[0]} to {names[-1]}) with "
         f"{', '.join(arguments.sequences)}, seg{extra} at {arguments.spacing} mm to "
         f"{arguments.output}"
     )

@@ -14,8 +14,6 @@ from tsf_seq2seq.phantom.fields import Array
 
 Value = TypeVar("Value", float, NDArray[np.float32])
 
-GADOLINIUM_R1 = 3.7e-3  # L/mmol/ms, gadopentetate in plasma at 3 T: Rohrer, Invest Radiol 2005
-
 
 def spin_echo(pd: Value, t1: Value, t2: Value, tr: float, te: float) -> Value:
     """S = PD·(1 − exp(−TR/T1))·exp(−TE/T2): spin echo, TE ≪ TR (Haacke, MRI, 1999, ch. 8)."""
@@ -32,8 +30,9 @@ def nulling_time(t1: float, tr: float) -> float:
     return t1 * (math.log(2) - math.log1p(math.exp(-tr / t1)))
 
 
-def shortened_t1(t1: Value, concentration: Value, relaxivity: float = GADOLINIUM_R1) -> Value:
-    """1/T1' = 1/T1 + r1·C: contrast agent of C mmol/L (Solomon–Bloembergen, fast exchange)."""
+def shortened_t1(t1: Value, concentration: Value, relaxivity: float) -> Value:
+    """1/T1' = 1/T1 + r1·C: contrast agent of C mmol/L and r1 in L/mmol/ms (Solomon–Bloembergen,
+    fast exchange)."""
     shortened: Any = 1 / (1 / t1 + relaxivity * concentration)
     return shortened
 

@@ -18,7 +18,8 @@ from tsf_seq2seq.phantom.equations import (
     spin_echo,
 )
 from tsf_seq2seq.phantom.fields import Array, Grid, random_field
-from tsf_seq2seq.phantom.protocols import TISSUES, Acquisition, Tissue
+from tsf_seq2seq.phantom.protocols import Acquisition
+from tsf_seq2seq.phantom.tissues import THREE_TESLA, FieldStrength, Tissue
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,26 @@ class Relaxation:
 class Patient:
     """What a subject's tissues show to MRI; arrays list the brain's voxels."""
 
+    field: FieldStrength  # in which it lies
     relaxation: dict[str, Relaxation]  # by tissue
     uptake: Array  # of contrast agent, relative to the tissue's
 
 
-def draw_patient(rng: np.random.Generator, grid: Grid, anatomy: Anatomy) -> Patient:
+def draw_patient(
+    rng: np.random.Generator, grid: Grid, anatomy: Anatomy, field: FieldStrength = THREE_TESLA
+) -> Patient:
     """Draw one subject's relaxation times and uptake of contrast agent."""
     texture = [
         np.float32(0.9) * random_field(rng, grid, 11.0)[anatomy.mask]
         + np.float32(0.45) * random_field(rng, grid, 3.5)[anatomy.mask]
         for _ in range(3)
     ]
-    relaxation = {name: _draw_relaxation(rng, tissue, texture) for name, tissue in TISSUES.items()}
+    relaxation = {
+        name: _draw_relaxation(rng, tissue, texture) for name, tissue in field.tissues.items()
+    }
     uptake = np.exp(np.float32(0.35) * random_field(rng, grid, 7.0)[anatomy.mask])
     uptake *= np.float32(math.exp(rng.normal(0, 0.2)))
-    return Patient(relaxation, uptake)
+    return Patient(field, relaxation, uptake)
 
 
 def _draw_relaxation(rng: np.random.Generator, tissue: Tissue, texture: list[Array]) -> Relaxation:
@@ -88,12 +94,13 @@ def simulate_sequence(
 
 def tissue_signal(name: str, patient: Patient, protocol: Acquisition) -> Array:
     """The signal, with its sign, that each brain voxel would give if it held tissue `name` only."""
-    tissue = patient.relaxation[name]
+    tissue, constants = patient.relaxation[name], patient.field.tissues[name]
     t1, tr, te = tissue.t1, protocol.tr, protocol.te
     if protocol.gadolinium:
-        t1 = shortened_t1(t1, np.float32(TISSUES[name].gadolinium) * patient.uptake)
+        concentration = np.float32(constants.gadolinium) * patient.uptake
+        t1 = shortened_t1(t1, concentration, patient.field.gadolinium_r1)
     if protocol.flip_angle is not None:
-        t2_star = shortened_t2(tissue.t2, TISSUES[name].r2_prime)
+        t2_star = shortened_t2(tissue.t2, constants.r2_prime)
         return gradient_echo(tissue.pd, t1, t2_star, tr, te, protocol.flip_angle)
     if protocol.ti is None:
         return spin_echo(tissue.pd, t1, tissue.t2, tr, te)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from tsf_seq2seq.phantom.protocols import (
     draw_protocols,
 )
 from tsf_seq2seq.phantom.signal import add_noise, draw_patient, simulate_sequence
+from tsf_seq2seq.phantom.sites import draw_site
+from tsf_seq2seq.phantom.tissues import THREE_TESLA
 from tsf_seq2seq.processes import map_in_processes
 
 SETTINGS_FILE = "phantom.json"
@@ -41,21 +44,27 @@ class PhantomSubject:
 
 
 def simulate_subject(
-    seed: int, index: int, spacing: float = 1.0, sequences: Sequence[str] = SEQUENCES
+    seed: int,
+    index: int,
+    spacing: float = 1.0,
+    sequences: Sequence[str] = SEQUENCES,
+    sites: int | None = None,
 ) -> PhantomSubject:
     """Simulate subject `index` (≥ 0) of a data set; the same arguments give the same arrays.
 
     `spacing`: voxel size, 1 mm (240 × 240 × 155) or 2 mm (120 × 120 × 78), on which anatomy and
     protocol don't depend; `sequences`: of SEQUENCES and FURTHER_SEQUENCES, none of which depends on
-    what others are made. Raises UserError for a negative seed or index, another spacing, or a
-    sequence that isn't known or stands twice.
+    what others are made; `sites`: how many scanners take turns (`draw_site`), instead of one of its
+    own. Raises UserError for a negative seed or index, no site, another spacing, or a sequence that
+    isn't known or stands twice.
     """
-    _check_request(seed, index, spacing, sequences)
+    _check_request(seed, index, spacing, sequences, sites)
     grid = make_grid(SHAPES[spacing], spacing)
+    site = None if sites is None else draw_site(seed, index % sites)
     rng = np.random.default_rng([seed, index])
     anatomy = simulate_anatomy(rng, grid)
-    protocols = draw_protocols(rng)
-    patient = draw_patient(rng, grid, anatomy)
+    protocols = site.draw_acquisitions(rng, SEQUENCES) if site else draw_protocols(rng)
+    patient = draw_patient(rng, grid, anatomy, site.field if site else THREE_TESLA)
     clean: dict[str, Array] = {}
     noisy: dict[str, Array] = {}
 
@@ -69,7 +78,10 @@ def simulate_subject(
     for number, name in enumerate(FURTHER_SEQUENCES):
         if name in sequences:
             own = np.random.default_rng([seed, index, number])
-            acquire_all(own, {name: draw_further_protocol(own, name)})
+            if site:
+                acquire_all(own, site.draw_acquisitions(own, [name]))
+            else:
+                acquire_all(own, {name: draw_further_protocol(own, name)})
     return PhantomSubject(
         volumes={name: _grey_levels(noisy[name], anatomy, grid) for name in sequences},
         noise_free={name: _grey_levels(clean[name], anatomy, grid) for name in sequences},
@@ -95,23 +107,27 @@ def write_phantom_dataset(
     processes: int = 1,
     first: int = 0,
     sequences: Sequence[str] = SEQUENCES,
+    sites: int | None = None,
 ) -> list[str]:
     """Simulate subjects and write them as `<root>/<name>/<name>_<sequence>.nii.gz`; their names.
 
     `root`: made if absent, else empty, or of an interrupted run of the same settings, which goes
     on; `subjects`: how many, from index `first` on; `noise_free`: also write
-    `<name>_<sequence>_noisefree.nii.gz`; `processes`: subjects at once. The rest as
+    `<name>_<sequence>_noisefree.nii.gz`; `processes`: subjects at once; with `sites`, a name begins
+    with its own, Site1_ for index 0. The rest as
     `simulate_subject` takes it; the same seed gives the same bytes. Raises UserError if the folder
     holds anything else, or as `simulate_subject` does.
     """
-    _check_request(seed, first, spacing, sequences)
-    settings = {
+    _check_request(seed, first, spacing, sequences, sites)
+    settings: dict[str, Any] = {
         "seed": seed,
         "spacing_mm": spacing,
         "sequences": list(sequences),
         "noise_free": noise_free,
     }
-    write = partial(_write_subject, root, seed, spacing, noise_free, sequences)
+    if sites is not None:
+        settings["sites"] = sites
+    write = partial(_write_subject, root, seed, spacing, noise_free, sequences, sites)
     with claimed(root):
         _enter(root, json.dumps(settings) + "\n")
         done = map_in_processes(processes, write, range(first, first + subjects))
@@ -130,15 +146,23 @@ def _enter(root: Path, settings: str) -> None:
 
 
 def _write_subject(
-    root: Path, seed: int, spacing: float, noise_free: bool, sequences: Sequence[str], index: int
+    root: Path,
+    seed: int,
+    spacing: float,
+    noise_free: bool,
+    sequences: Sequence[str],
+    sites: int | None,
+    index: int,
 ) -> str:
     """Simulate and write a subject whose files aren't all there; its name."""
     name = f"Phantom_{index:05d}"
+    if sites is not None:
+        name = f"Site{index % sites + 1}_{name}"
     suffixes = [*sequences, *(f"{key}_noisefree" for key in sequences if noise_free), "seg"]
     paths = {suffix: root / name / f"{name}_{suffix}.nii.gz" for suffix in suffixes}
     if all(path.is_file() for path in paths.values()):
         return name
-    subject = simulate_subject(seed, index, spacing, sequences)
+    subject = simulate_subject(seed, index, spacing, sequences, sites)
     images = {**subject.volumes, "seg": subject.segmentation}
     if noise_free:
         images |= {f"{key}_noisefree": volume for key, volume in subject.noise_free.items()}
@@ -159,9 +183,13 @@ def _uncrop(volume: NDArray[np.int16], grid: Grid) -> NDArray[np.int16]:
     return whole
 
 
-def _check_request(seed: int, index: int, spacing: float, sequences: Sequence[str]) -> None:
+def _check_request(
+    seed: int, index: int, spacing: float, sequences: Sequence[str], sites: int | None
+) -> None:
     if seed < 0 or index < 0:
         raise UserError(f"seed and subject index must be 0 or more, got {seed} and {index}.")
+    if sites is not None and sites < 1:
+        raise UserError(f"there must be 1 site or more, got {sites}.")
     if spacing not in SHAPES:
         raise UserError(f"spacing must be 1 or 2 mm, got {spacing}.")
     known = (*SEQUENCES, *FURTHER_SEQUENCES)
