@@ -13,8 +13,6 @@ from tsf_seq2seq.files.writing import check_place
 from tsf_seq2seq.imputation.references import References, find_references
 from tsf_seq2seq.imputation.slices import BATCH_SIZE
 
-SUFFIX = ".pth"
-
 
 def adapt(description: str | None) -> None:
     """Write the checkpoint with the maps of all tasks that the references allow."""
@@ -39,8 +37,8 @@ def adapt(description: str | None) -> None:
     )
     arguments = parser.parse_args()
     output: Path = arguments.output
-    if output.suffix != SUFFIX:
-        raise UserError(f"-o must end in {SUFFIX}, not {output.name}")
+    if output.suffix != ".pth":
+        raise UserError(f"-o must end in .pth, not {output.name}")
     check_place(output)
     model = open_model(arguments.load, find_device(arguments.device))
     subjects = find_references(arguments.like, model)

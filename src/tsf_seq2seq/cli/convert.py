@@ -75,7 +75,8 @@ def _export_task(arguments: argparse.Namespace) -> None:
     model = open_model(arguments.load)
     names, tsem = model.sequences, arguments.with_tsem
     task = find_task(arguments.sources.split(","), arguments.target, names)
-    difference = export_onnx(arguments.output, model.network, task, names, tsem, model.statistics)
+    told = model.statistics, model.adaptation
+    difference = export_onnx(arguments.output, model.network, task, names, tsem, *told)
     print(f"{arguments.output} synthesizes {arguments.target} from {arguments.sources}")
     if difference is None:
         print("onnxruntime is not installed: the file was not checked")

@@ -13,7 +13,7 @@ from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.tables import Table
 
 OUTPUT = "network"
-ROW_HEIGHT, MARGIN = 0.16, 0.9  # inches
+ROW_HEIGHT, EDGES = 0.16, 0.9  # inches
 
 
 def share_table(adaptation: Adaptation, names: Sequence[str]) -> Table:
@@ -36,7 +36,7 @@ def share_table(adaptation: Adaptation, names: Sequence[str]) -> Table:
 
 def plot_shares(adaptation: Adaptation, names: Sequence[str], path: Path) -> None:
     """Write the figure of the shares as `path` with .pdf and .png: a stacked bar for each task."""
-    figure = Figure(figsize=(7, len(adaptation.maps) * ROW_HEIGHT + MARGIN), layout="constrained")
+    figure = Figure(figsize=(7, len(adaptation.maps) * ROW_HEIGHT + EDGES), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(adaptation.maps))
     shares = np.nan_to_num([_shares(adaptation, key, names) for key in adaptation.maps])

@@ -20,6 +20,8 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.export.task_network import TaskNetwork
 from tsf_seq2seq.files.writing import write_atomically
 from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
+from tsf_seq2seq.synthesis.adaptation import Adaptation
+from tsf_seq2seq.synthesis.contrast_map import ContrastMap, brain_of
 from tsf_seq2seq.tasks import Task
 
 TOLERANCE = 1e-4  # of what onnxruntime may differ from PyTorch, in intensities of range 2
@@ -50,26 +52,33 @@ def export_onnx(
     names: Sequence[str],
     with_tsem: bool = False,
     statistics: TrainingStatistics | None = None,
+    adaptation: Adaptation | None = None,
 ) -> float | None:
     """Write `task` of a network on the CPU that knows the sequences `names`, all or nothing.
 
     Input `images` (B, n, C, H, W), float32 in [-1, 1], the sources in the task's order; output
     `image` (B, C, H, W), and with TSEM `tsem` (B, H, W). B, H and W are free, H and W multiples of
     the network's size_multiple. The file's metadata hold what a user must know, the training data's
-    `statistics` included where there are any. Returns the largest difference between onnxruntime
-    and PyTorch, None without onnxruntime; above 1e-4 it is a UserError, and no file is left.
+    `statistics` included where there are any. With an `adaptation`, `image` is what its map of the
+    task makes of the network's output; UserError where it has none. Returns the largest difference
+    between onnxruntime and PyTorch, None without onnxruntime; above 1e-4 it is a UserError, and no
+    file is left.
     """
     if not (_installed("onnx") and _installed("onnxscript")):
         raise UserError("ONNX export needs the packages onnx and onnxscript (the extra [onnx])")
+    fitted = adaptation.map_of(task, names) if adaptation else None
+    if adaptation and fitted is None:
+        sources, target = task.label(names)
+        raise UserError(f"the checkpoint is adapted, but has no map for {sources} → {target}")
     try:
-        folded = TaskNetwork(network, task, with_tsem)
+        folded = TaskNetwork(network, task, with_tsem, fitted)
     except ValueError as error:
         raise UserError(str(error)) from error
     size = sum(tensor.nbytes for tensor in folded.state_dict().values())
     if size > LARGEST_FILE:
         raise UserError(f"{path} would need {size / 1e9:.1f} GB, but an ONNX file holds 2 GB")
     program = _to_program(folded)
-    program.model.metadata_props.update(_metadata(folded, names, statistics))
+    program.model.metadata_props.update(_metadata(folded, names, statistics, adaptation))
     difference = None
 
     def save_checked(temporary: Path) -> None:
@@ -78,7 +87,7 @@ def export_onnx(
             program.save(temporary, external_data=False)
         if not _installed("onnxruntime"):
             return
-        difference = largest_difference(temporary, network, folded)
+        difference = largest_difference(temporary, network, folded, fitted)
         if not difference <= TOLERANCE:
             raise UserError(
                 f"{path} was not kept: onnxruntime's outputs differ from PyTorch's by "
@@ -89,7 +98,12 @@ def export_onnx(
     return difference
 
 
-def largest_difference(path: Path, network: SynthesisNetwork, folded: TaskNetwork) -> float:
+def largest_difference(
+    path: Path,
+    network: SynthesisNetwork,
+    folded: TaskNetwork,
+    fitted: ContrastMap | None = None,
+) -> float:
     """Largest absolute difference between onnxruntime's outputs and those of `network` itself.
 
     Over two batches of random images, one of a usual size and both of others than the example's.
@@ -104,14 +118,18 @@ def largest_difference(path: Path, network: SynthesisNetwork, folded: TaskNetwor
     for batch, rows, columns in ((1, usual, usual - 1), (3, 1, 4)):
         images = _random_images(folded, batch, rows, columns)
         actual = session.run(None, {"images": images.numpy()})
-        wanted = task_outputs(network, images, folded.task, folded.with_tsem)
+        wanted = task_outputs(network, images, folded.task, folded.with_tsem, fitted)
         differences += [np.abs(a - w.numpy()).max() for a, w in zip(actual, wanted, strict=True)]
     return float(np.max(differences))  # nan where there is one
 
 
 @torch.no_grad()
 def task_outputs(
-    network: SynthesisNetwork, images: Tensor, task: Task, with_tsem: bool = False
+    network: SynthesisNetwork,
+    images: Tensor,
+    task: Task,
+    with_tsem: bool = False,
+    fitted: ContrastMap | None = None,
 ) -> tuple[Tensor, ...]:
     """What `network`, with nothing folded, makes of images (B, n, C, H, W) of the sources."""
     batch, _, *slices = images.shape
@@ -119,7 +137,15 @@ def task_outputs(
     everything[:, list(task.sources)] = images
     variants = (FULL, WITHOUT_ATTENTION) if with_tsem else (FULL,)
     image, *plain = (output for _, _, output in network.synthesize(everything, [task], variants))
-    return image, *((image - other)[:, image.shape[1] // 2].abs() for other in plain)  # (B, H, W)
+    mapped = image if fitted is None else _mapped(fitted, images, task, image)
+    return mapped, *((image - other)[:, image.shape[1] // 2].abs() for other in plain)  # (B, H, W)
+
+
+def _mapped(fitted: ContrastMap, images: Tensor, task: Task, output: Tensor) -> Tensor:
+    """What the map makes of an output (B, C, H, W), in numpy."""
+    order = sorted(range(len(task.sources)), key=lambda i: task.sources[i])
+    sources = images[:, order].swapaxes(0, 1).numpy()  # (n, B, C, H, W)
+    return torch.from_numpy(fitted(sources, output.numpy(), brain_of(sources)))
 
 
 def _random_images(network: TaskNetwork, batch: int, rows: int, columns: int) -> Tensor:
@@ -187,7 +213,10 @@ def _installed(package: str) -> bool:
 
 
 def _metadata(
-    network: TaskNetwork, names: Sequence[str], statistics: TrainingStatistics | None
+    network: TaskNetwork,
+    names: Sequence[str],
+    statistics: TrainingStatistics | None,
+    adaptation: Adaptation | None,
 ) -> dict[str, str]:
     """What a user of the file must know, as text; with `statistics` what is usual, too."""
     target = names[network.task.target]
@@ -205,9 +234,13 @@ def _metadata(
     }
     if statistics is not None:
         facts["voxel_size"] = "{:g},{:g} (y, x in mm)".format(*statistics.spacing)
-    if statistics is not None and target in statistics.maxima:
+    maxima, origin = statistics.maxima if statistics else {}, "training data"
+    if adaptation is not None:
+        maxima, origin = adaptation.maxima, "references"
+        facts["references"] = ", ".join(reference.name for reference in adaptation.references)
+    if target in maxima:
         facts["target_maximum"] = (
-            f"{statistics.maxima[target]:g} (median m of {target} in the training data: "
+            f"{maxima[target]:g} (median m of {target} in the {origin}: "
             "intensity = (x + 1) / 2 * m)"
         )
     return facts

@@ -13,6 +13,7 @@ from tsf_seq2seq.models.convlstm import ConvLSTMCell
 from tsf_seq2seq.models.fusion import weighted_average
 from tsf_seq2seq.models.seq2seq import Seq2Seq
 from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2Seq
+from tsf_seq2seq.synthesis.contrast_map import ContrastMap
 from tsf_seq2seq.tasks import Task
 
 
@@ -53,13 +54,49 @@ class FoldedCell(ConvLSTMCell):
         return self.folded_kernel, self.folded_bias
 
 
+class MapLayer(nn.Module):
+    """A contrast map on tensors: β · φ of sources and output, background outside the brain."""
+
+    linear: Tensor
+    products: Tensor
+
+    def __init__(self, fitted: ContrastMap, task: Task) -> None:
+        """Sources come in the order in which `task` names them; the map knows them sorted."""
+        super().__init__()
+        self.constant, linear, products = fitted.parts
+        self.uses_output = fitted.uses_output
+        self.order = sorted(range(len(task.sources)), key=lambda i: task.sources[i])
+        self.register_buffer("linear", torch.from_numpy(linear.copy()))
+        self.register_buffer("products", torch.from_numpy(products))
+
+    def forward(self, images: Tensor, output: Tensor) -> Tensor:
+        """Images (B, n, C, H, W) and the network's output (B, C, H, W) → (B, C, H, W)."""
+        variables = [images[:, i] for i in self.order] + ([output] if self.uses_output else [])
+        found = torch.full_like(output, float(self.constant))
+        for i, variable in enumerate(variables):
+            slope = self.linear[i].expand_as(variable)
+            for j in range(i, len(variables)):
+                slope = slope + self.products[i, j] * variables[j]
+            found = found + variable * slope
+        brain = images.amax(dim=1) > BACKGROUND
+        return torch.where(brain, found.clamp(-1, 1), torch.full_like(found, BACKGROUND))
+
+
 class TaskNetwork(nn.Module):
     """A network for one task, whose codes and fusion weights are numbers: what ONNX files hold."""
 
     weights: Tensor
 
-    def __init__(self, network: SynthesisNetwork, task: Task, with_tsem: bool = False) -> None:
+    def __init__(
+        self,
+        network: SynthesisNetwork,
+        task: Task,
+        with_tsem: bool = False,
+        fitted: ContrastMap | None = None,
+    ) -> None:
         """`network` is left as it is; sources come in the order in which `task` names them.
+
+        The image is what the map `fitted` makes of the network's output, where there is one.
 
         Raises ValueError where the network can't do the task, or has no TSEM though asked for.
         """
@@ -72,6 +109,7 @@ class TaskNetwork(nn.Module):
         self.network = _fold(network, task).requires_grad_(False).eval()
         self.slices, self.size_multiple = network.slices, network.size_multiple
         self.register_buffer("weights", _source_weights(network, task))
+        self.map = None if fitted is None else MapLayer(fitted, task)
 
     @property
     def smallest_size(self) -> int:
@@ -79,24 +117,31 @@ class TaskNetwork(nn.Module):
         kernels = [tensor.shape[-1] for tensor in self.state_dict().values() if tensor.dim() == 4]
         return self.size_multiple * (max(kernels) // 2 + 1)
 
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Synthesize the target: images (B, n, C, H, W) of the sources, in [-1, 1].
 
         The sizes H and W are multiples of `size_multiple`. → (B, C, H, W) in [-1, 1]; with TSEM
         also |output with f_A − output without f_A| of the centre slice, (B, H, W).
         """
+        image, *tsem = self._outputs(images)
+        if self.map is not None:
+            image = self.map(images, image)
+        return (image, *tsem) if tsem else image
+
+    def _outputs(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The network's own."""
         network = self.network
         if isinstance(network, Seq2Seq):
-            return self._decode(network, network.encode(images))  # (B, C, H, W)
+            return (self._decode(network, network.encode(images)),)  # (B, C, H, W)
         if not isinstance(network, TSFSeq2Seq):
             available = _available(network, self.task)
-            return network(self._all_sequences(images), available, self.task.target)
+            return (network(self._all_sequences(images), available, self.task.target),)
         features = network.encode(images)  # (B, n, c, H/r, W/r)
         fused = weighted_average(features, self.weights)  # (B, c, H/r, W/r)
         residual = network.attention(features, fused, _no_code(images), None)
         refined = self._decode(network.seq2seq, fused + residual)  # (B, C, H, W)
         if not self.with_tsem:
-            return refined
+            return (refined,)
         plain = self._decode(network.seq2seq, fused)  # (B, C, H, W)
         return refined, (refined - plain)[:, refined.shape[1] // 2].abs()
 
