@@ -117,6 +117,24 @@ def test_the_strength_is_chosen_on_references_left_out():
         assert error <= np.mean(errors) * (1 + 1e-9)
 
 
+def test_slabs_of_an_only_reference_choose_more_carefully():
+    """The greatest strength that is worse than the best by less than it varies between slabs."""
+    parts, total = moments(0, noise=0.5), sum_of(moments(0, noise=0.5))
+    prior = Prior(np.array(identity_map(3).coefficients), total.metric)
+    least = choose_strength(parts, prior, total.voxels)
+    careful = choose_strength(parts, prior, total.voxels, one_subject=True)
+    errors = {}
+    for strength in STRENGTHS:
+        pull = strength * total.voxels if strength else 0.0
+        fits = [Moments(total.gram - part.gram).fit(prior, pull) for part in parts]
+        errors[strength] = np.array([p.error(f) for p, f in zip(parts, fits, strict=True)])
+    excess = {s: own - errors[least[0]] for s, own in errors.items()}
+    allowed = [s for s, own in excess.items() if own.mean() <= own.std(ddof=1) / np.sqrt(8)]
+    assert careful[0] == max(allowed) >= least[0]
+    assert careful[1] == pytest.approx(errors[careful[0]].mean())
+    assert fit_map({"a": parts}, True).strength == careful[0]
+
+
 def test_the_order_of_references_does_not_count():
     references = {name: moments(seed, noise=0.2) for seed, name in enumerate("abc")}
     turned = {name: references[name] for name in "cab"}

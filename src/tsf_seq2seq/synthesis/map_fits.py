@@ -26,7 +26,8 @@ def fit_map(
     groups = [sum_of(own) for own in slabs] if len(slabs) > 1 else slabs[0]
     strength, gain = 0.0, None
     if prior is not None:
-        strength, error = choose_strength(groups, prior, total.voxels / len(slabs))
+        voxels = total.voxels / len(slabs)
+        strength, error = choose_strength(groups, prior, voxels, len(slabs) == 1)
         gain = _gain_db(groups, error) if uses_output else None
     coefficients = total.fit(prior, _voxels(strength, total.voxels / len(slabs)))
     return ContrastMap(
@@ -40,25 +41,30 @@ def fit_map(
 
 
 def choose_strength(
-    groups: Sequence[Moments], prior: Prior, voxels_of_reference: float
+    groups: Sequence[Moments], prior: Prior, voxels_of_reference: float, one_subject: bool = False
 ) -> tuple[float, float]:
-    """The strength (in references) of the least mean squared error on groups left out, and that
+    """The strength (in references) of the least mean squared error on groups left out, and its
     error; of equal ones the greatest.
 
-    Infinite where a group has fewer voxels than there are coefficients: it could tell nothing.
+    Groups of `one_subject` are more alike than subjects are: of them, the greatest strength whose
+    error exceeds the least by no more than the standard error of the difference. Infinite where a
+    group has fewer voxels than there are coefficients: it could tell nothing.
     """
     if min(group.voxels for group in groups) < len(prior.coefficients):
         return np.inf, np.nan
-    total, errors = sum_of(groups).gram, []
-    for strength in STRENGTHS:
-        error = 0.0
-        for group in groups:
+    total, errors = sum_of(groups).gram, np.empty((len(STRENGTHS), len(groups)))
+    for row, strength in enumerate(STRENGTHS):
+        for column, group in enumerate(groups):
             rest = Moments(total - group.gram)
             found = rest.fit(prior, _voxels(strength, voxels_of_reference))
-            error += group.error(found) * group.voxels
-        errors.append(error / total[0, 0])
-    best = len(errors) - 1 - int(np.argmin(errors[::-1]))
-    return STRENGTHS[best], errors[best]
+            errors[row, column] = group.error(found)
+    means = np.average(errors, axis=1, weights=[group.voxels for group in groups])
+    best = len(means) - 1 - int(np.argmin(means[::-1]))
+    if one_subject:
+        differences = errors - errors[best]
+        tolerated = differences.std(axis=1, ddof=1) / np.sqrt(len(groups))
+        best = int(np.flatnonzero(means - means[best] <= tolerated)[-1])
+    return STRENGTHS[best], float(means[best])
 
 
 def _voxels(strength: float, voxels_of_reference: float) -> float:
