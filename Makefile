@@ -17,6 +17,7 @@ STAGE1 := $(DEMO)/seq2seq
 STAGE2 := $(DEMO)/tsf_seq2seq
 UNET := $(DEMO)/unet
 PHANTOM := data/phantom
+SITES := data/phantom_sites
 SCANS ?= data/scans
 FEW := runs/few_scans
 VIEWER := $(VENV)/viewer
@@ -58,13 +59,21 @@ $(PHANTOM)/test.csv: | $(VENV)/installed
 		--processes 2
 	$(BIN)/python src/data/make_split.py -r $(PHANTOM) --shares 20 2 6
 
+# A scanner that no training subject is from, to adapt to: five subjects of Site2.
+$(SITES)/test.csv: | $(VENV)/installed
+	rm -rf $(SITES)
+	$(BIN)/python src/data/make_phantom_dataset.py -o $(SITES) -n 10 --seed 1 --spacing 2 --sites 2 \
+		--processes 2
+	$(BIN)/python src/data/make_split.py -r $(SITES) --site '(Site\d+)_.*' --test-sites Site2 \
+		--shares 4 1 0
+
 # Two steps at a time, on one thread each: nets this small gain nothing from a second thread. A step
 # that is done leaves its name in $(DEMO)/done; an interrupted demo goes on.
 STEP = @mkdir -p $(DEMO)/done && echo "--- $(@F)" && OMP_NUM_THREADS=1 TQDM_MININTERVAL=5 $(BIN)/python
 DONE = @touch $@
 done = $(addprefix $(DEMO)/done/,$(1))
 
-demo: $(VENV)/weights $(PHANTOM)/test.csv
+demo: $(VENV)/weights $(PHANTOM)/test.csv $(SITES)/test.csv
 	@$(MAKE) --no-print-directory -j2 $(call done,report)
 	@echo "phantoms: $(PHANTOM)"
 	@echo "checkpoints, logs and curves: $(STAGE1), $(STAGE2) and $(UNET)"
@@ -72,6 +81,7 @@ demo: $(VENV)/weights $(PHANTOM)/test.csv
 	@echo "inputs, target and synthesis side by side: $(DEMO)/paper_protocol/examples.png"
 	@echo "figures: $(DEMO)/fusion_weights, tsem, single_source, differentiation"
 	@echo "how far to trust them: the tables in $(DEMO)/trust"
+	@echo "adapted to another scanner: $(DEMO)/adaptation/table.md, $(DEMO)/adapted/best.png"
 	@echo "report, all of it on one page: $(DEMO)/report/index.html"
 
 # --- train: the paper's two stages, and beside them the learned baseline
@@ -104,6 +114,16 @@ $(call done,all_tasks): $(call done,tsf_seq2seq first_look)
 $(call done,single_source): $(call done,seq2seq first_look)
 	$(STEP) src/evaluate/seq2seq/evaluate_brats_seq2seq_2d.py --all-tasks \
 		-m $(STAGE1)/best.pth -o $(DEMO)/single_source --no-predictions
+	$(DONE)
+# --- adapt to a scanner, by complete subjects of it
+$(call done,adaptation): $(call done,tsf_seq2seq)
+	$(STEP) src/evaluate/evaluate.py --all-tasks --max-slices 24 --no-predictions \
+		-l $(STAGE2)/best.pth --names tsf --like 0 1 2 4 --like-baselines \
+		--set data.root=$(SITES) --set data.test=$(SITES)/test.csv -o $(DEMO)/adaptation
+	$(DONE)
+$(call done,adapted): $(call done,tsf_seq2seq)
+	$(STEP) src/adapt/adapt.py -l $(STAGE2)/best.pth --like $(SITES)/Site2_Phantom_00001 \
+		-o $(DEMO)/adapted/best.pth
 	$(DONE)
 # --- explain
 $(call done,fusion_weights): $(call done,tsf_seq2seq)
@@ -139,7 +159,7 @@ $(call done,comparisons): $(call done,all_tasks)
 	$(DONE)
 # --- report
 $(call done,report): $(call done,first_look paper_protocol single_source all_tasks contribution \
-		differentiation tsem faithfulness error_estimation tumour comparisons)
+		differentiation tsem faithfulness error_estimation tumour comparisons adaptation adapted)
 	$(STEP) src/report/make_report.py -l $(STAGE2)/best.pth \
 		--evaluation $(DEMO)/all_tasks --stage1 $(STAGE1) --stage2 $(STAGE2) \
 		--fusion-weights $(DEMO)/fusion_weights --tsem $(DEMO)/tsem \
@@ -168,7 +188,7 @@ few-scans: $(VENV)/weights
 	$(BIN)/python src/evaluate/seq2seq/compare_methods.py $(FEW)/all_tasks -o $(FEW)/trust/comparisons
 
 clean-demo:
-	rm -rf $(DEMO) $(PHANTOM)
+	rm -rf $(DEMO) $(PHANTOM) $(SITES)
 
 test: $(VENV)/installed-dev $(VENV)/weights
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov=tsf_seq2seq --cov-report=term
