@@ -105,10 +105,14 @@ class AdaptationCurve:
         numbers = {one.references for one in self.methods if one.plain == network}
         return [AS_TRAINED, *map(str, sorted(number for number in numbers if number is not None))]
 
+    def means_of_network(self, network: str) -> list[Means]:
+        """Its own, and those of its rivals."""
+        return [row for row in self.means if row.key[1].plain == network]
+
     def lines(self, network: str, metric: Metric) -> list[Line]:
         """Of the network itself by number of inputs, then of each rival."""
         stops, lines = self.stops(network), []
-        own = [row for row in self.means if row.key[1].plain == network]
+        own = self.means_of_network(network)
         for family in families_of(network):
             points = [row for row in own if row.key[1].family == family]
             for inputs, rows in group_by(points, lambda row: row.key[0]).items():
@@ -161,17 +165,17 @@ def adaptation_tables(curve: AdaptationCurve) -> dict[str, Table]:
     networks = curve.networks
     titles = {name: BY_TASK if len(networks) == 1 else f"{BY_TASK}: {name}" for name in networks}
     by_task = {title: task_gain_table(curve, name) for name, title in titles.items()}
-    return {BY_REFERENCES: reference_table(curve), GAINS: gain_table(curve)} | by_task
+    by_references = reference_table(curve.means, curve.metrics)
+    return {BY_REFERENCES: by_references, GAINS: gain_table(curve)} | by_task
 
 
-def reference_table(curve: AdaptationCurve) -> Table:
-    """One row per number of inputs, family and number of references: means of the metrics."""
+def reference_table(means: Sequence[Means], metrics: Sequence[Metric]) -> Table:
+    """One row per number of inputs, family and number of references, of a curve's means."""
     rows = [
-        row._replace(key=(row.key[0], row.key[1].family, row.key[1].adapted_by))
-        for row in curve.means
+        row._replace(key=(row.key[0], row.key[1].family, row.key[1].adapted_by)) for row in means
     ]
     headings = ["inputs", "method", "references"]
-    return means_table(f"Adapted networks. {REFERENCES}", headings, rows, curve.metrics)
+    return means_table(f"Adapted networks. {REFERENCES}", headings, rows, metrics)
 
 
 def gain_table(curve: AdaptationCurve) -> Table:
