@@ -186,14 +186,14 @@ class MappedSynthesizer:
 
     def predict(self, loaded: SubjectWindow, tasks: Sequence[Task]) -> Outputs:
         outputs, name = self.plain.predict(loaded, tasks), self.plain.names[0]
+        centres = loaded.centres
         for task in tasks:
             output = outputs.get((name, task))
             if self.beside and output is not None:
                 outputs[self._without, task] = output
-            fitted = self.adaptation.map_of(task, self.sequences)
-            if fitted is not None and (output is not None or not fitted.uses_output):
-                sources = loaded.centres[list(task.sources)]
-                outputs[name, task] = fitted(sources, output, brain_of(sources))
+            mapped = self.adaptation.mapped(task, self.sequences, centres, output)
+            if mapped is not None:
+                outputs[name, task] = mapped
         return outputs
 
 
