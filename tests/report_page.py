@@ -13,6 +13,7 @@ from tsf_seq2seq.config import load_config
 from tsf_seq2seq.evaluation.scores import Score, write_scores
 from tsf_seq2seq.models import build_network
 from tsf_seq2seq.report.report import Experiment
+from tsf_seq2seq.synthesis.contrast_map import ContrastMap, map_terms
 from tsf_seq2seq.tasks import all_tasks
 
 METHODS = ("tsf", "tsf_without_attention", "seq2seq_average")
@@ -64,6 +65,14 @@ def tiny_experiment(config_path: Path) -> Experiment:
     weights = config_path.parent / "best.pth"
     weights.write_bytes(b"weights")
     return Experiment(network.eval(), config, weights, 4)
+
+
+def halved(n_variables: int) -> ContrastMap:
+    """The map f / 2 of a network's output f, the last of so many variables."""
+    terms = len(map_terms(n_variables))
+    coefficients = [0.0] * terms
+    coefficients[n_variables] = 0.5
+    return ContrastMap(tuple(coefficients), (0.0,) * terms**2, True, 1.0)
 
 
 class Page(HTMLParser):

@@ -8,9 +8,19 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+import torch
 from conftest import SEQUENCES
-from report_page import METHODS, Page, evaluation, made_up_scores, tiny_experiment, training_run
+from report_page import (
+    METHODS,
+    Page,
+    evaluation,
+    halved,
+    made_up_scores,
+    tiny_experiment,
+    training_run,
+)
 
+from tsf_seq2seq.checkpoints.checkpoint import checkpoint_adaptation, save_checkpoint
 from tsf_seq2seq.cli.report import make_report
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
@@ -25,6 +35,7 @@ from tsf_seq2seq.report.page import script_json
 from tsf_seq2seq.report.quality import task_matrix
 from tsf_seq2seq.report.report import write_report
 from tsf_seq2seq.report.training_curves import POINTS, curve
+from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.tables import write_rows
 
 SUBJECTS = [f"Tiny_{number:05d}" for number in range(7)]
@@ -315,6 +326,72 @@ def test_a_disk_that_is_full_is_no_missing_case(tmp_path, tiny_config, monkeypat
     with pytest.raises(UserError, match="cases could not be written"):
         write_report(inputs, experiment, tmp_path / "report", ["x"], "title")
     assert not (tmp_path / "report" / "index.html").exists()
+
+
+def test_adaptation_to_the_scanner(tmp_path):
+    """One chart a metric, of which one is chosen; its numbers are those of the CSV."""
+    methods = ("tsf", "tsf + 0", "tsf + 2", "tsf, gain and offset + 2", "mean_image")
+    scores = made_up_scores(SUBJECTS, methods=methods)
+    page = report(tmp_path, evaluation=evaluation(tmp_path / "e", scores))
+    assert "Adaptation to the scanner" in page.text
+    assert "0 stands for the checkpoint's own map" in page.text
+    assert "Thin lines are rivals" in page.text
+    options = [own["value"] for tag, own in page.attributes if tag == "option" and "value" in own]
+    assert options[-3:] == ["0", "1", "2"]
+    charts = [s for s in page.scripts if isinstance(s, dict) and "data" in s]
+    of_methods, own = charts[:3], charts[3:]
+    assert [line["name"] for line in of_methods[0]["data"]] == ["tsf", "mean_image"]
+    assert [chart["layout"]["yaxis"]["title"]["text"] for chart in own] == [
+        "PSNR (dB)",
+        "SSIM",
+        "LPIPS (sum)",
+    ]
+    assert own[0]["layout"]["xaxis"]["ticktext"] == ["as trained", "0", "2"]
+    rows = rows_of(tmp_path / "report" / "data" / "adaptation.csv")
+    for chart, metric in zip(own, ("psnr", "ssim", "lpips"), strict=True):
+        for line in chart["data"]:
+            inputs, _, rival = line["name"].partition(", ")
+            family = f"tsf, {rival}" if rival else "tsf"
+            wanted = [
+                float(row["mean"])
+                for row in rows
+                if (row["family"], row["inputs"], row["metric"]) == (family, inputs[0], metric)
+            ]
+            assert line["y"] == wanted
+            assert ("error_y" in line) == (not rival)
+    assert [len(line["y"]) for line in own[0]["data"]] == [3, 3, 3, 1, 1, 1]
+    gains = page.table("Gains over tsf as trained")
+    assert gains[1][:5] == ["PSNR (dB)", "1", "tsf", "0", "7"]
+    assert len(gains) == 1 + 3 * 3 * 3
+    by_task = page.table("Gain in PSNR (dB) over tsf as trained")
+    assert by_task[0] == ["sources", "target", "subjects", "+ 0", "+ 2"]
+    assert len(by_task) == 1 + 28
+
+
+def test_no_adaptation_no_section(tmp_path):
+    scores = made_up_scores(SUBJECTS[:2], methods=("my + 3", "other"))
+    page = report(tmp_path, evaluation=evaluation(tmp_path / "e", scores))
+    assert "Adaptation to the scanner" not in page.text
+    assert not (tmp_path / "report" / "data" / "adaptation.csv").exists()
+
+
+def test_cases_of_an_adapted_checkpoint(script, tmp_path, tiny_config):
+    """Its maps go with it to the cases, which say so; nothing is said without."""
+    experiment = tiny_experiment(tiny_config)
+    scores = made_up_scores(["Tiny_00003", "Tiny_00002"], methods=("tsf",))
+    evaluation(tmp_path / "e", scores)
+    maps = {"t1:flair": halved(2)}
+    for name, adaptation in (("adapted", Adaptation((), maps, {"t1": 1.0})), ("plain", None)):
+        weights = tmp_path / f"{name}.pth"
+        save_checkpoint(weights, experiment.network, experiment.config, adaptation=adaptation)
+        options = ("--evaluation", tmp_path / "e", "-l", weights, "-o", tmp_path / name)
+        outcome = script(make_report, *options)
+        assert outcome.code == 0, outcome.err
+        page = Page(tmp_path / name / "index.html")
+        assert "Target flair" in page.text
+        assert ("before the map" in page.text) == (adaptation is not None)
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "authors.pth")
+    assert checkpoint_adaptation(tmp_path / "authors.pth") is None
 
 
 def test_fusion_weights_beside_shapley_values(tmp_path):

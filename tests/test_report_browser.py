@@ -219,6 +219,25 @@ def test_task_matrix_speaks_on_focus_and_pointing(browser, folder, address):
     visit.check(address)
 
 
+def test_one_chart_of_a_choice_is_shown(browser, tmp_path):
+    scores = made_up_scores(["a", "b"], methods=("tsf", "tsf + 0", "tsf + 1"))
+    inputs = Inputs(evaluation=evaluation(tmp_path / "e", scores))
+    page = write_report(inputs, None, tmp_path / "report", ["x"], "title")
+    visit = Visit(browser, f"file://{page}")
+    charts = visit.page.locator(".choice .chart")
+    assert charts.count() == 3
+    for index in (0, 2, 1, 0):
+        visit.page.locator(".choice select").select_option(index=index)
+        shown = [place for place in range(3) if charts.nth(place).is_visible()]
+        assert shown == [index]
+        charts.nth(index).scroll_into_view_if_needed()
+        drawn = charts.nth(index).locator(".main-svg").first
+        drawn.wait_for()
+        width = charts.nth(index).bounding_box()["width"]
+        assert 0.9 * width < drawn.bounding_box()["width"] <= width
+    visit.check("file://")
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_page_never_scrolls_sideways(browser, folder, address, width, theme):

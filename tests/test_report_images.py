@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from conftest import SEQUENCES
 from PIL import Image
-from report_page import Page, evaluation, made_up_scores, tiny_experiment
+from report_page import Page, evaluation, halved, made_up_scores, tiny_experiment
 
 from tsf_seq2seq.data.nifti import Geometry, read_volume
 from tsf_seq2seq.data.slices import Window, bounding_box
 from tsf_seq2seq.data.subjects import find_subjects
-from tsf_seq2seq.explain.tsem import explain
-from tsf_seq2seq.report.case_files import strip_slices
+from tsf_seq2seq.explain.tsem import Case, explain
+from tsf_seq2seq.report.case_files import RankedCase, strip_slices
 from tsf_seq2seq.report.cases import manifest, rank_cases, write_cases
 from tsf_seq2seq.report.images import (
     INTENSITY,
@@ -27,6 +27,7 @@ from tsf_seq2seq.report.images import (
 )
 from tsf_seq2seq.report.inputs import Inputs
 from tsf_seq2seq.report.report import write_report
+from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.tasks import Task
 
 
@@ -138,6 +139,31 @@ def test_case_volumes_are_the_networks(written):
                 np.testing.assert_allclose(voxels, clipped, atol=0.0041)
                 compared += 1
     assert compared == 4 * 12
+
+
+def test_mapped_cases(tiny_config, tmp_path):
+    """Where the map f / 2 is there, half the output on the brain; TSEM is the network's own."""
+    experiment = tiny_experiment(tiny_config)
+    config, names = experiment.config, list(experiment.config.data.sequences)
+    subject = find_subjects(config.data, config.data.test)[0]
+    task, other = Task((0, 1), 3), Task((0,), 2)
+    adaptation = Adaptation((), {"t1+t1ce:flair": halved(3)}, {})
+    plain = explain(experiment.network, config, subject, [task, other], 4)
+    mapped = plain.mapped(adaptation, names)
+    brain = np.any(plain.loaded.centres[:2] > -1, axis=0)
+    (output, tsem), (synthesis, own) = plain.maps[task], mapped.maps[task]
+    np.testing.assert_allclose(synthesis[brain], output[brain] / 2, atol=1e-6)
+    assert (synthesis[~brain] == -1).all()
+    np.testing.assert_array_equal(own, tsem)
+    np.testing.assert_array_equal(mapped.maps[other][0], plain.maps[other][0])
+
+    ranked = [RankedCase("only", 20.0, Case(subject, task))]
+    (files,), _ = write_cases(experiment.network, config, ranked, 4, tmp_path, adaptation)
+    target = plain.loaded.centres[task.target]
+    for name, array in {"synthesis": synthesis, "error": np.abs(synthesis - target)}.items():
+        voxels, _ = read_volume(tmp_path / files.cases[0].folder / f"{name}.nii.gz")
+        wanted = files.box.of(array).clip(-1, 0.5 if name == "error" else 1)
+        np.testing.assert_allclose(np.sort(voxels, None), np.sort(wanted, None), atol=0.0041)
 
 
 def test_manifest_names_files_that_exist(written):

@@ -15,6 +15,8 @@ from tsf_seq2seq.files.writing import write_atomically, write_together
 
 FORMATS = ".pdf", ".png"
 FONT, SMALL_FONT = 8, 7  # points, of a paper's figures
+# Okabe and Ito's colours, which colour-blind readers tell apart.
+COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D55E00", "#BBBBBB")
 
 
 def plot_curves(rows: Sequence[Mapping[str, str]], path: Path) -> None:

@@ -115,6 +115,15 @@ def open_model(path: Path | str, device: str | torch.device = "cpu") -> Model:
     return Model(network.to(device).eval(), config, statistics, path, sha256(path), *maps)
 
 
+def checkpoint_adaptation(path: Path) -> Adaptation | None:
+    """The maps that a weights file was adapted by; None where it is the authors', or has none."""
+    content = _read(path)
+    if not is_checkpoint(content):
+        return None
+    content = _checked(content, path)
+    return _maps_of(content, ADAPTATION, path, checkpoint_config(content, path))
+
+
 def _rebuild(content: Mapping[str, Any], path: Path) -> tuple[SynthesisNetwork, Config]:
     config = checkpoint_config(content, path)
     try:

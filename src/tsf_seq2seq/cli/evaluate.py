@@ -21,6 +21,13 @@ from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.distributed import joined_processes
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.evaluation.adaptation_curve import (
+    GAINS,
+    adaptation_curve,
+    adaptation_tables,
+    write_adaptation_rows,
+)
+from tsf_seq2seq.evaluation.adaptation_figure import plot_adaptation
 from tsf_seq2seq.evaluation.metrics import LPIPS
 from tsf_seq2seq.evaluation.protocol import EvaluationProtocol, TasksOf, complete_tasks, evaluate
 from tsf_seq2seq.evaluation.record import digest_of, identity_of
@@ -48,6 +55,7 @@ from tsf_seq2seq.synthesis.synthesizers import (
     fit_baselines,
     variant_for,
 )
+from tsf_seq2seq.tables import Table
 from tsf_seq2seq.tasks import Task, missing_target_tasks
 
 # What the paper's script calls its methods: name → (network, variant).
@@ -131,7 +139,7 @@ def _compared_networks(arguments: argparse.Namespace) -> _Evaluation:
         synthesizers.append(_with_maps(arguments, config, model, plain, references))
     _check_distinct(synthesizers)
     synthesizers += fit_baselines(config, arguments.baselines, tasks)
-    report = _report_of_missing(arguments, synthesizers[0].names[0])
+    report = _report_of_missing(arguments, synthesizers[0].names[0], adapted=bool(arguments.like))
     return _Evaluation(config, synthesizers, subjects, tasks_of, arguments.load, report, references)
 
 
@@ -257,9 +265,11 @@ def _all_of(subjects: Sequence[Subject], tasks_of: TasksOf) -> list[Task]:
     return list(dict.fromkeys(task for subject in subjects for task in tasks_of(subject)))
 
 
-def _report_of_missing(arguments: argparse.Namespace, first: str) -> Callable[[list[Score]], None]:
-    """What tells of a synthesis of missing sequences: the paper's Table 1, and the method `first`
-    against each other."""
+def _report_of_missing(
+    arguments: argparse.Namespace, first: str, adapted: bool = False
+) -> Callable[[list[Score]], None]:
+    """What tells of a synthesis of missing sequences: the paper's Table 1, the method `first`
+    against each other, and what `adapted` networks gain."""
 
     def report(scores: list[Score]) -> None:
         table_1: Summaries = (("inputs", "method"), by_inputs(scores))
@@ -271,10 +281,24 @@ def _report_of_missing(arguments: argparse.Namespace, first: str) -> Callable[[l
         if len(methods_of(scores)) > 1:
             further["Paired differences"] = comparison_table(compare(scores, first))
             print(f"\n{further['Paired differences'].markdown()}")
+        if adapted:
+            further |= _report_of_adapted(scores, arguments.output)
         title = "Synthesis of missing sequences"
         write_tables(arguments.output, title, tables, further)
 
     return report
+
+
+def _report_of_adapted(scores: list[Score], output: Path) -> dict[str, Table]:
+    """Tables of adapted networks, whose gains are printed; adaptation.csv, .pdf and .png."""
+    curve = adaptation_curve(scores)
+    if curve is None:
+        return {}
+    tables = adaptation_tables(curve)
+    write_adaptation_rows(output / "adaptation.csv", curve)
+    plot_adaptation(curve, output / "adaptation")
+    print(f"\n{tables[GAINS].markdown()}")
+    return tables
 
 
 def _subjects(arguments: argparse.Namespace, config: Config) -> list[Subject]:

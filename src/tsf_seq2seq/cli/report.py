@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from tsf_seq2seq.checkpoints.checkpoint import checkpoint_adaptation
 from tsf_seq2seq.cli.arguments import OF_NETWORK, script_parser
 from tsf_seq2seq.cli.loading import experiment, load_network
 from tsf_seq2seq.errors import UserError
@@ -47,7 +48,8 @@ def make_report(description: str | None) -> None:
         if arguments.load is not None:
             config = experiment(arguments)
             network = load_network(arguments, config)
-            shown = Experiment(network, config, arguments.load, arguments.batch_size)
+            maps = checkpoint_adaptation(arguments.load)
+            shown = Experiment(network, config, arguments.load, arguments.batch_size, maps)
         page = write_report(
             inputs,
             shown,

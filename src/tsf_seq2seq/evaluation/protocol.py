@@ -19,6 +19,7 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.metrics import LPIPS, psnr, ssim
 from tsf_seq2seq.evaluation.record import Entry, MadeFrom, Record, digest_of, made_from
 from tsf_seq2seq.evaluation.scores import (
+    ADAPTATION_FILES,
     MADE_OF_SCORES,
     TABLE_FILES,
     Score,
@@ -162,7 +163,7 @@ class _Results:
         others = [name for name in MADE_OF_SCORES if (self.output / name).is_file()]
         if others:
             print(f"removed, as they were of former scores: {', '.join(others)}")
-        for name in (*TABLE_FILES, *others):
+        for name in (*TABLE_FILES, *ADAPTATION_FILES, *others):
             (self.output / name).unlink(missing_ok=True)
 
     def add(self, entries: Mapping[str, Entry]) -> None:

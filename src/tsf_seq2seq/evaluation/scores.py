@@ -34,6 +34,11 @@ class Metric:
         """The row's value; nan where there is no row."""
         return nan if row is None else float(getattr(row, self.key))
 
+    @property
+    def title(self) -> str:
+        """The heading, and which values are better, for charts."""
+        return f"{self.heading}, {'higher' if self.sign > 0 else 'lower'} is better"
+
     def text(self, mean: float, low: float = nan, high: float = nan) -> str:
         """A value, with its interval where it has one."""
         return interval(mean, low, high, f"{'+' if self.signed else ''}.{self.decimals}f")
@@ -52,6 +57,7 @@ METRICS = {
     for metric in (*COMPARED, Metric("lpips_per_slice", -1, "LPIPS (mean)", 4, 5))
 }
 TABLE_FILES = "table.md", "table.json"
+ADAPTATION_FILES = "adaptation.csv", "adaptation.pdf", "adaptation.png"  # of adapted networks
 # What other commands make of an evaluation, in its own folder unless they are told otherwise.
 MADE_OF_SCORES = tuple(
     f"{name}.{suffix}"

@@ -217,23 +217,34 @@ def compare(scores: Sequence[Score], method: str | None = None) -> list[Comparis
     """
     method = examined_method(scores, method)
     others = [other for other in methods_of(scores) if other != method]
+    comparisons = compare_pairs(scores, [(method, other) for other in others])
+    if not comparisons:
+        raise UserError(f"there are no two methods to compare, only scores of {method}")
+    return comparisons
+
+
+def compare_pairs(scores: Sequence[Score], pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
+    """Each pair's first method against its second, per metric and number of inputs.
+
+    Pairs without scores of the same tasks are left out.
+    """
     sizes = sorted(group_by(scores, lambda score: score.n_inputs).items())
     comparisons = []
     for metric in COMPARED:
         groups = {
-            (inputs, other): subject_differences(own, method, other, metric.key, inputs)
+            (inputs, *pair): subject_differences(own, *pair, metric.key, inputs)
             for inputs, own in sizes
-            for other in others
+            for pair in pairs
         }
         groups = {key: differences for key, differences in groups.items() if len(differences)}
         p_values = [wilcoxon_p(differences) for differences in groups.values()]
         tests = zip(groups.items(), p_values, holm(p_values), strict=True)
-        for ((inputs, other), own), p, p_holm in tests:
+        for (key, own), p, p_holm in tests:
             wins, effect, least = float((own > 0).mean()), rank_biserial(own), smallest_p(len(own))
-            key = metric.key, inputs, method, other, len(own)
-            comparisons.append(Comparison(*key, *bootstrap(own), wins, effect, p, p_holm, least))
-    if not comparisons:
-        raise UserError(f"there are no two methods to compare, only scores of {method}")
+            difference = bootstrap(own)
+            comparisons.append(
+                Comparison(metric.key, *key, len(own), *difference, wins, effect, p, p_holm, least)
+            )
     return comparisons
 
 
@@ -250,22 +261,37 @@ def subject_differences(
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
-    """One row a comparison; the caption says what the number of subjects lets the tests find."""
+    """One row a comparison of one method with others."""
     method = comparisons[0].method
-    headings = ["metric", "inputs", f"{method} against", "subjects", "better by", "better in"]
+    labels = [(METRICS[c.metric].heading, c.inputs, c.other) for c in comparisons]
+    headings = ["metric", "inputs", f"{method} against"]
+    return paired_table("Paired differences", method, headings, labels, comparisons)
+
+
+def paired_table(
+    title: str,
+    better: str,
+    headings: Sequence[str],
+    labels: Sequence[Sequence[object]],
+    comparisons: Sequence[Comparison],
+) -> Table:
+    """One row a comparison, its labels first; `better`: who is where differences are positive.
+
+    The caption says what the number of subjects lets the tests find.
+    """
     return Table(
-        "Paired differences over subjects, whose tasks are averaged first; positive where "
-        f"{method} is better. {INTERVALS}. {power_note(comparisons)}",
-        [*headings, "effect", "p", "p (Holm)"],
+        f"{title} over subjects, whose tasks are averaged first; positive where {better} is "
+        f"better. {INTERVALS}. {power_note(comparisons)}",
+        [*headings, "subjects", "better by", "better in", "effect", "p", "p (Holm)"],
         [
             [
-                *(METRICS[c.metric].heading, c.inputs, c.other, c.subjects),
+                *(*own, c.subjects),
                 METRICS[c.metric].difference(c.difference, c.low, c.high),
                 *(f"{c.wins:.0%}", cell_text(c.effect, "+.2f"), f"{c.p:.2g}", f"{c.p_holm:.2g}"),
             ]
-            for c in comparisons
+            for own, c in zip(labels, comparisons, strict=True)
         ],
-        labels=3,
+        labels=len(headings),
     )
 
 

@@ -13,11 +13,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
 from tsf_seq2seq.explain.fusion_weights import FusionTable
-from tsf_seq2seq.figures import save_figure_pair
+from tsf_seq2seq.figures import COLOURS, save_figure_pair
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; the hatches do without colour.
-COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D55E00", "#BBBBBB")
-HATCHES = ("", "/////", ".....", "\\\\\\\\\\", "xxxxx", "-----", "+++++", "ooooo")
+HATCHES = ("", "/////", ".....", "\\\\\\\\\\", "xxxxx", "-----", "+++++", "ooooo")  # beside colours
 SOURCE_COLUMN = 0.085  # width of a column of source marks, where the longest bar is 1
 NUMBERED = 0.1  # narrower segments carry no number
 WHITE = {"boxstyle": "square,pad=0.08", "facecolor": "white", "edgecolor": "none"}

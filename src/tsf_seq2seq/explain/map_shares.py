@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from tsf_seq2seq.explain.fusion_figure import COLOURS, HATCHES
+from tsf_seq2seq.explain.fusion_figure import HATCHES
 from tsf_seq2seq.explain.tsem import parse_task
-from tsf_seq2seq.figures import save_figure_pair
+from tsf_seq2seq.figures import COLOURS, save_figure_pair
 from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.tables import Table
 

@@ -23,6 +23,7 @@ from tsf_seq2seq.explain.differentiation import shown_slice
 from tsf_seq2seq.explain.tsem_figure import Picture, tsem_figure
 from tsf_seq2seq.figures import save_figure_pair
 from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
+from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window
 from tsf_seq2seq.tables import Table, cell_text, group_by, write_rows
@@ -169,6 +170,14 @@ class Explained:
 
     loaded: SubjectWindow
     maps: Mapping[Task, tuple[np.ndarray, np.ndarray]]
+
+    def mapped(self, adaptation: Adaptation, names: Sequence[str]) -> "Explained":
+        """The same with every synthesis as an adaptation's map makes it, and TSEM as it is."""
+        centres, maps = self.loaded.centres, {}
+        for task, (output, tsem) in self.maps.items():
+            synthesis = adaptation.mapped(task, names, centres, output)
+            maps[task] = (output if synthesis is None else synthesis, tsem)
+        return Explained(self.loaded, maps)
 
 
 def explain(

@@ -23,7 +23,8 @@ class Chart:
 class Drawn:
     """What the template of this name draws.
 
-    `group`: charts side by side where the page is wide enough; `facts`: terms and what they are
+    `group`: charts side by side where the page is wide enough; `choice`: the one of several charts
+    that is chosen; `facts`: terms and what they are
     here; `matrix`: of `task_matrix`; `cases`: of `case_sections`; `viewer`: the manifest that
     viewer.js reads.
     """

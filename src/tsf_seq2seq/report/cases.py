@@ -15,6 +15,7 @@ from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.report.blocks import Drawn, Section
 from tsf_seq2seq.report.case_files import ERROR, CaseFiles, RankedCase, SubjectFiles, write_subject
 from tsf_seq2seq.report.images import SHOWN_INTENSITY, Scale, overlay_colours, write_colours
+from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.tables import group_by
 
 TITLE = "Best, median and worst cases"
@@ -24,13 +25,20 @@ PICTURES = {
     "error": ("error", "Absolute error of the synthesis of"),
     "tsem": ("TSEM", "TSEM of the synthesis of"),
 }
+MAPPED = (
+    "The network is adapted to a scanner: syntheses and errors are of its mapped output, as the "
+    "scores are; TSEM is of its own output, before the map."
+)
 RANKS = ((), ("only",), ("best", "worst"), ("best", "median", "worst"))
 
 
 def case_sections(
-    subjects: Sequence[SubjectFiles], tsem: Scale, names: Sequence[str]
+    subjects: Sequence[SubjectFiles], tsem: Scale, names: Sequence[str], adapted: bool = False
 ) -> list[Section]:
-    """Pictures of the cases, by target and the best first, and the viewer."""
+    """Pictures of the cases, by target and the best first, and the viewer.
+
+    `adapted`: the syntheses are those of an adapted network.
+    """
     found = sorted(cases_of(subjects), key=lambda pair: -pair[1].psnr)
     targets = group_by(found, lambda pair: pair[1].target)
     content = {
@@ -43,6 +51,7 @@ def case_sections(
         "slice with the largest lesion, else the middle one; the patient's right is on the left. "
         "Error and TSEM in normalised intensities, whose range is 2."
     ]
+    text += [MAPPED] if adapted else []
     words = ["The same cases, slice by slice. Intensities as the network sees them."]
     viewer = Drawn("viewer", manifest(subjects, tsem))
     return [
@@ -81,13 +90,19 @@ def write_cases(
     ranked: Sequence[RankedCase],
     batch_size: int,
     output: Path,
+    adaptation: Adaptation | None = None,
 ) -> tuple[list[SubjectFiles], Scale]:
-    """Write the files of all cases to `output`/cases; also the scale of TSEM in the pictures."""
+    """Write the files of all cases to `output`/cases; also the scale of TSEM in the pictures.
+
+    With an `adaptation`, syntheses and errors are those of the mapped output.
+    """
     subjects = group_by(ranked, lambda item: item.case.subject.name).values()
     files = []
     for number, own in enumerate(tqdm(subjects, desc="synthesizing cases")):
         tasks = [item.case.task for item in own]
         explained = explain(network, config, own[0].case.subject, tasks, batch_size)
+        if adaptation is not None:
+            explained = explained.mapped(adaptation, list(config.data.sequences))
         files.append(write_subject(config, explained, own, number, output))
     limit = max(float(np.percentile(case.tsem, 99.5)) for _, case in cases_of(files))
     scale = Scale(0.0, max(float(f"{limit:.1g}"), 1e-3))

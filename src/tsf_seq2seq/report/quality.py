@@ -40,7 +40,7 @@ def inputs_chart(means: Sequence[Means], identifier: str, metric: Metric, what: 
         traces.append(charts.line(name, inputs, values, colour, error_y=bars))
     return Chart(
         identifier,
-        f"{metric.heading}, {'higher' if metric.sign > 0 else 'lower'} is better",
+        metric.title,
         f"{metric.heading} by number of inputs, one line per {what} with 95 % confidence "
         "intervals; the table holds the numbers.",
         charts.figure(traces, "number of inputs", metric.heading, xaxis={"dtick": 1}),

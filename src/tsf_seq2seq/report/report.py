@@ -15,18 +15,23 @@ from tsf_seq2seq.report.inputs import Inputs, ReportSources
 from tsf_seq2seq.report.page import write_page
 from tsf_seq2seq.report.provenance import facts, other_weights, read_identity
 from tsf_seq2seq.report.sections import all_sections
+from tsf_seq2seq.synthesis.adaptation import Adaptation
 
 MAKE_CASES = "name the stage 2 weights with -l, and an evaluation that scored them"
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What synthesizes the cases: the network, its settings and the file of its weights."""
+    """What synthesizes the cases: the network, its settings and the file of its weights.
+
+    `adaptation`: maps of its outputs, where the weights are those of an adapted network.
+    """
 
     network: SynthesisNetwork
     config: Config
     weights: Path
     batch_size: int
+    adaptation: Adaptation | None = None
 
 
 def write_report(
@@ -74,10 +79,10 @@ def show_cases(experiment: Experiment | None, sources: ReportSources) -> list[Se
         ranked = rank_cases(sources.scores, subjects, names, sources.method)
         if not ranked:
             return [missing_cases(MAKE_CASES)]
-        size = experiment.batch_size
-        files = write_cases(experiment.network, config, ranked, size, sources.report)
+        size, maps = experiment.batch_size, experiment.adaptation
+        files = write_cases(experiment.network, config, ranked, size, sources.report, maps)
     except UserError as error:
         if isinstance(error.__cause__, OSError):  # the disk: no note will say so on it
             raise
         return [missing_cases(str(error))]
-    return case_sections(*files, names)
+    return case_sections(*files, names, adapted=maps is not None)

@@ -14,10 +14,12 @@ from tsf_seq2seq.evaluation.statistics import (
 from tsf_seq2seq.evaluation.tumour import RegionScore, region_means, region_table
 from tsf_seq2seq.explain.contribution import contribution_of, contribution_table
 from tsf_seq2seq.report import quality
+from tsf_seq2seq.report.adaptation import adaptation_sections
 from tsf_seq2seq.report.blocks import Block, Drawn, Section
 from tsf_seq2seq.report.explanations import contributions, error_estimation
 from tsf_seq2seq.report.inputs import ReportSources
 from tsf_seq2seq.report.training_curves import training_charts
+from tsf_seq2seq.synthesis.adapted import adapted_methods
 from tsf_seq2seq.tables import read_rows, write_rows
 from tsf_seq2seq.training.log import read_log
 
@@ -31,6 +33,7 @@ def all_sections(sources: ReportSources, facts: Sequence[tuple[str, str]]) -> li
     files = [] if identity is None else ["evaluation.json"]
     return [
         *quality_sections(sources),
+        *adaptation_sections(sources),
         contributions(sources),
         error_estimation(sources),
         tumours(sources),
@@ -52,7 +55,10 @@ def quality_sections(sources: ReportSources) -> list[Section]:
     if "lpips" not in means[0].metrics:
         text.append("LPIPS was not computed: AlexNet's weights (make weights) were not found.")
 
-    blocks: list[Block] = [quality.method_charts(means)]
+    adapted = [one.name for one in adapted_methods(methods_of(scores)) if one.name != one.plain]
+    drawn = [row for row in means if row.key[1] not in adapted]
+    blocks: list[Block] = [quality.method_charts(drawn)]
+    words = ["Charts of methods as trained; adapted ones have a section of their own."]
     files, note = ["summary.csv"], ""
     if len(methods_of(scores)) > 1:
         comparisons = compare(scores, sources.method)
@@ -67,7 +73,7 @@ def quality_sections(sources: ReportSources) -> list[Section]:
     both = ["metrics.csv", "summary.csv"]
     return [
         Section("summary", titles["summary"], text, [method_table(means)], files=both),
-        Section("methods", titles["methods"], (), blocks, note, files),
+        Section("methods", titles["methods"], words if adapted else (), blocks, note, files),
         Section("tasks", titles["tasks"], meaning, [matrix], files=["metrics.csv"]),
     ]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tsf_seq2seq.synthesis.contrast_map import ContrastMap
+from tsf_seq2seq.synthesis.contrast_map import ContrastMap, brain_of
 from tsf_seq2seq.synthesis.likeness import Histogram
 from tsf_seq2seq.tasks import Task
 
@@ -35,6 +35,20 @@ class Adaptation:
     def map_of(self, task: Task, names: Sequence[str]) -> ContrastMap | None:
         """The task's map, if there is one."""
         return self.maps.get(task_key(task, names))
+
+    def mapped(
+        self, task: Task, names: Sequence[str], images: np.ndarray, output: np.ndarray | None
+    ) -> np.ndarray | None:
+        """Images (S, Z, Y, X) in [-1, 1] and a network's output (Z, Y, X) → as the task's map
+        makes it, (Z, Y, X) in [-1, 1].
+
+        The output itself where there is no map, or where the map needs the output and it is None.
+        """
+        fitted = self.map_of(task, names)
+        if fitted is None or (output is None and fitted.uses_output):
+            return output
+        sources = images[list(task.sources)]
+        return fitted(sources, output, brain_of(sources))
 
 
 def task_key(task: Task, names: Sequence[str]) -> str:

@@ -1,8 +1,10 @@
 """Networks adapted to a scanner: maps fitted on evaluated windows of other subjects."""
 
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,12 +27,65 @@ from tsf_seq2seq.tasks import Task
 BACKGROUND_SET = "background set"
 GAIN_AND_OFFSET = "gain and offset"
 QUADRATIC = "quadratic_regression"
+AS_TRAINED = "as trained"
 ReferencesOf = Callable[[Subject], Sequence[Subject]]
 
 
 def adapted_name(method: str, n_references: int) -> str:
     """Such as tsf + 2."""
     return f"{method} + {n_references}"
+
+
+WITH_REFERENCES = re.compile(r"(.+) \+ (0|[1-9][0-9]{0,5})", re.DOTALL)  # what adapted_name makes
+
+
+def families_of(method: str) -> tuple[str, str, str]:
+    """What is adapted by the same references: a network's method itself, and its rivals."""
+    return method, f"{method}, {GAIN_AND_OFFSET}", QUADRATIC
+
+
+class AdaptedMethod(NamedTuple):
+    """A method `name` of an adapted network, whose own method is called `plain`.
+
+    `family`: its name without the number of `references`, which is None as trained.
+    """
+
+    name: str
+    plain: str
+    family: str
+    references: int | None
+
+    @property
+    def adapted_by(self) -> str:
+        """The number of references in words."""
+        return AS_TRAINED if self.references is None else str(self.references)
+
+
+def adapted_methods(methods: Sequence[str]) -> list[AdaptedMethod]:
+    """The plain methods of networks that were adapted, each followed by all that they became.
+
+    In the order of `families_of`, each by rising number; empty where none was adapted. A name such
+    as `my + 3` is an adapted method's where `my` is a method, too, and `my + 3` wasn't adapted.
+    """
+    parted = {
+        name: parts.groups() for name in methods if (parts := WITH_REFERENCES.fullmatch(name))
+    }
+    bases = {family for family, _ in parted.values()}
+    parted = {name: own for name, own in parted.items() if name not in bases}
+    bases = {family for family, _ in parted.values()} - {QUADRATIC}
+    numbers = sorted({int(number) for _, number in parted.values()})
+    found = dict[str, AdaptedMethod]()
+    for plain in (name for name in methods if name in bases):
+        as_trained = (plain, f"{plain}, {BACKGROUND_SET}")
+        own = [AdaptedMethod(name, plain, name, None) for name in as_trained if name in methods]
+        own += [
+            AdaptedMethod(name, plain, family, n)
+            for family in families_of(plain)
+            for n in numbers
+            if (name := adapted_name(family, n)) in parted
+        ]
+        found |= {one.name: one for one in own if one.name not in found}
+    return list(found.values())
 
 
 @dataclass
@@ -54,15 +109,12 @@ class AdaptedSynthesizer:
     @property
     def names(self) -> Sequence[str]:
         name = self.plain.names[0]
+        rivals = families_of(name)[1:]
         own = [adapted_name(name, n) for n in self.counts]
         if self.beside:
             own += [f"{name}, {BACKGROUND_SET}"]
-            own += [adapted_name(rival, n) for n in self.counts if n for rival in self._rivals]
+            own += [adapted_name(rival, n) for n in self.counts if n for rival in rivals]
         return [*self.plain.names, *own]
-
-    @property
-    def _rivals(self) -> Sequence[str]:
-        return f"{self.plain.names[0]}, {GAIN_AND_OFFSET}", QUADRATIC
 
     def predict(self, loaded: SubjectWindow, tasks: Sequence[Task]) -> Outputs:
         outputs = self.plain.predict(loaded, tasks)
@@ -94,7 +146,7 @@ class AdaptedSynthesizer:
             maps[adapted_name(name, n)] = fit_map(own, uses_output, shrunk_to)
             if self.beside:
                 total = sum_of([part for slabs in own.values() for part in slabs])
-                gain, quadratic = self._rivals
+                _, gain, quadratic = families_of(name)
                 if uses_output:
                     maps[adapted_name(gain, n)] = gain_and_offset(total)
                 maps[adapted_name(quadratic, n)] = regression_map(total, uses_output)
@@ -134,14 +186,14 @@ class MappedSynthesizer:
 
     def predict(self, loaded: SubjectWindow, tasks: Sequence[Task]) -> Outputs:
         outputs, name = self.plain.predict(loaded, tasks), self.plain.names[0]
+        centres = loaded.centres
         for task in tasks:
             output = outputs.get((name, task))
             if self.beside and output is not None:
                 outputs[self._without, task] = output
-            fitted = self.adaptation.map_of(task, self.sequences)
-            if fitted is not None and (output is not None or not fitted.uses_output):
-                sources = loaded.centres[list(task.sources)]
-                outputs[name, task] = fitted(sources, output, brain_of(sources))
+            mapped = self.adaptation.mapped(task, self.sequences, centres, output)
+            if mapped is not None:
+                outputs[name, task] = mapped
         return outputs
 
 
