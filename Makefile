@@ -163,7 +163,8 @@ $(call done,report): $(call done,first_look paper_protocol single_source all_tas
 	$(STEP) src/report/make_report.py -l $(STAGE2)/best.pth \
 		--evaluation $(DEMO)/all_tasks --stage1 $(STAGE1) --stage2 $(STAGE2) \
 		--fusion-weights $(DEMO)/fusion_weights --tsem $(DEMO)/tsem \
-		--single-source $(DEMO)/single_source --trust $(DEMO)/trust -o $(DEMO)/report \
+		--single-source $(DEMO)/single_source --trust $(DEMO)/trust \
+		--adaptation $(DEMO)/adaptation -o $(DEMO)/report \
 		$(addprefix --viewer ,$(wildcard $(VIEWER)/niivue.umd.js))
 	$(DONE)
 

@@ -24,7 +24,7 @@ from tsf_seq2seq.checkpoints.checkpoint import checkpoint_adaptation, save_check
 from tsf_seq2seq.cli.report import make_report
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.evaluation.scores import Score
+from tsf_seq2seq.evaluation.scores import Score, read_scores
 from tsf_seq2seq.evaluation.tumour import RegionScore
 from tsf_seq2seq.explain.error_estimation import CalibrationRow, ErrorRow
 from tsf_seq2seq.explain.faithfulness import Faithfulness
@@ -366,6 +366,18 @@ def test_adaptation_to_the_scanner(tmp_path):
     by_task = page.table("Gain in PSNR (dB) over tsf as trained")
     assert by_task[0] == ["sources", "target", "subjects", "+ 0", "+ 2"]
     assert len(by_task) == 1 + 28
+
+
+def test_adaptation_of_another_evaluation(tmp_path):
+    """The section's numbers are its own; the rest of the page is of --evaluation."""
+    own = made_up_scores(SUBJECTS[:2], methods=("unet", "unet + 1"))
+    folders = {"evaluation": evaluation(tmp_path / "e", made_up_scores(SUBJECTS))}
+    folders["adaptation"] = evaluation(tmp_path / "a", own)
+    page = report(tmp_path, **folders)
+    assert page.table("Gains over unet as trained")[1][:5] == ["PSNR (dB)", "1", "unet", "1", "2"]
+    data = tmp_path / "report" / "data"
+    assert read_scores(data / "adaptation_metrics.csv") == own
+    assert {row["family"] for row in rows_of(data / "adaptation.csv")} == {"unet"}
 
 
 def test_no_adaptation_no_section(tmp_path):

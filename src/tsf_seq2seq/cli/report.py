@@ -20,6 +20,7 @@ INPUTS = {
     "single-source": "metrics.csv of evaluate_brats_seq2seq_2d.py",
     "trust": "results of faithfulness.py, error_estimation.py and evaluate_tumour.py, or the "
     "folder that holds theirs",
+    "adaptation": "metrics.csv of evaluate.py --like, where --evaluation has no such methods",
 }
 
 

@@ -14,7 +14,7 @@ from tsf_seq2seq.evaluation.adaptation_curve import (
     task_gain_table,
     write_adaptation_rows,
 )
-from tsf_seq2seq.evaluation.scores import Metric
+from tsf_seq2seq.evaluation.scores import Metric, read_scores
 from tsf_seq2seq.report import charts
 from tsf_seq2seq.report.blocks import Chart, Drawn, Section
 from tsf_seq2seq.report.inputs import ReportSources
@@ -35,8 +35,11 @@ BETWEEN_LINES = 0.06  # of the way from one number of references to the next
 
 
 def adaptation_sections(sources: ReportSources) -> list[Section]:
-    """The section on adapted networks; none where the scores are of no such methods."""
-    curve = adaptation_curve(sources.scores)
+    """The section on adapted networks, of an evaluation of its own or the report's; none where no
+    scores are of such methods."""
+    copy = "adaptation_metrics.csv"
+    path = sources.take("adaptation", "metrics.csv", copy)
+    curve = adaptation_curve(sources.scores if path is None else read_scores(path))
     if curve is None:
         return []
     write_adaptation_rows(sources.path("adaptation.csv"), curve)
@@ -54,7 +57,7 @@ def adaptation_sections(sources: ReportSources) -> list[Section]:
             "Adaptation to the scanner",
             [WORDS, " ".join(notes)] if notes else [WORDS],
             [Drawn("choice", shown), gain_table(curve), *by_task],
-            files=["metrics.csv", "adaptation.csv"],
+            files=["metrics.csv" if path is None else copy, "adaptation.csv"],
         )
     ]
 

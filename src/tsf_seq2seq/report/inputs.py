@@ -25,6 +25,7 @@ class Inputs:
     tsem: Path | None = None
     single_source: Path | None = None
     trust: Path | None = None
+    adaptation: Path | None = None
 
     def file(self, step: str, name: str) -> Path | None:
         """The file `name` in a step's folder or right below it; None where it isn't there."""
