@@ -13,6 +13,7 @@ import pytest
 import yaml
 from conftest import (
     REPOSITORY,
+    SEQUENCES,
     TINY_SEQ2SEQ,
     TINY_SHAPE,
     TINY_TSF,
@@ -40,6 +41,7 @@ CHAPTERS = {
         "data",
         "networks",
         "impute",
+        "adapt",
         "explanations",
         "trust",
         "safety",
@@ -146,6 +148,10 @@ def workplace(tmp_path: Path, tiny_dataset: Path, monkeypatch) -> Path:
         path = Path("config", f"{name}_brats_2d.yaml")
         output = load_config(REPOSITORY / path).train.output
         (place / path).write_text(tiny_yaml(network, "data/brats", output))
+    for number, name in enumerate(("patient7", "patient8")):
+        for index, sequence in enumerate(SEQUENCES):
+            path = place / "data" / "scanner" / name / f"{name}_{sequence}.nii.gz"
+            save_nifti(path, blob(10 * number + index))
     monkeypatch.chdir(place)
     return place
 
@@ -269,6 +275,8 @@ def scans(tmp_path: Path, monkeypatch) -> Path:
         save_nifti(tmp_path / "scans" / f"{name}.nii.gz", blob(seed))
         for patient in ("patient1", "patient2"):
             save_nifti(tmp_path / "data/new" / patient / f"{patient}_{name}.nii.gz", blob(seed))
+    for seed, name in enumerate(SEQUENCES):
+        save_nifti(tmp_path / "data/scanner/patient7" / f"patient7_{name}.nii.gz", blob(seed))
     (tmp_path / "config").symlink_to(REPOSITORY / "config")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -281,7 +289,11 @@ def test_impute_commands(scans: Path, script):
         assert outcome.code == 0, (command, outcome.err)
     made = {str(path.relative_to("runs")) for path in Path("runs").rglob("*_synth.nii.gz")}
     assert made == {
-        *(f"imputed/patient{i}_t1ce_synth.nii.gz" for i in (1, 2)),
+        *(
+            f"{run}/patient{i}_t1ce_synth.nii.gz"
+            for run in ("imputed", "like_patient7")
+            for i in (1, 2)
+        ),
         "t1ce/patient1_t1ce_synth.nii.gz",
         *(f"scan/t1_{target}_synth.nii.gz" for target in ("t1ce", "t2")),
     }
