@@ -140,7 +140,9 @@ class AdaptedSynthesizer:
         for n in self.counts:
             own = {r.name: self._moments[r.name, task] for r in references[:n]}
             if n == 0:
-                maps[adapted_name(name, 0)] = prior or identity_map(len(task.sources) + 1)
+                known = prior or identity_map(len(task.sources) + 1)
+                if uses_output or not known.uses_output:
+                    maps[adapted_name(name, 0)] = known
                 continue
             shrunk_to = prior.prior if prior and prior.uses_output == uses_output else None
             maps[adapted_name(name, n)] = fit_map(own, uses_output, shrunk_to)
