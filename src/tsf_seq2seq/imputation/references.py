@@ -61,16 +61,18 @@ class References:
         """Names of the subjects that have these sequences, and aren't the subject of the images
         `but`. UserError where there are none."""
         needed = [*sources, target]
-        found = [
+        having = [
             name
             for name, own in self.subjects.items()
-            if all(sequence in own for sequence in needed) and not _is_same(own, but or {}, sources)
+            if all(sequence in own for sequence in needed)
         ]
+        found = [n for n in having if not _is_same(self.subjects[n], but or {}, sources)]
         if not found:
-            having = "; ".join(f"{name}: {', '.join(own)}" for name, own in self.subjects.items())
+            itself = " but the subject itself" if having else ""
+            known = "; ".join(f"{name}: {', '.join(own)}" for name, own in self.subjects.items())
             raise UserError(
-                f"no reference has {', '.join(needed)}, by which {target} could be adapted: "
-                f"{having}"
+                f"no reference{itself} has {', '.join(needed)}, by which {target} could be "
+                f"adapted: {known}"
             )
         return found
 
@@ -178,7 +180,7 @@ class References:
         self, name: str, sources: Sequence[str], targets: Sequence[str]
     ) -> dict[str, _Look]:
         given = {sequence: self.subjects[name][sequence] for sequence in (*sources, *targets)}
-        told_synthetic(given, allowed=False)
+        told_synthetic(given, allowed=False, hint="")
         loaded = load_sources(given, self.resample)
         seen = loaded.of(sources)
         slices, _ = synthesize_grid(
@@ -280,7 +282,8 @@ def find_references(
             raise UserError(f"reference {subject.name}: {subject.doubles[0]}")
         if subjects.get(subject.name, subject.files) != subject.files:
             raise UserError(f"two references are called {subject.name}: give them in one folder")
-        subjects[subject.name] = dict(subject.files)
+        own = subject.files
+        subjects[subject.name] = {name: own[name] for name in model.sequences if name in own}
     for number, images in enumerate(mappings, 1):
         if unknown := [name for name in images if name not in model.sequences]:
             raise UserError(
