@@ -116,19 +116,22 @@ def impute_targets(
     given = {name: images[name] for name in chosen}
     notes += told_synthetic(given, synthetic_sources)
     loaded = load_sources(given, resample)
-    adaptation = model.adaptation
+    adaptations = dict.fromkeys(targets, model.adaptation)
+    told: dict[str, tuple[str, ...]] = dict.fromkeys(targets, ())
     if like:
         if not isinstance(like, References):
             references = find_references(like, model)
             like = References(model, references, precision, resample, batch_size)
         like.check_model()
-        adaptation, told = like.adaptation(chosen, targets, given)
-        notes += told
+        for target in targets:
+            found = like.adaptation(chosen, target, given, targets)
+            adaptations[target], told[target] = found
     slices, resampling = synthesize_grid(model, loaded, targets, precision, batch_size, progress)
     notes += loaded.not_stripped + loaded.doubts
     return {
         target: _imputation(
-            model, loaded, target, slices[target], resampling, notes, precision, adaptation
+            *(model, loaded, target, slices[target], resampling, notes + told[target], precision),
+            adaptations[target],
         )
         for target in targets
     }
