@@ -133,15 +133,15 @@ def test_a_seq2seq_has_maps_of_single_sources(run, adapted, tiny_stage1, tmp_pat
 
 def test_the_prior_goes_with_it_and_counts(run, checkpoint, adapted, tmp_path, files):
     model, other = open_model(checkpoint), tmp_path / "with prior.pth"
-    known = References(model, {"v": files(3)}).adaptation(["t1", "t2"], ["flair"])[0]
+    known = References(model, {"v": files(3)}).adaptation(["t1", "t2"], "flair")[0]
     prior = Adaptation(known.references, known.maps, known.maxima, ())
     save_checkpoint(other, model.network, model.config, prior=prior)
     assert run(1, load=other).code == 0
     found = open_model(adapted)
     assert found.prior == open_model(other).prior
-    maps = References(open_model(other), {NAMES[1]: files(1)}).adaptation(["t1", "t2"], ["flair"])
+    maps = References(open_model(other), {NAMES[1]: files(1)}).adaptation(["t1", "t2"], "flair")
     assert found.adaptation.maps["t1+t2:flair"] == maps[0].maps["t1+t2:flair"]
-    without = References(model, {NAMES[1]: files(1)}).adaptation(["t1", "t2"], ["flair"])
+    without = References(model, {NAMES[1]: files(1)}).adaptation(["t1", "t2"], "flair")
     assert found.adaptation.maps["t1+t2:flair"] != without[0].maps["t1+t2:flair"]
 
 

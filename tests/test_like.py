@@ -242,6 +242,28 @@ def test_references_are_put_through_the_network_once(model, tiny_dataset, monkey
     assert own == [(list(T1_T2), ["t1ce", "flair"])] * 2
 
 
+def test_targets_have_references_of_their_own(model, tiny_dataset):
+    """Of several at once, each is told by whom it was adapted: as of that target alone."""
+    first, second = images_of(1), images_of(2)
+    del first["flair"], second["t1ce"]
+    noise = np.random.default_rng(0).integers(1, 50, TINY_SHAPE).astype(np.int16)
+    second["t1"] = nib.Nifti1Image(blob(20) + noise, LPS_AFFINE)  # gives a warning
+    like = [first, second, images_of(3)]
+    given = files_of(tiny_dataset, 0, *T1_T2)
+    together = impute_targets(given, model, ["t1ce", "flair"], like=like)
+    for target, number in (("t1ce", 1), ("flair", 2)):
+        found, alone = together[target], impute(given, model, target, like=like)
+        assert list(found.adapted.references) == [f"reference {number}", "reference 3"]
+        assert found.adapted.references == alone.adapted.references
+        assert found.adapted.differences == alone.adapted.differences
+        assert found.warnings == alone.warnings
+        assert found.intensity_maximum == alone.intensity_maximum
+    assert together["t1ce"].warnings == ()
+    assert (
+        together["flair"].warnings[0].startswith("reference reference 2: t1 (the t1 image) looks")
+    )
+
+
 # --- whether they are alike
 
 

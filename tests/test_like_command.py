@@ -163,7 +163,7 @@ def test_an_adapted_checkpoint_takes_no_references(script, checkpoint, patient, 
 
 def adaptation_of(model: Model, root: Path):
     files = dict(zip(SEQUENCES, all_files(root, 1), strict=True))
-    return References(model, {NAMES[1]: files}).adaptation(SEQUENCES[:3], ["flair"])[0]
+    return References(model, {NAMES[1]: files}).adaptation(SEQUENCES[:3], "flair")[0]
 
 
 # --- what the sidecar records

@@ -137,7 +137,7 @@ def test_what_is_no_reference(model, tiny_dataset, tmp_path):
 
 def test_an_adapted_model_takes_no_references(model, tiny_dataset):
     like = References(model, {"a": files_of(tiny_dataset, 1), "b": files_of(tiny_dataset, 2)})
-    adapted, _ = like.adaptation(["t1"], ["flair"])
+    adapted, _ = like.adaptation(["t1"], "flair")
     with pytest.raises(UserError) as error:
         impute(
             files_of(tiny_dataset, 0, "t1"),
