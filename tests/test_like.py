@@ -126,6 +126,14 @@ def test_the_map_of_two_references_as_by_hand(model, tiny_dataset, tmp_path, kin
         assert prints == {name: fingerprint(path) for name, path in files.items()}
 
 
+def test_one_reference_needs_no_list(model, tiny_dataset):
+    subject, folder = files_of(tiny_dataset, 0, *T1_T2), tiny_dataset / "Tiny_00001"
+    wanted = impute(subject, model, "flair", like=[folder]).image.get_fdata()
+    for like in (folder, str(folder), files_of(tiny_dataset, 1)):
+        found = impute(subject, model, "flair", like=like).image.get_fdata()
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_tsem_and_fusion_weights_stay_the_networks(model, tiny_dataset):
     subject = files_of(tiny_dataset, 0, *T1_T2)
     plain = impute(subject, model, "flair")
