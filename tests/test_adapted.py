@@ -295,6 +295,9 @@ def test_references_are_other_complete_subjects_of_the_site():
     assert set(found["s2"]) == {"s3", "s5"}
     every = chosen_names([*pool, incomplete], [incomplete], 5)
     assert set(every["s8"]) == of_a
+    assert set(chosen_names([*pool, incomplete], pool[:1], 4)["s0"]) == of_a - {"s0"}
+    with pytest.raises(UserError, match="its site a has 4 other subjects with all sequences, but"):
+        chosen_names([*pool, incomplete], pool[:1], 5)
 
 
 def test_fewer_references_are_the_first_of_more():

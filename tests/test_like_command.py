@@ -86,6 +86,7 @@ def test_a_data_set_serves_itself(run, patient, tiny_dataset, out, checkpoint):
     for number, name in enumerate(NAMES):
         others = [other for other in NAMES[1:] if other != name]
         assert record_of(out, name)["Adaptation"]["References"] == others
+        assert list(record_of(out, name)["ReferenceFingerprints"]) == others
         line = next(line for line in lines if line.startswith(f"{name}: flair from t1 (ω "))
         assert f", adapted to {', '.join(others)}, " in line
         sources = {key: sequence_file(tiny_dataset, number, key) for key in SEQUENCES[:3]}
