@@ -69,7 +69,7 @@ def adapting(work: Work) -> Cost:
     torch.set_num_threads(work.threads)
     model, started = open_model(work.checkpoint), time.perf_counter()
     references = References(model, {"reference": files(work.reference)}, work.precision)
-    adaptation, _ = references.adaptation(SOURCES, [TARGET])
+    adaptation, _ = references.adaptation(SOURCES, TARGET)
     seconds = time.perf_counter() - started
     maps = dataclasses.asdict(adaptation)["maps"]
     assert len(maps) == 1

@@ -153,6 +153,20 @@ def tiny_dataset(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture
+def two_sites(tiny_dataset: Path) -> Path:
+    """The same with sites to test on: subjects 0, 1 and 2 of site a, 3 to 6 of b; 6 lacks t1ce."""
+    for subject in (4, 5, 6):
+        for index, sequence in enumerate(SEQUENCES):
+            if (subject, sequence) != (6, "t1ce"):
+                save_nifti(
+                    sequence_file(tiny_dataset, subject, sequence), blob(10 * subject + index)
+                )
+    rows = [f"Tiny_0000{i},10,{'a' if i < 3 else 'b'}" for i in range(7)]
+    (tiny_dataset / "test.csv").write_text("\n".join(["name,mask,site", *rows]))
+    return tiny_dataset
+
+
 def tiny_yaml(network: str, root: object, output: object) -> str:
     """Settings of one of the tiny networks (TINY_TSF, …) and a run on the tiny data set."""
     return network + TINY_RUN.format(root=root, output=output)

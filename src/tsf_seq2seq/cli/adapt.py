@@ -47,7 +47,9 @@ def adapt(description: str | None) -> None:
     )
     references.check_model()
     print(printable(f"references: {', '.join(subjects)}"))
-    adaptation = references.adaptation_of_all(tqdm(references.tasks, unit="task", desc="adapting"))
+    tasks = references.tasks
+    bar = tqdm(tasks, unit="task", desc="adapting", disable=not tasks)
+    adaptation = references.adaptation_of_all(bar)
     for text in references.differences(adaptation):
         print(printable(f"warning: {text}"))
     table = share_table(adaptation, model.sequences)

@@ -136,7 +136,8 @@ def _compared_networks(arguments: argparse.Namespace) -> _Evaluation:
         if arguments.ablations:
             variants += [v for v in model.network.variants if v not in (FULL, *variants)]
         plain = NetworkSynthesizer(name, model.network, variants, arguments.batch_size)
-        synthesizers.append(_with_maps(arguments, config, model, plain, references))
+        shared = arguments, config, model, plain, references
+        synthesizers.append(_with_maps(*shared, first=not synthesizers))
     _check_distinct(synthesizers)
     synthesizers += fit_baselines(config, arguments.baselines, tasks)
     report = _report_of_missing(arguments, synthesizers[0].names[0], adapted=bool(arguments.like))
@@ -160,8 +161,10 @@ def _with_maps(
     model: Model,
     plain: NetworkSynthesizer,
     references: Mapping[str, Sequence[Subject]],
+    first: bool,
 ) -> Synthesizer:
-    """The network as its checkpoint's maps make it, or adapted as --like says."""
+    """The network as its checkpoint's maps make it, or adapted as --like says; the `first` gives
+    what needs no network, too."""
     names = list(config.data.sequences)
     if model.adaptation is not None:
         if arguments.like:
@@ -181,6 +184,7 @@ def _with_maps(
         lambda subject: references.get(subject.name, ()),
         model.prior,
         arguments.like_baselines,
+        regression=first,
     )
 
 

@@ -61,16 +61,18 @@ class References:
         """Names of the subjects that have these sequences, and aren't the subject of the images
         `but`. UserError where there are none."""
         needed = [*sources, target]
-        found = [
+        having = [
             name
             for name, own in self.subjects.items()
-            if all(sequence in own for sequence in needed) and not _is_same(own, but or {}, sources)
+            if all(sequence in own for sequence in needed)
         ]
+        found = [n for n in having if not _is_same(self.subjects[n], but or {}, sources)]
         if not found:
-            having = "; ".join(f"{name}: {', '.join(own)}" for name, own in self.subjects.items())
+            itself = " but the subject itself" if having else ""
+            known = "; ".join(f"{name}: {', '.join(own)}" for name, own in self.subjects.items())
             raise UserError(
-                f"no reference has {', '.join(needed)}, by which {target} could be adapted: "
-                f"{having}"
+                f"no reference{itself} has {', '.join(needed)}, by which {target} could be "
+                f"adapted: {known}"
             )
         return found
 
@@ -88,30 +90,30 @@ class References:
     def adaptation(
         self,
         sources: Sequence[str],
-        targets: Sequence[str],
+        target: str,
         but: Mapping[str, Image] | None = None,
+        targets: Sequence[str] = (),
     ) -> tuple[Adaptation, tuple[str, ...]]:
-        """The maps of the tasks, and what is to be said of the references; `sources` as chosen, the
-        first of which gives the grid, `but` as in `complete`."""
-        names, maps, warnings = list(self.model.sequences), {}, list[str]()
-        used: dict[str, _Look] = {}
-        maxima: list[dict[str, float]] = []
-        for target in targets:
-            found = self.complete(sources, target, but)
-            self._look_at(found, sources, targets)
-            looks = {name: self._looks[name, tuple(sources), target] for name in found}
-            task = Task(tuple(sorted(map(names.index, sources))), names.index(target))
-            prior = self.model.prior.map_of(task, names) if self.model.prior else None
-            moments = {name: look.moments for name, look in looks.items()}
-            maps[task_key(task, names)] = fit_map(moments, True, prior.prior if prior else None)
-            maxima += [{target: look.maximum} for look in looks.values()]
-            used |= looks
-        for name, look in used.items():
-            warnings += [f"reference {name}: {text}" for text in look.warnings]
-        prints = self.fingerprints(list(used))
-        references = tuple(Reference(name, prints[name]) for name in prints)
-        shapes = tuple(used[name].histogram for name in prints)
-        return Adaptation(references, maps, median_maxima(maxima), shapes), tuple(warnings)
+        """The map of a task, and what is to be said of its references; `sources` as chosen, the
+        first of which gives the grid, `but` as in `complete`; `targets`: all that will be asked
+        for, so that a reference is put through the network once."""
+        names, found = list(self.model.sequences), sorted(self.complete(sources, target, but))
+        self._look_at(found, sources, targets or [target])
+        looks = {name: self._looks[name, tuple(sources), target] for name in found}
+        task = Task(tuple(sorted(map(names.index, sources))), names.index(target))
+        prior = self.model.prior.map_of(task, names) if self.model.prior else None
+        moments = {name: look.moments for name, look in looks.items()}
+        fitted = fit_map(moments, True, prior.prior if prior else None)
+        warnings = [
+            f"reference {name}: {text}" for name, look in looks.items() for text in look.warnings
+        ]
+        adaptation = Adaptation(
+            tuple(Reference(*item) for item in self.fingerprints(found).items()),
+            {task_key(task, names): fitted},
+            median_maxima([{target: look.maximum} for look in looks.values()]),
+            tuple(look.histogram for look in looks.values()),
+        )
+        return adaptation, tuple(warnings)
 
     def adaptation_of_all(self, progress: Iterable[Task] | None = None) -> Adaptation:
         """The maps of all tasks that the references have the sequences for and the network does.
@@ -121,7 +123,7 @@ class References:
         names, maps = list(self.model.sequences), dict[str, ContrastMap]()
         for task in self.tasks if progress is None else progress:
             sources = [names[i] for i in task.sources]
-            found, _ = self.adaptation(sources, [names[task.target]])
+            found, _ = self.adaptation(sources, names[task.target])
             maps |= found.maps
         if not maps:
             having = "; ".join(f"{name}: {', '.join(own)}" for name, own in self.subjects.items())
@@ -178,7 +180,7 @@ class References:
         self, name: str, sources: Sequence[str], targets: Sequence[str]
     ) -> dict[str, _Look]:
         given = {sequence: self.subjects[name][sequence] for sequence in (*sources, *targets)}
-        told_synthetic(given, allowed=False)
+        told_synthetic(given, allowed=False, hint="")
         loaded = load_sources(given, self.resample)
         seen = loaded.of(sources)
         slices, _ = synthesize_grid(
@@ -280,7 +282,8 @@ def find_references(
             raise UserError(f"reference {subject.name}: {subject.doubles[0]}")
         if subjects.get(subject.name, subject.files) != subject.files:
             raise UserError(f"two references are called {subject.name}: give them in one folder")
-        subjects[subject.name] = dict(subject.files)
+        own = subject.files
+        subjects[subject.name] = {name: own[name] for name in model.sequences if name in own}
     for number, images in enumerate(mappings, 1):
         if unknown := [name for name in images if name not in model.sequences]:
             raise UserError(

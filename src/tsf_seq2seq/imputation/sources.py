@@ -19,6 +19,9 @@ Image = Path | str | SpatialImage
 # A brain with its CSF fills up to 2 litres and about half of the box around it.
 LARGEST_BRAIN_LITRES = 2.2
 FULLEST_BOX = 0.85
+WAY_OUT = (
+    "; --synthetic-sources (in Python synthetic_sources=True) takes it as a source all the same"
+)
 
 
 @dataclass(frozen=True)
@@ -84,16 +87,16 @@ def load_sources(given: Mapping[str, Image], resample: bool = False) -> Sources:
     return Sources(images, maxima, origins, brain, geometry, template, *notes)
 
 
-def told_synthetic(given: Mapping[str, Image], allowed: bool) -> tuple[str, ...]:
-    """A sentence on each source that is an image of ours; UserError unless they are `allowed`."""
+def told_synthetic(
+    given: Mapping[str, Image], allowed: bool, hint: str = WAY_OUT
+) -> tuple[str, ...]:
+    """A sentence on each source that is an image of ours; UserError unless they are `allowed`, with
+    the `hint` what to do."""
     found = {name: source for name, source in given.items() if _is_of_ours(source)}
     if found and not allowed:
         name, source = next(iter(found.items()))
         origin = source if isinstance(source, str | Path) else f"the {name} image"
-        raise UserError(
-            f"{origin} is a synthetic image of this software, not a scan; --synthetic-sources (in "
-            "Python synthetic_sources=True) takes it as a source all the same"
-        )
+        raise UserError(f"{origin} is a synthetic image of this software, not a scan{hint}")
     return tuple(f"source {name} is a synthetic image itself" for name in found)
 
 

@@ -63,7 +63,7 @@ def impute(
     resample: bool = False,
     batch_size: int = BATCH_SIZE,
     synthetic_sources: bool = False,
-    like: Sequence[Like] = (),
+    like: Sequence[Like] | Like = (),
 ) -> Imputation:
     """Synthesize sequence `target` of a subject from its co-registered, skull-stripped images.
 
@@ -72,8 +72,8 @@ def impute(
     the first of which gives the grid; `precision`: fp32 or bf16; `resample`: bring sources on other
     grids to the first one's; `synthetic_sources`: take images that this software made as sources;
     `like`: complete subjects of the same scanner, to whose contrast the synthesis is adapted: their
-    folders, files, or mappings from sequence to image. Raises UserError, one sentence, for whatever
-    can't be used.
+    folders, files, or mappings from sequence to image, or one of these. Raises UserError, one
+    sentence, for whatever can't be used.
     """
     found = impute_targets(
         *(images, model, [target], sources),
@@ -98,7 +98,7 @@ def impute_targets(
     resample: bool = False,
     batch_size: int = BATCH_SIZE,
     synthetic_sources: bool = False,
-    like: Sequence[Like] | References = (),
+    like: Sequence[Like] | Like | References = (),
     progress: Progress | None = None,
 ) -> dict[str, Imputation]:
     """Several targets as `impute` gives each, from the same sources, which are encoded once.
@@ -116,19 +116,24 @@ def impute_targets(
     given = {name: images[name] for name in chosen}
     notes += told_synthetic(given, synthetic_sources)
     loaded = load_sources(given, resample)
-    adaptation = model.adaptation
+    adaptations = dict.fromkeys(targets, model.adaptation)
+    told: dict[str, tuple[str, ...]] = dict.fromkeys(targets, ())
     if like:
+        if isinstance(like, str | Path | Mapping):
+            like = [like]
         if not isinstance(like, References):
             references = find_references(like, model)
             like = References(model, references, precision, resample, batch_size)
         like.check_model()
-        adaptation, told = like.adaptation(chosen, targets, given)
-        notes += told
+        for target in targets:
+            found = like.adaptation(chosen, target, given, targets)
+            adaptations[target], told[target] = found
     slices, resampling = synthesize_grid(model, loaded, targets, precision, batch_size, progress)
     notes += loaded.not_stripped + loaded.doubts
     return {
         target: _imputation(
-            model, loaded, target, slices[target], resampling, notes, precision, adaptation
+            *(model, loaded, target, slices[target], resampling, notes + told[target], precision),
+            adaptations[target],
         )
         for target in targets
     }

@@ -25,12 +25,18 @@ class Adaptation:
 
     `maxima`: sequence → the references' median of the intensity that becomes 1; `histograms`: of
     the references, or of the training subjects in a map that is fitted on validation subjects.
+    ValueError for a maximum that isn't positive.
     """
 
     references: tuple[Reference, ...]
     maps: dict[str, ContrastMap]
     maxima: dict[str, float]
     histograms: tuple[Histogram, ...] = ()
+
+    def __post_init__(self) -> None:
+        for value in self.maxima.values():
+            if not value > 0:
+                raise ValueError(f"maxima must be above 0, not {value:g}")
 
     def map_of(self, task: Task, names: Sequence[str]) -> ContrastMap | None:
         """The task's map, if there is one."""

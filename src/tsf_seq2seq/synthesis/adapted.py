@@ -94,8 +94,9 @@ class AdaptedSynthesizer:
 
     `references_of`: a subject's references, of which the first n serve `name + n`, for each n of
     `counts`; with 0, the `prior` alone. With `beside`, what the map is to be compared with:
-    the network's output with the background set as maps set it, its gain and offset, and the
-    quadratic regression, both fitted on the same references.
+    the network's output with the background set as maps set it, its gain and offset, and (with
+    `regression`: of several networks, one gives it) the quadratic regression, both fitted on the
+    same references.
     """
 
     plain: NetworkSynthesizer
@@ -104,17 +105,22 @@ class AdaptedSynthesizer:
     references_of: ReferencesOf
     prior: Adaptation | None = None
     beside: bool = False
+    regression: bool = True
     _moments: dict[tuple[str, Task], list[Moments]] = field(default_factory=dict)
 
     @property
     def names(self) -> Sequence[str]:
         name = self.plain.names[0]
-        rivals = families_of(name)[1:]
         own = [adapted_name(name, n) for n in self.counts]
         if self.beside:
             own += [f"{name}, {BACKGROUND_SET}"]
-            own += [adapted_name(rival, n) for n in self.counts if n for rival in rivals]
+            own += [adapted_name(rival, n) for n in self.counts if n for rival in self._rivals]
         return [*self.plain.names, *own]
+
+    @property
+    def _rivals(self) -> Sequence[str]:
+        _, gain, quadratic = families_of(self.plain.names[0])
+        return [gain, quadratic] if self.regression else [gain]
 
     def predict(self, loaded: SubjectWindow, tasks: Sequence[Task]) -> Outputs:
         outputs = self.plain.predict(loaded, tasks)
@@ -140,16 +146,19 @@ class AdaptedSynthesizer:
         for n in self.counts:
             own = {r.name: self._moments[r.name, task] for r in references[:n]}
             if n == 0:
-                maps[adapted_name(name, 0)] = prior or identity_map(len(task.sources) + 1)
+                known = prior or identity_map(len(task.sources) + 1)
+                if uses_output or not known.uses_output:
+                    maps[adapted_name(name, 0)] = known
                 continue
             shrunk_to = prior.prior if prior and prior.uses_output == uses_output else None
             maps[adapted_name(name, n)] = fit_map(own, uses_output, shrunk_to)
             if self.beside:
                 total = sum_of([part for slabs in own.values() for part in slabs])
-                _, gain, quadratic = families_of(name)
+                gain, *quadratic = self._rivals
                 if uses_output:
                     maps[adapted_name(gain, n)] = gain_and_offset(total)
-                maps[adapted_name(quadratic, n)] = regression_map(total, uses_output)
+                for rival in quadratic:
+                    maps[adapted_name(rival, n)] = regression_map(total, uses_output)
         return maps
 
     def _look_at(self, references: Sequence[Subject], tasks: Sequence[Task]) -> None:

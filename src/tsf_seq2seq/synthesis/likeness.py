@@ -15,11 +15,16 @@ ALIKE = 0.9  # share of the pairs of one site that count as alike
 @dataclass(frozen=True)
 class Histogram:
     """A subject's brain: sequence → 5 %, 10 %, … 95 % quantiles of its voxels above background, in
-    normalised intensities (range 2)."""
+    normalised intensities (range 2). ValueError for another number of them."""
 
     name: str
     quantiles: dict[str, tuple[float, ...]]
     site: str | None = None
+
+    def __post_init__(self) -> None:
+        for values in self.quantiles.values():
+            if len(values) != len(QUANTILE_LEVELS):
+                raise ValueError(f"quantiles must be {len(QUANTILE_LEVELS)}, not {len(values)}")
 
 
 @dataclass(frozen=True)
