@@ -16,9 +16,9 @@ from tsf_seq2seq.data.synthetic import RECORD_KEY, RESEARCH_USE, SOFTWARE, sidec
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.files.writing import Write, write_together
+from tsf_seq2seq.imputation.mapped import AppliedMap
 from tsf_seq2seq.imputation.places import Paths, bids_name, check_labels, check_places
 from tsf_seq2seq.imputation.record import read_record, refuse_foreign
-from tsf_seq2seq.imputation.references import AppliedMap
 from tsf_seq2seq.imputation.subject import Imputation
 from tsf_seq2seq.synthesis.contrast_map import map_terms
 

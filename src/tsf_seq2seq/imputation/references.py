@@ -4,17 +4,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from tsf_seq2seq.checkpoints.checkpoint import Model
 from tsf_seq2seq.data.discovery import FoundSubject, discover, discover_files
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.fingerprint import fingerprint
+from tsf_seq2seq.imputation.mapped import source_stack, training_histograms
 from tsf_seq2seq.imputation.slices import BATCH_SIZE, synthesize_grid
-from tsf_seq2seq.imputation.sources import Image, Sources, load_sources, told_synthetic
+from tsf_seq2seq.imputation.sources import Image, load_sources, told_synthetic
 from tsf_seq2seq.synthesis.adaptation import Adaptation, Reference, median_maxima, task_key
 from tsf_seq2seq.synthesis.contrast_map import ContrastMap, slab_moments
-from tsf_seq2seq.synthesis.likeness import Difference, Histogram, differences, histogram
+from tsf_seq2seq.synthesis.likeness import Histogram, differences, histogram
 from tsf_seq2seq.synthesis.map_fits import fit_map
 from tsf_seq2seq.synthesis.polynomials import Moments
 from tsf_seq2seq.tasks import Task, all_tasks
@@ -122,8 +121,9 @@ class References:
         """
         names, maps = list(self.model.sequences), dict[str, ContrastMap]()
         for task in self.tasks if progress is None else progress:
-            sources = [names[i] for i in task.sources]
-            found, _ = self.adaptation(sources, names[task.target])
+            sources = [names[i] for i in task.sources]  # seen once by all that is made of them
+            targets = [names[t.target] for t in self.tasks if t.sources == task.sources]
+            found, _ = self.adaptation(sources, names[task.target], targets=targets)
             maps |= found.maps
         if not maps:
             having = "; ".join(f"{name}: {', '.join(own)}" for name, own in self.subjects.items())
@@ -154,7 +154,7 @@ class References:
     def differences(self, adaptation: Adaptation) -> list[str]:
         """In which sequences the references differ among each other more than is usual, in words;
         of the adaptation to all of them."""
-        training, shapes = _training_histograms(self.model), adaptation.histograms
+        training, shapes = training_histograms(self.model), adaptation.histograms
         found = []
         for number, one in enumerate(shapes):
             pairs = differences(one, shapes[:number], training)
@@ -197,61 +197,6 @@ class References:
             )
             for target in targets
         }
-
-
-@dataclass(frozen=True)
-class AppliedMap:
-    """What a contrast map made of the network's output.
-
-    `references`: name → sequence → fingerprint; `shares`: how much of the output's variance over
-    the references' brains comes through each source and through the network (`output`);
-    `departure`: root mean square of what the map changed in the brain (range 2); `differences`: of
-    the sources from the references.
-    """
-
-    references: dict[str, dict[str, str]]
-    fitted: ContrastMap
-    shares: dict[str, float]
-    departure: float
-    differences: tuple[Difference, ...]
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        return tuple(found.text() for found in self.differences if not found.is_alike)
-
-
-def apply_map(
-    model: Model, adaptation: Adaptation, sources: Sources, target: str, output: np.ndarray
-) -> tuple[np.ndarray, AppliedMap] | None:
-    """The network's output (Z, Y, X) on the sources' grid, mapped; background outside the brain.
-
-    None where the adaptation has no map of the task.
-    """
-    names = list(model.sequences)
-    task = Task(tuple(sorted(map(names.index, sources.images))), names.index(target))
-    fitted = adaptation.map_of(task, names)
-    if fitted is None:
-        return None
-    image = fitted(source_stack(model, sources), output, sources.brain)
-    change = (image - output)[sources.brain]
-    own = histogram("the subject", sources.images)
-    labels = [names[i] for i in task.sources] + ["output"]
-    return image, AppliedMap(
-        {reference.name: reference.fingerprints for reference in adaptation.references},
-        fitted,
-        dict(zip(labels, fitted.shares().tolist(), strict=False)),
-        float(np.sqrt(np.mean(change.astype(np.float64) ** 2))),
-        tuple(differences(own, adaptation.histograms, _training_histograms(model))),
-    )
-
-
-def _training_histograms(model: Model) -> Sequence[Histogram]:
-    return model.prior.histograms if model.prior else ()
-
-
-def source_stack(model: Model, sources: Sources) -> np.ndarray:
-    """The sources' images in the model's order, (n, Z, Y, X)."""
-    return np.stack([sources.images[name] for name in model.sequences if name in sources.images])
 
 
 def find_references(

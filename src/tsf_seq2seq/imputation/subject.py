@@ -11,13 +11,8 @@ import torch
 from tsf_seq2seq.checkpoints.checkpoint import Model, open_model
 from tsf_seq2seq.data.nifti import image_like
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.imputation.references import (
-    AppliedMap,
-    Like,
-    References,
-    apply_map,
-    find_references,
-)
+from tsf_seq2seq.imputation.mapped import AppliedMap, apply_map
+from tsf_seq2seq.imputation.references import Like, References, find_references
 from tsf_seq2seq.imputation.slices import BATCH_SIZE, Progress, Slices, synthesize_grid
 from tsf_seq2seq.imputation.sources import Image, Sources, load_sources, told_synthetic
 from tsf_seq2seq.synthesis.adaptation import Adaptation
