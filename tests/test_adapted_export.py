@@ -59,7 +59,7 @@ def mapped(images: torch.Tensor, task: Task, fitted: ContrastMap, output: np.nda
     return np.where((sources > -1).any(axis=0), image, -1)
 
 
-@pytest.mark.parametrize("task", [*all_tasks(4), Task((3, 0, 2), 1), Task((2, 1), 3)])
+@pytest.mark.parametrize("task", [*all_tasks(4)[::5], Task((3, 0, 2), 1), Task((2, 1), 3)])
 def test_the_folded_network_maps_its_output(model, task):
     fitted = MADE.map_of(task, SEQUENCES)
     folded = TaskNetwork(model.network, task, with_tsem=True, fitted=fitted)
