@@ -274,7 +274,7 @@ def test_with_and_without_references(run, patient, tiny_dataset, out):
     )
     assert image_of(out) != plain
     assert done(run(patient))[0] == (
-        f"{NAMES[0]}: flair is made again: its references have changed"
+        f"{NAMES[0]}: flair is made again: it was adapted to references"
     )
     assert image_of(out) == plain
 

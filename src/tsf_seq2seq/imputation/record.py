@@ -103,10 +103,16 @@ def _change(key: str, record: Mapping[str, Any], wanted: Mapping[str, Any]) -> s
     words = {
         RECORD_KEY: "the checkpoint is another one",
         "Precision": f"it was made in {old}",
-        REFERENCES_KEY: "its references have changed" if old else "it was made without references",
+        REFERENCES_KEY: _change_of_references(old, wanted.get(REFERENCES_KEY)),
         "Resample": "--resample was given before" if old else "--resample was not given before",
     }
     return words.get(key, "its sidecar is of another version of this software")
+
+
+def _change_of_references(old: object, wanted: object) -> str:
+    if not old:
+        return "it was made without references"
+    return "its references have changed" if wanted else "it was adapted to references"
 
 
 def _holds(path: Path, known: object) -> bool:

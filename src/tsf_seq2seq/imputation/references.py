@@ -193,7 +193,7 @@ class References:
                 slab_moments(images, slices[target].image, loaded.images[target], seen.brain),
                 loaded.maxima[target],
                 shape,
-                loaded.not_stripped,
+                loaded.not_stripped + loaded.doubts,
             )
             for target in targets
         }
@@ -235,7 +235,7 @@ def find_references(
                 f"reference {number}: sequence {unknown[0]} is unknown to {model.path}, which "
                 f"knows {', '.join(model.sequences)}"
             )
-        subjects[f"reference {number}"] = images
+        subjects[str(number)] = images
     return subjects
 
 

@@ -47,10 +47,11 @@ def choose_strength(
     error; of equal ones the greatest.
 
     Groups of `one_subject` are more alike than subjects are: of them, the greatest strength whose
-    error exceeds the least by no more than the standard error of the difference. Infinite where a
-    group has fewer voxels than there are coefficients: it could tell nothing.
+    error exceeds the least by no more than the standard error of the difference. A group of fewer
+    voxels than there are coefficients judges nothing; infinite where fewer than two are left.
     """
-    if min(group.voxels for group in groups) < len(prior.coefficients):
+    groups = [group for group in groups if group.voxels >= len(prior.coefficients)]
+    if len(groups) < 2:
         return np.inf, np.nan
     total, errors = sum_of(groups).gram, np.empty((len(STRENGTHS), len(groups)))
     for row, strength in enumerate(STRENGTHS):

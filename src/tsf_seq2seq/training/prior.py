@@ -48,7 +48,7 @@ def add_prior(
     looked = [_look(model.network, model.config, one) for one in processes.share(chosen)]
     sample = [training[i] for i in evenly_spaced(len(training), SAMPLE)]
     shapes = [_histogram(model.config, one) for one in processes.share(sample)]
-    found = processes.gather_shares(looked)
+    found = [one for one in processes.gather_shares(looked) if one[2]]
     histograms = [one for one in processes.gather_shares(shapes) if one.quantiles]
     if not processes.main:
         return
