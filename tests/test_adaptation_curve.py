@@ -22,7 +22,8 @@ from tsf_seq2seq.evaluation.adaptation_curve import (
 from tsf_seq2seq.evaluation.adaptation_figure import adaptation_figure, plot_adaptation
 from tsf_seq2seq.evaluation.scores import ADAPTATION_FILES, METRICS, Score
 from tsf_seq2seq.models import build_network
-from tsf_seq2seq.synthesis.adapted import AdaptedSynthesizer, adapted_methods
+from tsf_seq2seq.synthesis.adapted import AdaptedSynthesizer
+from tsf_seq2seq.synthesis.adapted_names import adapted_methods
 from tsf_seq2seq.tables import read_rows
 
 SUBJECTS = "abcdef"

@@ -15,11 +15,7 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import build_network
 from tsf_seq2seq.models.base import AVERAGE, FULL
 from tsf_seq2seq.synthesis.adaptation import Adaptation
-from tsf_seq2seq.synthesis.adapted import (
-    AdaptedSynthesizer,
-    MappedSynthesizer,
-    references_by_site,
-)
+from tsf_seq2seq.synthesis.adapted import AdaptedSynthesizer, MappedSynthesizer, references_by_site
 from tsf_seq2seq.synthesis.contrast_map import ContrastMap, brain_of, map_terms, slab_moments
 from tsf_seq2seq.synthesis.map_fits import fit_map
 from tsf_seq2seq.synthesis.polynomials import Moments, products

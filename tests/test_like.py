@@ -267,9 +267,7 @@ def test_targets_have_references_of_their_own(model, tiny_dataset):
         assert found.warnings == alone.warnings
         assert found.intensity_maximum == alone.intensity_maximum
     assert together["t1ce"].warnings == ()
-    assert (
-        together["flair"].warnings[0].startswith("reference 2: t1 (the t1 image) looks")
-    )
+    assert together["flair"].warnings[0].startswith("reference 2: t1 (the t1 image) looks")
 
 
 # --- whether they are alike

@@ -7,13 +7,17 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tsf_seq2seq.checkpoints.backbones import find_weights
-from tsf_seq2seq.checkpoints.checkpoint import Model, check_sequences, open_model
+from tsf_seq2seq.checkpoints.checkpoint import check_sequences, open_model
 from tsf_seq2seq.cli.arguments import (
     OF_NETWORK,
     SETTINGS,
-    add_arguments,
     script_parser,
-    whole_number,
+)
+from tsf_seq2seq.cli.like import (
+    add_like_arguments,
+    drawn_references,
+    report_of_adapted,
+    with_maps,
 )
 from tsf_seq2seq.cli.loading import experiment, find_device, load_network, load_stage1
 from tsf_seq2seq.config import Config
@@ -21,13 +25,6 @@ from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.distributed import joined_processes
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.evaluation.adaptation_curve import (
-    GAINS,
-    adaptation_curve,
-    adaptation_tables,
-    write_adaptation_rows,
-)
-from tsf_seq2seq.evaluation.adaptation_figure import plot_adaptation
 from tsf_seq2seq.evaluation.metrics import LPIPS
 from tsf_seq2seq.evaluation.protocol import EvaluationProtocol, TasksOf, complete_tasks, evaluate
 from tsf_seq2seq.evaluation.record import digest_of, identity_of
@@ -43,11 +40,6 @@ from tsf_seq2seq.evaluation.scores import (
 from tsf_seq2seq.evaluation.statistics import compare, comparison_table, method_means, method_table
 from tsf_seq2seq.files.fingerprint import sha256
 from tsf_seq2seq.models.base import AVERAGE, FULL, WITHOUT_ATTENTION
-from tsf_seq2seq.synthesis.adapted import (
-    AdaptedSynthesizer,
-    MappedSynthesizer,
-    references_by_site,
-)
 from tsf_seq2seq.synthesis.synthesizers import (
     BASELINES,
     NetworkSynthesizer,
@@ -55,7 +47,6 @@ from tsf_seq2seq.synthesis.synthesizers import (
     fit_baselines,
     variant_for,
 )
-from tsf_seq2seq.tables import Table
 from tsf_seq2seq.tasks import Task, missing_target_tasks
 
 # What the paper's script calls its methods: name → (network, variant).
@@ -94,21 +85,7 @@ def evaluate_networks(description: str) -> None:
     parser.add_argument(
         "--baselines", nargs="+", default=[], choices=BASELINES, help="without a network"
     )
-    parser.add_argument(
-        "--like",
-        nargs="+",
-        type=whole_number,
-        default=[],
-        metavar="N",
-        help="adapt the networks to each test subject by N other complete test subjects of its "
-        "site, such as 1 2 4; with 0, by the checkpoint's own map of validation subjects",
-    )
-    parser.add_argument(
-        "--like-baselines",
-        action="store_true",
-        help="what else the same references give: gain and offset, the quadratic regression",
-    )
-    add_arguments(parser, ["seed"], meanings={"seed": "of the references that are drawn"})
+    add_like_arguments(parser)
     _run(parser.parse_args(), _compared_networks)
 
 
@@ -129,7 +106,7 @@ def _compared_networks(arguments: argparse.Namespace) -> _Evaluation:
     subjects = _subjects(arguments, config)
     tasks_of = _missing_sequences(arguments, config)
     tasks = _all_of(subjects, tasks_of)
-    references = _references(arguments, config, subjects)
+    references = drawn_references(arguments, config, subjects)
     synthesizers: list[Synthesizer] = []
     for name, model in zip(names, models, strict=True):
         variants = [variant_for(model.network, tasks)]
@@ -137,55 +114,11 @@ def _compared_networks(arguments: argparse.Namespace) -> _Evaluation:
             variants += [v for v in model.network.variants if v not in (FULL, *variants)]
         plain = NetworkSynthesizer(name, model.network, variants, arguments.batch_size)
         shared = arguments, config, model, plain, references
-        synthesizers.append(_with_maps(*shared, first=not synthesizers))
+        synthesizers.append(with_maps(*shared, first=not synthesizers))
     _check_distinct(synthesizers)
     synthesizers += fit_baselines(config, arguments.baselines, tasks)
     report = _report_of_missing(arguments, synthesizers[0].names[0], adapted=bool(arguments.like))
     return _Evaluation(config, synthesizers, subjects, tasks_of, arguments.load, report, references)
-
-
-def _references(
-    arguments: argparse.Namespace, config: Config, subjects: Sequence[Subject]
-) -> dict[str, list[Subject]]:
-    """Whom each subject's networks are adapted by, as many as --like asks for at most."""
-    number = max(arguments.like, default=0)
-    if not number:
-        return {}
-    pool = find_subjects(config.data, config.data.test)
-    return references_by_site(pool, subjects, number, len(config.data.sequences), arguments.seed)
-
-
-def _with_maps(
-    arguments: argparse.Namespace,
-    config: Config,
-    model: Model,
-    plain: NetworkSynthesizer,
-    references: Mapping[str, Sequence[Subject]],
-    first: bool,
-) -> Synthesizer:
-    """The network as its checkpoint's maps make it, or adapted as --like says; the `first` gives
-    what needs no network, too."""
-    names = list(config.data.sequences)
-    if model.adaptation is not None:
-        if arguments.like:
-            raise UserError(f"{model.path} is adapted already: --like takes one that is not")
-        return MappedSynthesizer(plain, model.adaptation, names, arguments.ablations)
-    if not arguments.like:
-        return plain
-    if 0 in arguments.like and model.prior is None:
-        raise UserError(
-            f"{model.path} carries no map of validation subjects, which --like 0 asks for: "
-            "training writes one into best.pth"
-        )
-    return AdaptedSynthesizer(
-        plain,
-        config,
-        sorted(set(arguments.like)),
-        lambda subject: references.get(subject.name, ()),
-        model.prior,
-        arguments.like_baselines,
-        regression=first,
-    )
 
 
 def evaluate_seq2seq(description: str) -> None:
@@ -286,23 +219,11 @@ def _report_of_missing(
             further["Paired differences"] = comparison_table(compare(scores, first))
             print(f"\n{further['Paired differences'].markdown()}")
         if adapted:
-            further |= _report_of_adapted(scores, arguments.output)
+            further |= report_of_adapted(scores, arguments.output)
         title = "Synthesis of missing sequences"
         write_tables(arguments.output, title, tables, further)
 
     return report
-
-
-def _report_of_adapted(scores: list[Score], output: Path) -> dict[str, Table]:
-    """Tables of adapted networks, whose gains are printed; adaptation.csv, .pdf and .png."""
-    curve = adaptation_curve(scores)
-    if curve is None:
-        return {}
-    tables = adaptation_tables(curve)
-    write_adaptation_rows(output / "adaptation.csv", curve)
-    plot_adaptation(curve, output / "adaptation")
-    print(f"\n{tables[GAINS].markdown()}")
-    return tables
 
 
 def _subjects(arguments: argparse.Namespace, config: Config) -> list[Subject]:

@@ -26,7 +26,7 @@ from tsf_seq2seq.evaluation.statistics import (
     paired_table,
     subject_differences,
 )
-from tsf_seq2seq.synthesis.adapted import (
+from tsf_seq2seq.synthesis.adapted_names import (
     AS_TRAINED,
     AdaptedMethod,
     adapted_methods,

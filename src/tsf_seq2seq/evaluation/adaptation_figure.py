@@ -11,12 +11,7 @@ from matplotlib.lines import Line2D
 from tsf_seq2seq.evaluation.adaptation_curve import AdaptationCurve, Line
 from tsf_seq2seq.evaluation.scores import Metric
 from tsf_seq2seq.figures import COLOURS, FONT, SMALL_FONT, save_figure_pair
-from tsf_seq2seq.synthesis.adapted import (
-    AS_TRAINED,
-    GAIN_AND_OFFSET,
-    QUADRATIC,
-    families_of,
-)
+from tsf_seq2seq.synthesis.adapted_names import AS_TRAINED, GAIN_AND_OFFSET, QUADRATIC, families_of
 
 LINE_COLOURS = tuple(COLOURS[place] for place in (5, 6, 2, 3, 1, 0, 7))  # dark ones first
 MARKERS = "osD^vP*"

@@ -18,7 +18,7 @@ from tsf_seq2seq.evaluation.scores import Metric, read_scores
 from tsf_seq2seq.report import charts
 from tsf_seq2seq.report.blocks import Chart, Drawn, Section
 from tsf_seq2seq.report.inputs import ReportSources
-from tsf_seq2seq.synthesis.adapted import families_of
+from tsf_seq2seq.synthesis.adapted_names import families_of
 
 WORDS = (
     "The network adapted to the scanner of each test subject by other complete subjects of the "

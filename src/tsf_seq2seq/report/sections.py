@@ -19,7 +19,7 @@ from tsf_seq2seq.report.blocks import Block, Drawn, Section
 from tsf_seq2seq.report.explanations import contributions, error_estimation
 from tsf_seq2seq.report.inputs import ReportSources
 from tsf_seq2seq.report.training_curves import training_charts
-from tsf_seq2seq.synthesis.adapted import adapted_methods
+from tsf_seq2seq.synthesis.adapted_names import adapted_methods
 from tsf_seq2seq.tables import read_rows, write_rows
 from tsf_seq2seq.training.log import read_log
 

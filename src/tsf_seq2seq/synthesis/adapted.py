@@ -1,10 +1,8 @@
 """Networks adapted to a scanner: maps fitted on evaluated windows of other subjects."""
 
-import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +10,7 @@ from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.synthesis.adaptation import Adaptation
+from tsf_seq2seq.synthesis.adapted_names import BACKGROUND_SET, adapted_name, families_of
 from tsf_seq2seq.synthesis.contrast_map import ContrastMap, brain_of, slab_moments
 from tsf_seq2seq.synthesis.map_fits import (
     fit_map,
@@ -24,68 +23,7 @@ from tsf_seq2seq.synthesis.synthesizers import NetworkSynthesizer, Outputs
 from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window
 from tsf_seq2seq.tasks import Task
 
-BACKGROUND_SET = "background set"
-GAIN_AND_OFFSET = "gain and offset"
-QUADRATIC = "quadratic_regression"
-AS_TRAINED = "as trained"
 ReferencesOf = Callable[[Subject], Sequence[Subject]]
-
-
-def adapted_name(method: str, n_references: int) -> str:
-    """Such as tsf + 2."""
-    return f"{method} + {n_references}"
-
-
-WITH_REFERENCES = re.compile(r"(.+) \+ (0|[1-9][0-9]{0,5})", re.DOTALL)  # what adapted_name makes
-
-
-def families_of(method: str) -> tuple[str, str, str]:
-    """What is adapted by the same references: a network's method itself, and its rivals."""
-    return method, f"{method}, {GAIN_AND_OFFSET}", QUADRATIC
-
-
-class AdaptedMethod(NamedTuple):
-    """A method `name` of an adapted network, whose own method is called `plain`.
-
-    `family`: its name without the number of `references`, which is None as trained.
-    """
-
-    name: str
-    plain: str
-    family: str
-    references: int | None
-
-    @property
-    def adapted_by(self) -> str:
-        """The number of references in words."""
-        return AS_TRAINED if self.references is None else str(self.references)
-
-
-def adapted_methods(methods: Sequence[str]) -> list[AdaptedMethod]:
-    """The plain methods of networks that were adapted, each followed by all that they became.
-
-    In the order of `families_of`, each by rising number; empty where none was adapted. A name such
-    as `my + 3` is an adapted method's where `my` is a method, too, and `my + 3` wasn't adapted.
-    """
-    parted = {
-        name: parts.groups() for name in methods if (parts := WITH_REFERENCES.fullmatch(name))
-    }
-    bases = {family for family, _ in parted.values()}
-    parted = {name: own for name, own in parted.items() if name not in bases}
-    bases = {family for family, _ in parted.values()} - {QUADRATIC}
-    numbers = sorted({int(number) for _, number in parted.values()})
-    found = dict[str, AdaptedMethod]()
-    for plain in (name for name in methods if name in bases):
-        as_trained = (plain, f"{plain}, {BACKGROUND_SET}")
-        own = [AdaptedMethod(name, plain, name, None) for name in as_trained if name in methods]
-        own += [
-            AdaptedMethod(name, plain, family, n)
-            for family in families_of(plain)
-            for n in numbers
-            if (name := adapted_name(family, n)) in parted
-        ]
-        found |= {one.name: one for one in own if one.name not in found}
-    return list(found.values())
 
 
 @dataclass
