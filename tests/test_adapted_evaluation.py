@@ -56,7 +56,7 @@ def run(script, tmp_path, monkeypatch):
     """run(checkpoints, options…) of evaluate.py into `out`, without LPIPS and pictures."""
     monkeypatch.setattr("tsf_seq2seq.cli.evaluate.find_weights", lambda *_: None)
     monkeypatch.setattr("tsf_seq2seq.evaluation.protocol.plot_examples", lambda *_: None)
-    monkeypatch.setattr("tsf_seq2seq.cli.evaluate.plot_adaptation", lambda *_: None)
+    monkeypatch.setattr("tsf_seq2seq.cli.like.plot_adaptation", lambda *_: None)
 
     def run(files: Sequence[Path], *options: object, output: str = "out") -> Outcome:
         arguments = ["-l", *files, "-o", tmp_path / output, "--no-predictions", *options]
