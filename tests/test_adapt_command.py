@@ -247,7 +247,7 @@ def test_references_that_differ_among_each_other(run, checkpoint, tmp_path, file
     assert len(told) == 1
     start = "warning: reference Tiny_00002: t1 differs from that of reference Tiny_00001 by 0."
     assert told[0].startswith(start)
-    assert "more than 0.001, what 90 % of one site's training subjects are:" in told[0]
+    assert "more than the usual 0.001 (90 % of the pairs of one site in training):" in told[0]
     assert "warning" not in run(*like).out  # nothing says what is usual
 
 

@@ -311,7 +311,7 @@ def test_training_subjects_say_how_much_is_usual(model):
         found = impute(given, replace(model, prior=known), "flair", like=[images_of(1)])
         (difference,) = found.adapted.differences
         assert difference.usual == pytest.approx(gap)
-        assert difference.of == "what 90 % of one site's training subjects are"
+        assert difference.of == "90 % of the pairs of one site in training"
         assert found.warnings == ((difference.text(),) if is_warned else ())
 
 

@@ -13,9 +13,9 @@ from tsf_seq2seq.synthesis.likeness import (
     usual_distance,
 )
 
-OF_A_SITE = "what 90 % of one site's training subjects are"
-OF_ANY = "what training subjects of any scanners are (median)"
-AMONG_REFERENCES = "what the references are among each other"
+OF_A_SITE = "90 % of the pairs of one site in training"
+OF_ANY = "median of the pairs in training, of any scanners"
+AMONG_REFERENCES = "the farthest two references"
 
 
 def shape(name: str, site: str | None = None, **levels: float) -> Histogram:
@@ -140,6 +140,6 @@ def test_alike_up_to_what_is_usual():
 def test_the_warning_names_all():
     assert Difference("t1ce", "sub-7", 0.4567, 0.1234, OF_A_SITE).text() == (
         "t1ce differs from that of reference sub-7 by 0.457 (mean difference of brain quantiles, "
-        "range 2), more than 0.123, what 90 % of one site's training subjects are: another scanner "
-        "or protocol makes the synthesis worse"
+        "range 2), more than the usual 0.123 (90 % of the pairs of one site in training): a reference "
+        "of another scanner or protocol makes the synthesis worse"
     )

@@ -49,9 +49,9 @@ class Difference:
         """The warning, in a sentence."""
         return (
             f"{self.sequence} differs from that of reference {self.reference} by "
-            f"{self.distance:.3f} (mean difference of brain quantiles, range 2), more than "
-            f"{self.usual or 0:.3f}, {self.of}: another scanner or protocol makes the synthesis "
-            "worse"
+            f"{self.distance:.3f} (mean difference of brain quantiles, range 2), more than the "
+            f"usual {self.usual or 0:.3f} ({self.of}): a reference of another scanner or protocol "
+            "makes the synthesis worse"
         )
 
 
@@ -103,11 +103,11 @@ def usual_distance(
     within = [pair for pair in pairs if pair[0].site is not None and pair[0].site == pair[1].site]
     if within:
         distances = [distance(*pair, sequence) for pair in within]
-        return float(np.quantile(distances, ALIKE)), "what 90 % of one site's training subjects are"
+        return float(np.quantile(distances, ALIKE)), "90 % of the pairs of one site in training"
     if len(known) > 2:
         distances = [distance(*pair, sequence) for pair in pairs]
-        return float(np.median(distances)), "what training subjects of any scanners are (median)"
+        return float(np.median(distances)), "median of the pairs in training, of any scanners"
     if len(references) > 2:
         distances = [distance(*pair, sequence) for pair in combinations(references, 2)]
-        return max(distances), "what the references are among each other"
+        return max(distances), "the farthest two references"
     return None, "nothing to compare with"
