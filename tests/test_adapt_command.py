@@ -12,7 +12,7 @@ from conftest import LPS_AFFINE, SEQUENCES, Outcome, blob, save_nifti, sequence_
 from tsf_seq2seq.checkpoints.checkpoint import open_model, read_checkpoint, save_checkpoint
 from tsf_seq2seq.cli.adapt import adapt
 from tsf_seq2seq.cli.convert import export_model
-from tsf_seq2seq.cli.evaluate import evaluate_networks
+from tsf_seq2seq.cli.evaluate import evaluate_networks, evaluate_tsf_seq2seq
 from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.evaluation.metrics import psnr
@@ -22,7 +22,7 @@ from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.imputation import impute
 from tsf_seq2seq.imputation.references import References
 from tsf_seq2seq.models import build_network
-from tsf_seq2seq.models.base import FULL
+from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION
 from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.synthesis.contrast_map import ContrastMap, brain_of
 from tsf_seq2seq.synthesis.likeness import Histogram
@@ -167,6 +167,17 @@ def test_evaluations_score_it_with_its_maps(
         found = scores[method, "flair"].psnr
         assert found == pytest.approx(psnr(window.centres[3], wanted), abs=1e-4)
     assert scores["plain", "flair"].psnr + 1 < scores["adapted", "flair"].psnr
+
+    papers = ["--methods", "tsf_without_attention", "tsf", "-o", tmp_path / "paper"]
+    outcome = script(evaluate_tsf_seq2seq, "-l", adapted, "--no-predictions", *papers)
+    assert outcome.code == 0, outcome.err
+    rows = read_scores(tmp_path / "paper" / "metrics.csv")
+    (mapped,) = (s.psnr for s in rows if (s.method, s.target) == ("tsf", "flair"))
+    assert mapped == scores["adapted", "flair"].psnr
+    plain = NetworkSynthesizer("net", model.network, [WITHOUT_ATTENTION], 4)
+    (without,) = plain.predict(window, [task]).values()
+    (own,) = (s.psnr for s in rows if (s.method, s.target) == ("tsf_without_attention", "flair"))
+    assert own == pytest.approx(psnr(window.centres[3], without), abs=1e-4)
 
 
 def test_a_portable_model_keeps_the_maps(run, script, adapted, tmp_path, files):

@@ -296,7 +296,7 @@ def test_a_subject_that_differs_is_warned_of(model):
     given = {"t1": subject["t1"], "t2": subject["t2"]}
     (warning,) = impute(given, model, "flair", like=like).warnings
     assert warning.startswith("t1 differs from that of reference 3 by 0.")
-    assert ", what the references are among each other: another scanner" in warning
+    assert "(the farthest two references): a reference of another scanner" in warning
     assert impute(given, model, "flair", like=like[:2]).warnings == ()
     (subject,) = patients(1.02)
     assert impute({"t1": subject["t1"]}, model, "flair", like=like).warnings == ()

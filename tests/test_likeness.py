@@ -140,6 +140,6 @@ def test_alike_up_to_what_is_usual():
 def test_the_warning_names_all():
     assert Difference("t1ce", "sub-7", 0.4567, 0.1234, OF_A_SITE).text() == (
         "t1ce differs from that of reference sub-7 by 0.457 (mean difference of brain quantiles, "
-        "range 2), more than the usual 0.123 (90 % of the pairs of one site in training): a reference "
-        "of another scanner or protocol makes the synthesis worse"
+        "range 2), more than the usual 0.123 (90 % of the pairs of one site in training): a "
+        "reference of another scanner or protocol makes the synthesis worse"
     )

@@ -7,7 +7,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tsf_seq2seq.checkpoints.backbones import find_weights
-from tsf_seq2seq.checkpoints.checkpoint import check_sequences, open_model
+from tsf_seq2seq.checkpoints.checkpoint import (
+    check_sequences,
+    checkpoint_adaptation,
+    open_model,
+)
 from tsf_seq2seq.cli.arguments import (
     OF_NETWORK,
     SETTINGS,
@@ -40,6 +44,7 @@ from tsf_seq2seq.evaluation.scores import (
 from tsf_seq2seq.evaluation.statistics import compare, comparison_table, method_means, method_table
 from tsf_seq2seq.files.fingerprint import sha256
 from tsf_seq2seq.models.base import AVERAGE, FULL, WITHOUT_ATTENTION
+from tsf_seq2seq.synthesis.adapted import MappedSynthesizer
 from tsf_seq2seq.synthesis.synthesizers import (
     BASELINES,
     NetworkSynthesizer,
@@ -252,7 +257,13 @@ def _synthesizers(
             own = load_stage1(stage1, config, arguments.device)
         else:
             own = network
-        synthesizers.append(NetworkSynthesizer(owner, own, chosen, arguments.batch_size))
+        maps = checkpoint_adaptation(arguments.load) if FULL in chosen else None
+        if maps is None:
+            synthesizers.append(NetworkSynthesizer(owner, own, chosen, arguments.batch_size))
+            continue
+        chosen.sort(key=lambda variant: variant != FULL)  # the whole network's output is mapped
+        plain = NetworkSynthesizer(owner, own, chosen, arguments.batch_size)
+        synthesizers.append(MappedSynthesizer(plain, maps, list(config.data.sequences)))
     synthesizers += fit_baselines(config, names, tasks)
     return sorted(synthesizers, key=lambda one: names.index(one.names[0])), files
 
