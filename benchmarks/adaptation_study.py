@@ -69,7 +69,7 @@ def study_phantoms(output: Path, seeds: list[int], share: float) -> None:
         split = ("--site", r"(Site\d+)_.*", "--test-sites", "Site1", "--shares", 9, 1, 0)
         _run("src/data/make_split.py", "-r", data, *split)
     settings = {"root": data} | {part: data / f"{part}.csv" for part in ("train", "valid", "test")}
-    header, *rows = sorted((data / "test.csv").read_text().splitlines(), reverse=True)
+    header, *rows = (data / "test.csv").read_text().splitlines()
     reference, *rest = sorted(rows)
     name = reference.split(",")[0]
     write_text(output / "reference.csv", f"{name},15\n")
