@@ -50,6 +50,15 @@ def parse_yaml(text: str) -> Any:
 class _Loader(yaml.SafeLoader):
     """Safe reading, in which a value that PyYAML fails on is an error of the text."""
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge what << names; of a key that it has, too, the mapping's own value alone is kept.
+
+        PyYAML keeps both, the own one last; where it merges such a mapping into another, 6.0.4
+        takes the first of keys of one letter.
+        """
+        super().flatten_mapping(node)
+        node.value = list({key.value: (key, value) for key, value in node.value}.values())
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
