@@ -117,7 +117,7 @@ $(call done,single_source): $(call done,seq2seq first_look)
 	$(DONE)
 # --- adapt to a scanner, by complete subjects of it
 $(call done,adaptation): $(call done,tsf_seq2seq)
-	$(STEP) src/evaluate/evaluate.py --all-tasks --max-slices 24 --no-predictions \
+	$(STEP) src/evaluate/evaluate.py --all-tasks --max-slices 12 --no-predictions \
 		-l $(STAGE2)/best.pth --names tsf --like 0 1 2 4 --like-baselines \
 		--set data.root=$(SITES) --set data.test=$(SITES)/test.csv -o $(DEMO)/adaptation
 	$(DONE)
