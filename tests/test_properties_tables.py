@@ -10,7 +10,6 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from conftest import SEQUENCES, blob, save_nifti
 from hypothesis import example, given, settings
@@ -33,6 +32,7 @@ from tsf_seq2seq.explain.faithfulness import Agreement, Faithfulness
 from tsf_seq2seq.explain.source_values import SourceValue
 from tsf_seq2seq.explain.tsem import Finding
 from tsf_seq2seq.synthesis.synthesizers import Outputs
+from tsf_seq2seq.synthesis.windows import SubjectWindow
 from tsf_seq2seq.tables import read_rows, rows_text, write_rows
 from tsf_seq2seq.tasks import Task, missing_target_tasks
 
@@ -191,9 +191,9 @@ class Doubling:
 
     names = ("doubling",)
 
-    def predict(self, window: np.ndarray, tasks: list[Task]) -> Outputs:
+    def predict(self, loaded: SubjectWindow, tasks: list[Task]) -> Outputs:
         return {
-            ("doubling", task): 0.9 * window[list(task.sources), 1:-1].mean(axis=0)
+            ("doubling", task): 0.9 * loaded.centres[list(task.sources)].mean(axis=0)
             for task in tasks
         }
 
