@@ -117,9 +117,9 @@ $(call done,single_source): $(call done,seq2seq first_look)
 	$(DONE)
 # --- adapt to a scanner, by complete subjects of it
 $(call done,adaptation): $(call done,tsf_seq2seq)
-	$(STEP) src/evaluate/evaluate.py --all-tasks --max-slices 12 --no-predictions \
-		-l $(STAGE2)/best.pth --names tsf --like 0 1 2 4 --like-baselines \
-		--set data.root=$(SITES) --set data.test=$(SITES)/test.csv -o $(DEMO)/adaptation
+	$(STEP) src/evaluate/evaluate.py --all-tasks --no-predictions -l $(STAGE2)/best.pth --names tsf \
+		--like 0 1 2 4 --set data.root=$(SITES) --set data.test=$(SITES)/test.csv \
+		--set data.slices=18 -o $(DEMO)/adaptation
 	$(DONE)
 $(call done,adapted): $(call done,tsf_seq2seq)
 	$(STEP) src/adapt/adapt.py -l $(STAGE2)/best.pth --like $(SITES)/Site2_Phantom_00001 \
