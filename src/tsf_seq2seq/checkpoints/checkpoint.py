@@ -1,6 +1,6 @@
 """Our checkpoint files: settings and weights, and in `last.pth` all that resuming needs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tsf_seq2seq.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2Seq
 from tsf_seq2seq.settings import parse
 from tsf_seq2seq.synthesis.adaptation import Adaptation, task_key
-from tsf_seq2seq.tasks import all_tasks
+from tsf_seq2seq.tasks import Task, all_tasks
 
 FORMAT = "tsf-seq2seq checkpoint"
 VERSION = 2
@@ -52,6 +52,11 @@ class Model:
     def sequences(self) -> tuple[str, ...]:
         """Names of the sequences that the network knows, in its order."""
         return tuple(self.config.data.sequences)
+
+    def task(self, sources: Iterable[str], target: str) -> Task:
+        """The task of these sequences, which the network must know."""
+        indices = sorted(map(self.sequences.index, sources))
+        return Task(tuple(indices), self.sequences.index(target))
 
 
 def save_checkpoint(
@@ -186,10 +191,8 @@ def _maps_of(content: Mapping[str, Any], key: str, path: Path, config: Config) -
     """Maps of a checkpoint, where it carries some; UserError where they don't fit its sequences."""
     if key not in content:
         return None
-    found, names = (
-        parse(Adaptation, content[key], str(path), f"{key}."),
-        list(config.data.sequences),
-    )
+    found = parse(Adaptation, content[key], str(path), f"{key}.")
+    names = list(config.data.sequences)
     known = {task_key(task, names): task for task in all_tasks(len(names))}
     for name, own in found.maps.items():
         task = known.get(name)

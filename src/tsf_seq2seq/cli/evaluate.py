@@ -12,11 +12,7 @@ from tsf_seq2seq.checkpoints.checkpoint import (
     checkpoint_adaptation,
     open_model,
 )
-from tsf_seq2seq.cli.arguments import (
-    OF_NETWORK,
-    SETTINGS,
-    script_parser,
-)
+from tsf_seq2seq.cli.arguments import OF_NETWORK, SETTINGS, script_parser
 from tsf_seq2seq.cli.like import (
     add_like_arguments,
     drawn_references,

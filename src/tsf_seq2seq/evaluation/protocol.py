@@ -208,9 +208,8 @@ def _evaluate_subject(
 ) -> tuple[Entry, Example | None]:
     """A subject's scores, and of the run's first few an example; predictions are saved."""
     names, tasks = list(config.data.sequences), protocol.tasks_of(subject)
-    inputs = _made_from(
-        subject, tasks, config, protocol
-    )  # before they are read, in case they change
+    # Before they are read, in case they change.
+    inputs = _made_from(subject, tasks, config, protocol)
     loaded = load_window(config, subject, _needed(tasks), protocol.max_stacks)
     outputs: Outputs = {}
     for synthesizer in protocol.synthesizers:

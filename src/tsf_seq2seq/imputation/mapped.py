@@ -10,7 +10,6 @@ from tsf_seq2seq.imputation.sources import Sources
 from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.synthesis.contrast_map import ContrastMap
 from tsf_seq2seq.synthesis.likeness import Difference, Histogram, differences, histogram
-from tsf_seq2seq.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,7 @@ def apply_map(
 
     None where the adaptation has no map of the task.
     """
-    names = list(model.sequences)
-    task = Task(tuple(sorted(map(names.index, sources.images))), names.index(target))
+    names, task = list(model.sequences), model.task(sources.images, target)
     fitted = adaptation.map_of(task, names)
     if fitted is None:
         return None

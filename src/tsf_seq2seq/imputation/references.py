@@ -68,10 +68,9 @@ class References:
         found = [n for n in having if not _is_same(self.subjects[n], but or {}, sources)]
         if not found:
             itself = " but the subject itself" if having else ""
-            known = "; ".join(f"{name}: {', '.join(own)}" for name, own in self.subjects.items())
             raise UserError(
                 f"no reference{itself} has {', '.join(needed)}, by which {target} could be "
-                f"adapted: {known}"
+                f"adapted: {self._having}"
             )
         return found
 
@@ -96,19 +95,13 @@ class References:
         """The map of a task, and what is to be said of its references; `sources` as chosen, the
         first of which gives the grid, `but` as in `complete`; `targets`: all that will be asked
         for, so that a reference is put through the network once."""
-        names, found = list(self.model.sequences), sorted(self.complete(sources, target, but))
-        self._look_at(found, sources, targets or [target])
-        looks = {name: self._looks[name, tuple(sources), target] for name in found}
-        task = Task(tuple(sorted(map(names.index, sources))), names.index(target))
-        prior = self.model.prior.map_of(task, names) if self.model.prior else None
-        moments = {name: look.moments for name, look in looks.items()}
-        fitted = fit_map(moments, True, prior.prior if prior else None)
+        key, fitted, looks = self._fit(sources, target, but, targets)
         warnings = [
             f"reference {name}: {text}" for name, look in looks.items() for text in look.warnings
         ]
         adaptation = Adaptation(
-            tuple(Reference(*item) for item in self.fingerprints(found).items()),
-            {task_key(task, names): fitted},
+            tuple(Reference(*item) for item in self.fingerprints(list(looks)).items()),
+            {key: fitted},
             median_maxima([{target: look.maximum} for look in looks.values()]),
             tuple(look.histogram for look in looks.values()),
         )
@@ -123,17 +116,16 @@ class References:
         for task in self.tasks if progress is None else progress:
             sources = [names[i] for i in task.sources]  # seen once by all that is made of them
             targets = [names[t.target] for t in self.tasks if t.sources == task.sources]
-            found, _ = self.adaptation(sources, names[task.target], targets=targets)
-            maps |= found.maps
+            key, fitted, _ = self._fit(sources, names[task.target], None, targets)
+            maps[key] = fitted
         if not maps:
-            having = "; ".join(f"{name}: {', '.join(own)}" for name, own in self.subjects.items())
-            raise UserError(f"no reference has the sequences of a task: {having}")
+            raise UserError(f"no reference has the sequences of a task: {self._having}")
         loaded = {
             name: load_sources(dict(own), self.resample) for name, own in self.subjects.items()
         }
         prints = self.fingerprints(list(self.subjects))
         return Adaptation(
-            tuple(Reference(name, prints[name]) for name in prints),
+            tuple(Reference(*item) for item in prints.items()),
             maps,
             median_maxima([loaded[name].maxima for name in prints]),
             tuple(histogram(name, loaded[name].images) for name in prints),
@@ -160,6 +152,28 @@ class References:
             pairs = differences(one, shapes[:number], training)
             found += [f"reference {one.name}: {own.text()}" for own in pairs if not own.is_alike]
         return found
+
+    @property
+    def _having(self) -> str:
+        """Which sequences each has, in words."""
+        return "; ".join(f"{name}: {', '.join(own)}" for name, own in self.subjects.items())
+
+    def _fit(
+        self,
+        sources: Sequence[str],
+        target: str,
+        but: Mapping[str, Image] | None,
+        targets: Sequence[str],
+    ) -> tuple[str, ContrastMap, dict[str, _Look]]:
+        """The task, such as t1+t2:flair, its map, and by name the references that it is from."""
+        names, found = list(self.model.sequences), sorted(self.complete(sources, target, but))
+        self._look_at(found, sources, targets or [target])
+        looks = {name: self._looks[name, tuple(sources), target] for name in found}
+        task = self.model.task(sources, target)
+        prior = self.model.prior.map_of(task, names) if self.model.prior else None
+        moments = {name: look.moments for name, look in looks.items()}
+        fitted = fit_map(moments, True, prior.prior if prior else None)
+        return task_key(task, names), fitted, looks
 
     def _look_at(
         self, subjects: Sequence[str], sources: Sequence[str], targets: Sequence[str]

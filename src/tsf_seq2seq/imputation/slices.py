@@ -83,8 +83,7 @@ def synthesize_grid(
         window[names.index(name)] = view.to_network(image[places])
 
     # --- the network
-    indices = tuple(sorted(names.index(name) for name in sources.images))
-    tasks = {target: Task(indices, names.index(target)) for target in targets}
+    tasks = {target: model.task(sources.images, target) for target in targets}
     outputs = synthesize_slices(
         model.network, window, list(tasks.values()), batch_size, precision, progress, with_tsem
     )

@@ -16,7 +16,6 @@ from tsf_seq2seq.imputation.references import Like, References, find_references
 from tsf_seq2seq.imputation.slices import BATCH_SIZE, Progress, Slices, synthesize_grid
 from tsf_seq2seq.imputation.sources import Image, Sources, load_sources, told_synthetic
 from tsf_seq2seq.synthesis.adaptation import Adaptation
-from tsf_seq2seq.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -154,8 +153,7 @@ def choose_sources(
     chosen = in_order if sources is None else list(dict.fromkeys(sources))
     if not chosen:
         raise UserError(f"there is no source to make {', '.join(targets)} from")
-    indices = tuple(sorted(model.sequences.index(name) for name in chosen))
-    if all(model.network.accepts(Task(indices, model.sequences.index(t))) for t in targets):
+    if all(model.network.accepts(model.task(chosen, target)) for target in targets):
         return chosen, ()
     network = model.config.network.name
     if sources is not None:
