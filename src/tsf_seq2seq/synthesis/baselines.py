@@ -5,7 +5,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.synthesis.polynomials import Term, gram_matrix, polynomial_terms, products
+from tsf_seq2seq.synthesis.polynomials import (
+    Moments,
+    Term,
+    gram_matrix,
+    polynomial_terms,
+    products,
+)
 from tsf_seq2seq.tasks import Task
 
 
@@ -43,9 +49,9 @@ class PolynomialRegression:
         """
         needed = {*task.sources, task.target}
         gram = np.sum([gram for held, gram in self.grams.items() if held >= needed], axis=0)
-        rows = [self.terms.index(tuple(sorted(term))) for term in self._terms(task)]
-        normal = gram[np.ix_(rows, rows)]
-        return np.linalg.lstsq(normal, gram[rows, task.target + 1], rcond=None)[0]
+        terms = [*self._terms(task), (task.target,)]
+        rows = [self.terms.index(tuple(sorted(term))) for term in terms]
+        return Moments(gram[np.ix_(rows, rows)]).fit()
 
     def predict(self, window: np.ndarray, task: Task) -> np.ndarray:
         """Synthesis (Z, Y, X) of the task's target from a window (S, Z, Y, X)."""
