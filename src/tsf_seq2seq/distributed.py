@@ -138,11 +138,14 @@ def _ended_after_signals() -> Iterator[None]:
                     flush=True,
                 )
                 os._exit(128 + received[0])
+        os.close(reading)
 
-    threading.Thread(target=watch, daemon=True).start()
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
     try:
         yield
     finally:
         done.set()
         signal.set_wakeup_fd(before)
         os.close(writing)
+        watching.join()

@@ -23,21 +23,39 @@ def run_script(main: Callable[[], None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    code = _exit_code(main)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # A thread of PyTorch's that asks for an interpreter which is ending aborts the process, so
+        # that torchrun takes a run for failed whose results are on disk.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    if code:
+        sys.exit(code)
+
+
+def _exit_code(main: Callable[[], None]) -> int:
+    """Run `main` and tell of what went wrong; the process's exit code."""
     try:
         main()
     except UserError as error:
-        sys.exit(_report(str(error)))
+        return _report(str(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
     except BrokenPipeError:  # such as a pipe into head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return 1
     except MemoryError as error:
-        sys.exit(_report(f"there is not enough memory: {error}"))
+        return _report(f"there is not enough memory: {error}")
     except OSError as error:
         place = "" if error.filename is None else f"{error.filename}: "
-        sys.exit(_report(f"{place}{error.strerror or error}"))
+        return _report(f"{place}{error.strerror or error}")
+    except SystemExit as error:  # a training that a signal ended
+        if not isinstance(error.code, int):
+            raise
+        return error.code
+    return 0
 
 
 def run_command(name: str, *arguments: object) -> None:
