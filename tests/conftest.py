@@ -64,6 +64,12 @@ network:
   channels: [4, 8]
   residual_blocks: 1
 """
+TINY_PYRAMID = """
+network:
+  name: tsf_pyramid
+  channels: [4, 8]
+  residual_blocks: 1
+"""
 TINY_RUN = """
 data:
   root: {root}

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 import yaml
 from conftest import (
     REPOSITORY,
+    TINY_PYRAMID,
     TINY_SEQ2SEQ,
     TINY_TSF,
     TINY_UNET,
@@ -41,7 +42,12 @@ from tsf_seq2seq.tasks import Task, all_tasks, sample_missing_task
 from tsf_seq2seq.training.loop import Trainer
 from tsf_seq2seq.training.objectives import NETWORK, Objective
 
-TINY = {"seq2seq": TINY_SEQ2SEQ, "tsf_seq2seq": TINY_TSF, "unet": TINY_UNET}
+TINY = {
+    "seq2seq": TINY_SEQ2SEQ,
+    "tsf_seq2seq": TINY_TSF,
+    "tsf_pyramid": TINY_PYRAMID,
+    "unet": TINY_UNET,
+}
 TOY = "\nnetwork: {name: toy, channels: 4}\nloss: {adversarial: 0.1}\n"
 
 
@@ -371,8 +377,8 @@ def test_imputes(network, config, tiny_dataset, tmp_path, name):
     found = impute({"t1": file}, tmp_path / "one.pth", "flair")
     assert found.image.shape == read_volume(file)[0].shape
     assert np.isfinite(found.image.get_fdata()).all()
-    assert (found.tsem is not None) == (name == "tsf_seq2seq")
-    assert (found.fusion_weights is not None) == (name == "tsf_seq2seq")
+    assert (found.tsem is not None) == (name in ("tsf_seq2seq", "tsf_pyramid"))
+    assert (found.fusion_weights is not None) == (name in ("tsf_seq2seq", "tsf_pyramid"))
 
 
 @pytest.mark.slow

@@ -74,6 +74,12 @@ class TrainConfig:
     lr: float = setting(2e-4, "Adam's first learning rate", 1e-12)
     schedule_epochs: int = setting(1000, "epochs over which the rate would fall to 1e-6", 1)
     crops_per_visit: int = setting(8, "crops, each one step, from one visit to a subject", 1)
+    clip_norm: float = setting(0.0, "norm to which longer gradients are cut, 0 cuts none", 0)
+    average: float = setting(
+        0.0,
+        "share of the averaged weights that a step keeps; these are then used; 0: no average",
+        0,
+    )
     batch_size: int = setting(1, "subjects visited together; their crops share a task", 1)
     precision: Literal["fp32", "bf16", "fp16"] = setting(
         "fp32", "arithmetic of the networks: fp32, or mixed with bf16 or (on CUDA) fp16"
@@ -86,6 +92,10 @@ class TrainConfig:
     image_steps: int = setting(1000, "steps between image grids for TensorBoard", 1)
     validation_steps: int = setting(10_000, "steps between validations", 1)
     checkpoint_steps: int = setting(1000, "steps between writes of last.pth", 1)
+
+    def __post_init__(self) -> None:
+        if self.average >= 1:
+            raise ValueError(f"average must be below 1, not {self.average:g}")
 
 
 @dataclasses.dataclass(frozen=True)

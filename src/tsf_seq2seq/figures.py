@@ -20,7 +20,10 @@ COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D
 
 
 def plot_curves(rows: Sequence[Mapping[str, str]], path: Path) -> None:
-    """Training loss (left, logarithmic) and validation PSNR (right) over steps, from log.csv."""
+    """Training loss (left) and validation PSNR (right) over steps, from log.csv.
+
+    The loss's axis is logarithmic where all losses are above zero, as a logarithm's needn't be.
+    """
     figure = Figure(figsize=(8, 3), layout="constrained")
     loss_axes, psnr_axes = figure.subplots(1, 2)
     losses = [(int(row["step"]), float(row["loss"])) for row in rows if row["loss"]]
@@ -28,7 +31,8 @@ def plot_curves(rows: Sequence[Mapping[str, str]], path: Path) -> None:
         (int(row["step"]), float(row["validation_psnr"])) for row in rows if row["validation_psnr"]
     ]
     if losses:
-        loss_axes.semilogy(*zip(*losses, strict=True), color="tab:blue", linewidth=1)
+        loss_axes.plot(*zip(*losses, strict=True), color="tab:blue", linewidth=1)
+        loss_axes.set_yscale("log" if min(loss for _, loss in losses) > 0 else "linear")
     loss_axes.set(xlabel="step", ylabel="training loss")
     if values:
         psnr_axes.plot(*zip(*values, strict=True), color="tab:orange", marker="o", markersize=3)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tsf_seq2seq.data.slices import BACKGROUND
 from tsf_seq2seq.models.attention import AttentionLayer, present_part
-from tsf_seq2seq.models.base import WITHOUT_ATTENTION, SynthesisNetwork
+from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
 from tsf_seq2seq.models.blocks import GeneratedConv, HyperConv
 from tsf_seq2seq.models.convlstm import ConvLSTMCell
 from tsf_seq2seq.models.fusion import weighted_average
@@ -134,16 +134,17 @@ class TaskNetwork(nn.Module):
         if isinstance(network, Seq2Seq):
             return (self._decode(network, network.encode(images)),)  # (B, C, H, W)
         if not isinstance(network, TSFSeq2Seq):
-            available = _available(network, self.task)
-            return (network(self._all_sequences(images), available, self.task.target),)
+            variants = network.variants if self.with_tsem else (FULL,)
+            stacks = self._all_sequences(images)
+            found = [image for *_, image in network.synthesize(stacks, [self.task], variants)]
+            return _with_tsem(*found)
         features = network.encode(images)  # (B, n, c, H/r, W/r)
         fused = weighted_average(features, self.weights)  # (B, c, H/r, W/r)
         residual = network.attention(features, fused, _no_code(images), None)
         refined = self._decode(network.seq2seq, fused + residual)  # (B, C, H, W)
         if not self.with_tsem:
             return (refined,)
-        plain = self._decode(network.seq2seq, fused)  # (B, C, H, W)
-        return refined, (refined - plain)[:, refined.shape[1] // 2].abs()
+        return _with_tsem(refined, self._decode(network.seq2seq, fused))
 
     def _decode(self, seq2seq: Seq2Seq, feature: Tensor) -> Tensor:
         (convs,) = seq2seq.decoder.generate(_no_code(feature))
@@ -156,6 +157,13 @@ class TaskNetwork(nn.Module):
         places = dict(zip(self.task.sources, images.unbind(dim=1), strict=True))
         indices = range(self.network.n_sequences)
         return torch.stack([places.get(i, absent) for i in indices], dim=1)
+
+
+def _with_tsem(refined: Tensor, plain: Tensor | None = None) -> tuple[Tensor, ...]:
+    """The output (B, C, H, W), and where there is one without f_A, TSEM of the centre slice."""
+    if plain is None:
+        return (refined,)
+    return refined, (refined - plain)[:, refined.shape[1] // 2].abs()  # (B, H, W)
 
 
 def _available(network: SynthesisNetwork, task: Task) -> list[bool]:

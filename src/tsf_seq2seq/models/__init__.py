@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 from tsf_seq2seq.models.seq2seq import Seq2Seq
+from tsf_seq2seq.models.tsf_pyramid import TSFPyramid
 from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2Seq
 from tsf_seq2seq.models.unet import UNet
 
 if TYPE_CHECKING:
     from tsf_seq2seq.models.build import build_network
 
-__all__ = ["Seq2Seq", "TSFSeq2Seq", "UNet", "build_network"]
+__all__ = ["Seq2Seq", "TSFPyramid", "TSFSeq2Seq", "UNet", "build_network"]
 
 
 def __getattr__(name: str) -> Any:

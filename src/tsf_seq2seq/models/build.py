@@ -10,12 +10,14 @@ from torch.overrides import TorchFunctionMode
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models.base import SynthesisNetwork, seeded
 from tsf_seq2seq.models.seq2seq import Seq2SeqConfig
+from tsf_seq2seq.models.tsf_pyramid import TSFPyramidConfig
 from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2SeqConfig
 from tsf_seq2seq.models.unet import UNetConfig
 from tsf_seq2seq.processes import check_memory
 from tsf_seq2seq.settings import NetworkSettings
 from tsf_seq2seq.training.objectives import (
     Objective,
+    PyramidObjective,
     Seq2SeqObjective,
     TSFObjective,
     UNetObjective,
@@ -38,6 +40,7 @@ class NetworkKind(NamedTuple):
 NETWORKS: dict[str, NetworkKind] = {
     "seq2seq": NetworkKind(Seq2SeqConfig, Seq2SeqObjective),
     "tsf_seq2seq": NetworkKind(TSFSeq2SeqConfig, TSFObjective),
+    "tsf_pyramid": NetworkKind(TSFPyramidConfig, PyramidObjective),
     "unet": NetworkKind(UNetConfig, UNetObjective),
 }
 

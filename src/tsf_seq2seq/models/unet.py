@@ -9,13 +9,12 @@ import itertools
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tsf_seq2seq.data.slices import BACKGROUND
 from tsf_seq2seq.models.base import Availability, SynthesisNetwork
-from tsf_seq2seq.models.blocks import Conv, Norm, activation, feature_norm
+from tsf_seq2seq.models.blocks import Conv, Norm
+from tsf_seq2seq.models.scales import Stage, ascend, descend, fill_absent
 from tsf_seq2seq.settings import NetworkSettings, setting
 
 
@@ -30,43 +29,6 @@ class UNetConfig(NetworkSettings):
 
     def build(self, n_sequences: int, stack: int) -> "UNet":
         return UNet(n_sequences, stack, self.channels, self.residual_blocks, self.norm)
-
-
-class TaskResidualBlock(nn.Module):
-    """x + conv(act((1 + γ)·norm(conv x) + β)) with (γ, β) = Linear(z), which starts at zero.
-
-    FiLM (Perez et al. 2018) of the residual branch by the task code z.
-    """
-
-    def __init__(self, channels: int, code_length: int, norm: Norm) -> None:
-        super().__init__()
-        self.norm = norm
-        self.conv1 = Conv(channels, channels, 3)
-        self.film = nn.Linear(code_length, 2 * channels)
-        self.conv2 = Conv(channels, channels, 3)
-        nn.init.zeros_(self.film.weight)
-        nn.init.zeros_(self.film.bias)
-
-    def forward(self, x: Tensor, task_code: Tensor) -> Tensor:
-        """x (B, c, h, w), task code (2S,)."""
-        gain, offset = self.film(task_code)[:, None, None].chunk(2)  # (c, 1, 1) each
-        r = feature_norm(self.conv1(x), self.norm)  # (B, c, h, w)
-        return x + self.conv2(activation((1 + gain) * r + offset))
-
-
-class Stage(nn.Module):
-    """Residual blocks at one scale."""
-
-    def __init__(self, channels: int, blocks: int, code_length: int, norm: Norm) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(
-            TaskResidualBlock(channels, code_length, norm) for _ in range(blocks)
-        )
-
-    def forward(self, x: Tensor, task_code: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x, task_code)
-        return x
 
 
 class UNet(SynthesisNetwork):
@@ -96,24 +58,9 @@ class UNet(SynthesisNetwork):
         error. Pixels of absent sequences are never read.
         """
         task_code = self.task_code(self.sources_of(available), target)  # (2S,)
-        x = self.pad(self.fill(images, task_code[: self.n_sequences]))  # (B, S·C + S, H', W')
-        x = self.down[0](self.first(x), task_code)  # (B, c, H', W')
-        skips = [x]
-        for shrink, stage in zip(self.shrink, list(self.down)[1:], strict=True):
-            x = stage(shrink(x), task_code)  # (B, c', H'/r, W'/r)
-            skips.append(x)
-        for scale in reversed(range(len(self.up))):
-            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-            x = self.up[scale](skips[scale] + self.enlarge[scale](x), task_code)
+        filled = fill_absent(images, task_code[: self.n_sequences])  # (B, S·C + S, H, W)
+        x = self.first(self.pad(filled))  # (B, c, H', W')
+        features = descend(x, task_code, self.down, self.shrink)  # per scale (B, c, H'/r, W'/r)
+        x = ascend(features, task_code, self.up, self.enlarge)  # (B, c, H', W')
         x = BACKGROUND + self.last(x)[..., : images.shape[-2], : images.shape[-1]]  # (B, C, H, W)
         return x if self.training else x.clamp(-1, 1)
-
-    def fill(self, images: Tensor, available: Tensor) -> Tensor:
-        """Slices of all sequences, absent ones at background, then S planes of availability.
-
-        images (B, S, C, H, W), available (S,) of 0 and 1 → (B, S·C + S, H, W).
-        """
-        present = available.bool()[:, None, None, None]
-        filled = torch.where(present, images, BACKGROUND).flatten(1, 2)  # (B, S·C, H, W)
-        planes = available[:, None, None].expand(images.shape[0], -1, *images.shape[-2:])
-        return torch.cat([filled, planes], dim=1)

@@ -13,7 +13,7 @@ Log = Sequence[Mapping[str, str]]
 
 
 def training_charts(logs: Mapping[str, Log]) -> Drawn:
-    """Loss (logarithmic) and validation PSNR over steps, a line per stage."""
+    """Loss (logarithmic, if always above zero) and validation PSNR over steps, a line a stage."""
     found = []
     for column, title in (("loss", "Training loss"), ("validation_psnr", "Validation PSNR (dB)")):
         traces = []
@@ -23,7 +23,8 @@ def training_charts(logs: Mapping[str, Log]) -> Drawn:
                 mode = "lines" if len(steps) > 40 else "lines+markers"
                 traces.append(charts.line(stage, steps, values, colour, mode=mode))
         if traces:
-            axis = {"type": "log"} if column == "loss" else {}
+            above = all(value > 0 for trace in traces for value in trace["y"])
+            axis = {"type": "log"} if column == "loss" and above else {}
             figure = charts.figure(traces, "step", title, yaxis=axis)
             alternative = f"{title} over training steps of {' and '.join(logs)}."
             found.append(Chart(f"training-{column}", title, alternative, figure))

@@ -47,11 +47,16 @@ class PolynomialRegression:
         """[β_0, β of each source in the task's order, β of each product of two (those of the first
         source come first: 1·1, 1·2, 1·3, 2·2, 2·3, 3·3), …], in float64.
         """
+        return self.moments(task).fit()
+
+    def moments(self, task: Task) -> Moments:
+        """Of the task's terms and target, over the voxels of all windows that have its sequences;
+        the task must be covered."""
         needed = {*task.sources, task.target}
         gram = np.sum([gram for held, gram in self.grams.items() if held >= needed], axis=0)
         terms = [*self._terms(task), (task.target,)]
         rows = [self.terms.index(tuple(sorted(term))) for term in terms]
-        return Moments(gram[np.ix_(rows, rows)]).fit()
+        return Moments(gram[np.ix_(rows, rows)])
 
     def predict(self, window: np.ndarray, task: Task) -> np.ndarray:
         """Synthesis (Z, Y, X) of the task's target from a window (S, Z, Y, X)."""

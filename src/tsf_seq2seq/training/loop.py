@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from tsf_seq2seq.checkpoints.backbones import load_features
@@ -24,6 +25,7 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models.base import SynthesisNetwork, seeded
 from tsf_seq2seq.models.build import NETWORKS
 from tsf_seq2seq.training.acceleration import accelerate
+from tsf_seq2seq.training.average import WEIGHT_AVERAGE, weight_average
 from tsf_seq2seq.training.data_changes import report_data_changes, subject_digests
 from tsf_seq2seq.training.log import NoLog, TrainingLog, writers_thread_quiet
 from tsf_seq2seq.training.objectives import Objective
@@ -76,9 +78,13 @@ class Trainer:
         self.validator = Validator(self.validation, self.objective, config, processes)
         accelerate(network, perceptual, config.train, device)
         self.trained = _trained(self.objective, config, device)
+        average = self.trained.companions.get(WEIGHT_AVERAGE)
+        self.average = average if isinstance(average, AveragedModel) else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
         self.state = enter_folder(self.folder, config, self.trained, resume)
         _check_same_start(self.folder, self.state.step, processes)
+        if self.state.step == 0:
+            self.objective.prepare(config, self.training)
         if processes.main:
             self._look_at_data()
         terms = self.objective.terms
@@ -128,6 +134,15 @@ class Trainer:
                 f"PSNR {state.best_psnr:.2f} dB; weights in {self.folder / 'best.pth'}"
             )
 
+    @property
+    def best_network(self) -> SynthesisNetwork:
+        """What is validated and saved: the network with averaged weights, where there are such."""
+        if self.average is None:
+            return self.network
+        averaged = self.average.module
+        assert isinstance(averaged, SynthesisNetwork)
+        return averaged
+
     def _step(self, crop: Crop, share: float) -> dict[str, float]:
         """Let every optimizer step on the samples of all processes, of which this has a `share`.
 
@@ -148,9 +163,14 @@ class Trainer:
                 total = objective.total(terms)
                 weight = share * self.processes.size  # DistributedDataParallel averages
                 self.scaler.scale(total * weight).backward()
+            if train.clip_norm:
+                self.scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(_parameters(optimizer), train.clip_norm)
             self.scaler.step(optimizer)
             values |= {"loss": values["loss"] + total if "loss" in values else total, **terms}
         self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
         measured = torch.stack(list(values.values())).detach().tolist()
         summed = self.processes.sum([share * value if share else 0.0 for value in measured])
         losses = dict(zip(values, summed, strict=True))
@@ -173,10 +193,10 @@ class Trainer:
             state.sums = {}
         if self._due(train.image_steps):
             self.log.images(
-                state.step, self.network, crop.images[:1].to(self.device), crop.available
+                state.step, self.best_network, crop.images[:1].to(self.device), crop.available
             )
         if self._due(train.validation_steps):
-            value = self.validator(self.network)
+            value = self.validator(self.best_network)
             self.log.validation(state.step, value, state.seconds)
             if value > state.best_psnr:
                 state.best_psnr = value
@@ -200,7 +220,7 @@ class Trainer:
     def _save_best(self) -> None:
         if self.processes.main:
             path, statistics = self.folder / "best.pth", self.state.statistics
-            save_checkpoint(path, self.network, self.config, statistics=statistics)
+            save_checkpoint(path, self.best_network, self.config, statistics=statistics)
 
     def _save(self) -> None:
         if self.processes.main:
@@ -274,8 +294,14 @@ def _trained(objective: Objective, config: Config, device: torch.device) -> Trai
     }
     network = objective.network
     companions = {name: module for name, module in modules.items() if module is not network}
+    if config.train.average:
+        companions[WEIGHT_AVERAGE] = weight_average(network, config.train.average)
     kept = {name: kept_of_a_parameter(objective, name, config.train) for name in optimizers}
     return Trained(network, optimizers, companions, kept)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tsf_seq2seq.models.base import SynthesisNetwork
+from tsf_seq2seq.models.base import WITHOUT_ATTENTION, SynthesisNetwork
 from tsf_seq2seq.models.seq2seq import Seq2Seq
+from tsf_seq2seq.models.tsf_pyramid import TSFPyramid
 from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2Seq
 from tsf_seq2seq.settings import setting
 from tsf_seq2seq.tasks import (
@@ -28,7 +29,7 @@ from tsf_seq2seq.training.perceptual import PerceptualLoss
 if TYPE_CHECKING:  # so that steps run without the packages that read images
     import numpy as np
 
-    from tsf_seq2seq.config import TrainConfig
+    from tsf_seq2seq.config import Config, TrainConfig
     from tsf_seq2seq.data.loading import Subject
     from tsf_seq2seq.data.sampling import Crop
 
@@ -60,6 +61,9 @@ class Objective:
     def validation_tasks(subject: Subject) -> list[Task]:
         """Those whose mean PSNR chooses the best weights."""
         return missing_target_tasks(subject)
+
+    def prepare(self, config: Config, subjects: Sequence[Subject]) -> None:
+        """What is computed of the training subjects before the first step; by most nothing."""
 
     def trained(self) -> Mapping[str, nn.Module]:
         """What each optimizer trains, by its name, in the order in which they step.
@@ -208,6 +212,72 @@ class UNetObjective(Objective):
         available = [index in sources for index in range(crop.images.shape[1])]
         output = self.network(crop.images, available, target)  # (B, C, H, W)
         return {"l1": F.l1_loss(output.float(), crop.images[:, target])}
+
+
+@dataclass(frozen=True)
+class PyramidLoss:
+    """Weights of TSF-Pyramid's loss terms."""
+
+    log_mse: float = setting(1.0, "weight of the logarithm of each output's mean squared error", 0)
+    l1: float = setting(0.0, "weight of the mean absolute error", 0)
+    perceptual: float = setting(0.0, "weight of the perceptual term", 0)
+
+
+class PyramidObjective(Objective):
+    """All targets outside the sources, from one encoding of them; on heads, one without f_A, too.
+
+    log MSE is the score itself: PSNR is −10 log10 MSE and a constant, so that an image which is
+    easy or hard to synthesize counts like any other. AdamW; the rate rises over the first 5 % of
+    the steps, then falls along a cosine.
+    """
+
+    title = "TSF-Pyramid"
+    terms = ("log_mse", "l1", "perceptual")
+    weights = PyramidLoss
+    sample_task = staticmethod(sample_missing_task)
+    network: TSFPyramid
+
+    def prepare(self, config: Config, subjects: Sequence[Subject]) -> None:
+        """Fit the regression that the output starts from, unless the network brings its own."""
+        from tsf_seq2seq.training.regression_start import fit_regression
+
+        head = self.network.regression
+        if head is not None and not head.fitted:
+            fit_regression(head, config, subjects)
+
+    def optimizer(
+        self, name: str, parameters: list[nn.Parameter], train: TrainConfig
+    ) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, lr=train.lr)
+
+    def learning_rate(self, train: TrainConfig, epoch: int, step: int) -> float:
+        return one_cycle_learning_rate(train.lr, step / train.steps, warm_up=0.05)
+
+    def losses(self, name: str, crop: Crop) -> dict[str, Tensor]:
+        sources, first = crop.task
+        targets = [first, *(i for i in crop.available if i not in (*sources, first))]
+        tasks = [Task(sources, target) for target in targets]
+        outputs = [image for *_, image in self.network.synthesize(crop.images, tasks)]
+        comparisons = [
+            (crop.images[:, t], [image]) for t, image in zip(targets, outputs, strict=True)
+        ]
+        if crop.coin:
+            plain = self.network.synthesize(crop.images, tasks[:1], [WITHOUT_ATTENTION])
+            comparisons[0][1].extend(image for *_, image in plain)
+        errors = [image - wanted for wanted, images in comparisons for image in images]
+        return {
+            "log_mse": torch.stack([log_mse(error) for error in errors]).mean(),
+            "l1": torch.stack([error.abs().mean() for error in errors]).mean(),
+            "perceptual": perceptual_term(self.perceptual, comparisons) / len(errors),
+        }
+
+
+def log_mse(error: Tensor, floor: float = 1e-4) -> Tensor:
+    """Mean over samples of ln(mean squared error + floor); error (B, C, H, W).
+
+    The floor, 46 dB, keeps a crop of almost nothing from counting without limit.
+    """
+    return (error.square().mean(dim=(1, 2, 3)) + floor).log().mean()
 
 
 def poly_learning_rate(lr: float, epoch: int, epochs: int, minimum: float = 1e-6) -> float:

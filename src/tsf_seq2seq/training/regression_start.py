@@ -1,0 +1,32 @@
+"""The closed-form fit that a network's regression starts from."""
+
+from collections.abc import Sequence
+
+from tsf_seq2seq.config import Config
+from tsf_seq2seq.data.loading import Subject
+from tsf_seq2seq.data.slices import BACKGROUND
+from tsf_seq2seq.data.statistics import SAMPLE, evenly_spaced
+from tsf_seq2seq.models.regression_head import DEGREE, RegressionHead
+from tsf_seq2seq.synthesis.baselines import PolynomialRegression
+from tsf_seq2seq.synthesis.windows import load_window
+from tsf_seq2seq.tasks import all_tasks
+
+
+def fit_regression(head: RegressionHead, config: Config, subjects: Sequence[Subject]) -> None:
+    """Start the head from the least-squares fit of at most 32 training subjects' brains.
+
+    A task of which no subject has all sequences starts from background. Raises UserError where a
+    subject can't be used.
+    """
+    n_sequences = len(config.data.sequences)
+    model = PolynomialRegression(n_sequences, DEGREE)
+    for place in evenly_spaced(len(subjects), SAMPLE):
+        subject = subjects[place]
+        held = subject.trained_on(config.data.use_all_sequences)
+        images = load_window(config, subject, held).images  # (S, Z, Y, X)
+        brain = (images[list(held)] > BACKGROUND).any(axis=0)
+        model.fit([images[:, brain]], held)
+    for task in all_tasks(n_sequences):
+        if model.covers(task):
+            moments = model.moments(task)
+            head.set_fit(task, moments.fit(), moments.metric)
