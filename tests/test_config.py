@@ -197,7 +197,10 @@ def test_order_of_sequences_is_kept(write):
         ("network: 3", ["'network' must be a mapping"]),
         ("loss: 3", ["'loss' must be a mapping"]),
         *(
-            (f"network: {{name: {name}}}", [f"must be one of seq2seq, tsf_seq2seq, tsf_pyramid, unet, not {n}"])
+            (
+                f"network: {{name: {name}}}",
+                [f"must be one of seq2seq, tsf_seq2seq, tsf_pyramid, unet, not {n}"],
+            )
             for name, n in (("resnet", "'resnet'"), ("[unet]", "['unet']"), ("3", "3"))
         ),
         ("network: {name: unet, kernels: 4}", ["unknown key 'network.kernels'"]),

@@ -212,7 +212,8 @@ def _of_the_same(
     section = _mapping(saved.get(kind), f"training.{kind}", last)
     if set(section) != set(own):
         names = ", ".join(map(str, section)) or "none"
-        raise UserError(f"{last} is of a run with the {kind} {names}")
+        wanted = ", ".join(own) or "none"
+        raise UserError(f"{last} is of a run with the {kind} {names}, where this one has {wanted}")
     return section
 
 
