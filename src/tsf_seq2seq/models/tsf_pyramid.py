@@ -139,8 +139,8 @@ class TSFPyramid(SynthesisNetwork):
         sources = self.sources_of(available)
         features = {i: self.encode(images, i) for i in sources}
         fused = self.fuse(features, sources, target)  # per scale (B, c, H'/r, W'/r)
-        if attention and self.joint_encoder is not None:
-            fused = _added(fused, self.encode_jointly(images, sources))
+        if attention:
+            fused = added(fused, self.encode_jointly(images, sources))
         return self.decode(fused, images, sources, target)  # (B, C, H, W)
 
     def encode(self, images: Tensor, source: int) -> list[Tensor]:
@@ -148,8 +148,9 @@ class TSFPyramid(SynthesisNetwork):
         return self.encoder(self.pad(images[:, source]), self._code([source]))
 
     def encode_jointly(self, images: Tensor, sources: Sequence[int]) -> list[Tensor]:
-        """f_A of every scale, (B, c, H'/r, W'/r) each: all sources at once."""
-        assert self.joint_encoder is not None
+        """f_A of every scale, (B, c, H'/r, W'/r) each: all sources at once; none without it."""
+        if self.joint_encoder is None:
+            return []
         code = self._code(sources)  # the availability (S,)
         filled = fill_absent(images, code)  # (B, S·C + S, H, W)
         return self.joint_encoder(self.pad(filled), code)
@@ -190,14 +191,11 @@ class TSFPyramid(SynthesisNetwork):
         """As every network does it; each source is encoded once, each set of sources, too."""
         features = {i: self.encode(images, i) for i in {i for task in tasks for i in task.sources}}
         for sources, members in _by_sources(tasks).items():
-            together = None
-            if FULL in variants and self.joint_encoder is not None:
-                together = self.encode_jointly(images, sources)
+            residual = self.encode_jointly(images, sources) if FULL in variants else []
             for task in members:
                 fused = self.fuse(features, *task)  # per scale (B, c, H'/r, W'/r)
                 for variant in variants:
-                    joint = together if variant == FULL else None
-                    used = fused if joint is None else _added(fused, joint)
+                    used = added(fused, residual) if variant == FULL else fused
                     yield variant, task, self.decode(used, images, *task)
 
     def scale_weights(self, available: Availability, target: int) -> Tensor:
@@ -233,8 +231,9 @@ def _kinds(norm: str) -> tuple[type[Conv], Norm]:
     )
 
 
-def _added(features: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
-    return [a + b for a, b in zip(features, others, strict=True)]
+def added(fused: Sequence[Tensor], residual: Sequence[Tensor]) -> list[Tensor]:
+    """f̂ + f_A at every scale; f̂ where there is no f_A."""
+    return [a + b for a, b in zip(fused, residual, strict=True)] if residual else list(fused)
 
 
 def _by_sources(tasks: Iterable[Task]) -> dict[tuple[int, ...], list[Task]]:

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tsf_seq2seq.models.base import WITHOUT_ATTENTION, SynthesisNetwork
+from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.models.seq2seq import Seq2Seq
-from tsf_seq2seq.models.tsf_pyramid import TSFPyramid
+from tsf_seq2seq.models.tsf_pyramid import TSFPyramid, added
 from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2Seq
 from tsf_seq2seq.settings import setting
 from tsf_seq2seq.tasks import (
@@ -256,15 +256,18 @@ class PyramidObjective(Objective):
     def losses(self, name: str, crop: Crop) -> dict[str, Tensor]:
         sources, first = crop.task
         targets = [first, *(i for i in crop.available if i not in (*sources, first))]
-        tasks = [Task(sources, target) for target in targets]
-        outputs = [image for *_, image in self.network.synthesize(crop.images, tasks)]
-        comparisons = [
-            (crop.images[:, t], [image]) for t, image in zip(targets, outputs, strict=True)
-        ]
-        if crop.coin:
-            plain = self.network.synthesize(crop.images, tasks[:1], [WITHOUT_ATTENTION])
-            comparisons[0][1].extend(image for *_, image in plain)
-        errors = [image - wanted for wanted, images in comparisons for image in images]
+        network, images = self.network, crop.images
+        features = {i: network.encode(images, i) for i in sources}
+        residual = network.encode_jointly(images, sorted(sources))  # f_A
+        comparisons = []
+        for target in targets:
+            fused = network.fuse(features, sources, target)
+            used = [added(fused, residual)]
+            if crop.coin and target == first:
+                used.append(fused)
+            outputs = [network.decode(feature, images, sources, target) for feature in used]
+            comparisons.append((images[:, target], outputs))
+        errors = [image - wanted for wanted, outputs in comparisons for image in outputs]
         return {
             "log_mse": torch.stack([log_mse(error) for error in errors]).mean(),
             "l1": torch.stack([error.abs().mean() for error in errors]).mean(),
