@@ -63,7 +63,8 @@ def warp(images: np.ndarray, positions: np.ndarray) -> np.ndarray:
     sample = partial(F.grid_sample, grid=grid.float()[None], align_corners=True)  # zeros outside
     above = torch.from_numpy(np.ascontiguousarray(images) - np.float32(BACKGROUND))
     warped = sample(above.flatten(0, 1)[None], mode="bicubic").view(images.shape)
-    anatomy = sample((above > 0).any(dim=0)[None].float(), mode="nearest") > 0  # (1, C, H, W)
+    somewhere = torch.from_numpy((images > BACKGROUND).any(axis=0).astype(np.float32))
+    anatomy = sample(somewhere[None], mode="nearest") > 0  # (1, C, H, W)
     return torch.where(anatomy, warped.clamp(0, 2) + BACKGROUND, BACKGROUND).numpy()
 
 
