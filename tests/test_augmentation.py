@@ -262,7 +262,7 @@ def test_targets_have_the_intensities_of_before():
     [
         ("rotation=181", "augmentation: rotation must be at most 180, not 181"),
         ("scale=1", "augmentation: scale must be at most 0.9, not 1"),
-        ("elastic=21", "augmentation: elastic must be at most 20, not 21"),
+        ("elastic=11", "augmentation: elastic must be at most 10, not 11"),
         ("probability=1.5", "augmentation: probability must be at most 1, not 1.5"),
         ("noise=0.6", "augmentation: noise must be at most 0.5, not 0.6"),
         ("gain=-0.1", "'augmentation.gain' must be at least 0, not -0.1"),

@@ -29,7 +29,7 @@ MOST_AUGMENTATION = {
     "probability": 1,
     "rotation": 180,
     "scale": 0.9,
-    "elastic": 20,
+    "elastic": 10,
     "gain": 1,
     "gamma": 1,
     "bias": 1,
