@@ -58,8 +58,8 @@ def warp(images: np.ndarray, positions: np.ndarray) -> np.ndarray:
     Cubic, within [-1, 1]. Exactly background where the nearest voxel is so in all sequences, or
     outside of the slice: a voxel above background counts as anatomy, overshoot beside it must not.
     """
-    halves = [(n - 1) / 2 for n in images.shape[-1:-3:-1]]
-    grid = torch.from_numpy(np.stack([positions[1] / halves[0], positions[0] / halves[1]], axis=-1))
+    (height, width), (y, x) = images.shape[-2:], positions
+    grid = torch.from_numpy(np.stack([2 * x / (width - 1), 2 * y / (height - 1)], axis=-1))
     sample = partial(F.grid_sample, grid=grid.float()[None], align_corners=True)  # zeros outside
     above = torch.from_numpy(np.ascontiguousarray(images) - np.float32(BACKGROUND))
     warped = sample(above.flatten(0, 1)[None], mode="bicubic").view(images.shape)
@@ -104,5 +104,5 @@ def _cubic_weights(size: int) -> np.ndarray:
     """Weights (size, 4) of 4 control points in the cubic polynomial through them."""
     points = np.arange(CONTROL_POINTS)
     places = np.linspace(0, CONTROL_POINTS - 1, size)
-    powers = np.vander(places, CONTROL_POINTS) @ np.linalg.inv(np.vander(points))
-    return powers.astype(np.float32)
+    weights = np.vander(places, CONTROL_POINTS) @ np.linalg.inv(np.vander(points))
+    return weights.astype(np.float32)
