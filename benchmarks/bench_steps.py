@@ -136,7 +136,7 @@ class Bench:
         return self._step(objective, lambda: loss(network, self.images, task, self.loss))
 
     def _library_step(self, objective: Objective, task: Task) -> Tensor:
-        crop: Any = SimpleNamespace(images=self.images, task=task, coin=False)
+        crop: Any = SimpleNamespace(images=self.images, inputs=self.images, task=task, coin=False)
         return self._step(objective, lambda: objective.losses(NETWORK, crop))
 
     def _step(self, objective: Objective, terms: Callable[[], dict[str, Tensor]]) -> Tensor:

@@ -67,7 +67,7 @@ def losses_and_gradients(
         objective = Seq2SeqObjective(network.seq2seq, Seq2SeqLoss(), perceptual)
     else:
         objective = TSFObjective(network, Seq2SeqLoss(), perceptual)
-    crop = Crop(images, (0, 1, 2, 3), task, coin=False, names=("one",) * batch)
+    crop = Crop(images, images, (0, 1, 2, 3), task, coin=False, names=("one",) * batch)
     terms = objective.losses("network", crop)
     objective.total(terms).backward()
     return terms, {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
@@ -140,7 +140,7 @@ def test_a_unet_computes_the_same_numbers(float64, monkeypatch, change):
     other = copy.deepcopy(network)
     change(other)
     images = torch.rand(2, 4, 3, 16, 12) * 2 - 1
-    crop = Crop(images, (0, 1, 2, 3), Task((2, 0), 1), coin=False, names=("one", "two"))
+    crop = Crop(images, images, (0, 1, 2, 3), Task((2, 0), 1), coin=False, names=("one", "two"))
     terms = [UNetObjective(unet, UNetLoss()).losses("network", crop) for unet in (network, other)]
     torch.testing.assert_close(*terms, rtol=1e-9, atol=0)
     for term in terms:

@@ -48,7 +48,7 @@ def test_steps_have_equal_losses_and_gradients(reference_model, images, stage, c
     else:
         task, network, further = Task((2, 0, 3), 1), reference_model, (coin,)
         objective, slow = TSFObjective(network, Seq2SeqLoss(), loss), plain.tsf_loss
-    crop = Crop(images, (0, 1, 2, 3), task, coin, ("one",))
+    crop = Crop(images, images, (0, 1, 2, 3), task, coin, ("one",))
     wanted, gradients = total_and_gradients(objective, slow(network, images, task, loss, *further))
     total, ours = total_and_gradients(objective, objective.losses("network", crop))
     assert total == pytest.approx(wanted, rel=1e-5)

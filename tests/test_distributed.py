@@ -22,7 +22,7 @@ from torch import nn
 
 from tsf_seq2seq import distributed
 from tsf_seq2seq.checkpoints.checkpoint import read_checkpoint, save_checkpoint, stage1_config
-from tsf_seq2seq.config import Config, load_config
+from tsf_seq2seq.config import AugmentationConfig, Config, load_config
 from tsf_seq2seq.data.sampling import CropStream, Position
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.distributed import ALONE, Processes, joined_processes
@@ -67,29 +67,33 @@ def test_shares_are_put_together_in_order(monkeypatch):
     assert Processes(1, 3).gather_shares(shares[1]) == items
 
 
+@pytest.mark.parametrize("augmentation", [{}, {"rotation": 20, "elastic": 1, "noise": 0.05}])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_streams_of_processes_make_up_the_stream_of_one(config, workers):
+def test_streams_of_processes_make_up_the_stream_of_one(config, workers, augmentation):
     """Two processes with batch 1 see, in parts, what one with batch 2 sees."""
     subjects = find_subjects(config.data, config.data.train)
 
     def stream(processes: Processes, batch: int) -> list:
         train = dataclasses.replace(config.train, batch_size=batch)
         data = dataclasses.replace(config.data, workers=workers)
-        settings = dataclasses.replace(config, train=train, data=data)
+        varied = AugmentationConfig(**augmentation)
+        settings = dataclasses.replace(config, train=train, data=data, augmentation=varied)
         crops = CropStream(subjects, settings, sample_fusion_task, Position(), processes)
         return list(islice(crops, 12))
 
     whole = stream(ALONE, 2)
     parts = [stream(Processes(rank, 2), 1) for rank in range(2)]
     for (crop, position), *others in zip(whole, *parts, strict=True):
-        names, images = [], []
+        names, images, inputs = [], [], []
         for part, place in others:
             assert (part.task, part.coin) == (crop.task, crop.coin)
             assert place == position
             names += part.names
             images += list(part.images) if part.names else []
+            inputs += list(part.inputs) if part.names else []
         assert tuple(names) == crop.names
         np.testing.assert_array_equal(torch.stack(images), crop.images)
+        np.testing.assert_array_equal(torch.stack(inputs), crop.inputs)
     assert {len(crop.names) for crop, _ in whole} == {1, 2}
     assert any(not part.names for part, _ in parts[1])
 

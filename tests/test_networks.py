@@ -98,8 +98,8 @@ class ToyObjective(Objective):
 
     def losses(self, name, crop):
         wanted = crop.images[:, crop.task.target]
-        available = [i in crop.task.sources for i in range(crop.images.shape[1])]
-        output = self.network(crop.images, available, crop.task.target)
+        available = [i in crop.task.sources for i in range(crop.inputs.shape[1])]
+        output = self.network(crop.inputs, available, crop.task.target)
         if name == "critic":
             return {"critic": self.critic(output.detach()).mean() - self.critic(wanted).mean()}
         return {"l1": F.l1_loss(output, wanted), "adversarial": -self.critic(output).mean()}

@@ -106,7 +106,7 @@ def _is_bias_before_norm(name: str) -> bool:
 
 def run_steps(objective, images, task, n_steps=3):
     """Losses before each of three Adam steps, and the network after the first backward pass."""
-    crop = Crop(images, (0, 1, 2, 3), task, coin=False, names=("one",))
+    crop = Crop(images, images, (0, 1, 2, 3), task, coin=False, names=("one",))
     optimizer = torch.optim.Adam(trainable(objective.network), lr=1e-3)
     values = []
     for step in range(n_steps):

@@ -30,6 +30,7 @@ from tsf_seq2seq.training import validation
 from tsf_seq2seq.training.objectives import Seq2SeqObjective, TSFObjective
 
 CPU = torch.device("cpu")
+AUGMENTED = ["augmentation.rotation=20", "augmentation.elastic=1", "augmentation.noise=0.05"]
 NETWORKS = {"stage 1": TINY_SEQ2SEQ, "stage 2": TINY_TSF, "unet": TINY_UNET}
 
 
@@ -141,8 +142,12 @@ def test_resuming_after_a_kill_is_exact(network, settings, quick, monkeypatch):
         check_same_run(run(config, resume=True), whole)
 
 
-def test_resuming_twice_with_means_over_steps_and_workers(settings, quick, monkeypatch):
+@pytest.mark.parametrize("augmentation", [[], AUGMENTED])
+def test_resuming_twice_with_means_over_steps_and_workers(
+    augmentation, settings, quick, monkeypatch
+):
     overrides = ["train.log_steps=3", "train.checkpoint_steps=1", "train.validation_steps=6"]
+    overrides += augmentation
     whole = run(settings("stage 1", "whole", *overrides))
     config = settings("stage 1", "run", *overrides, "data.workers=1")
     for steps in (2, 2):

@@ -24,6 +24,17 @@ BRATS_SEQUENCES = {
     "flair": ("{name}/{name}_flair.nii.gz", "{name}/{name}-t2f.nii.gz"),
 }
 BRATS_SEGMENTATION = ("{name}/{name}_seg.nii.gz", "{name}/{name}-seg.nii.gz")
+# Beyond these, little of the anatomy is left: it leaves the crop, folds, or turns black or white.
+MOST_AUGMENTATION = {
+    "probability": 1,
+    "rotation": 180,
+    "scale": 0.9,
+    "elastic": 10,
+    "gain": 1,
+    "gamma": 1,
+    "bias": 1,
+    "noise": 0.5,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +65,38 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_sequence_names(self.sequences)
         check_odd(self, "stack")
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentationConfig:
+    """How training crops are varied: shapes of all sequences alike, intensities of inputs alone.
+
+    0 leaves a variation out. Intensities are meant in [0, 1], u = (x + 1) / 2.
+    """
+
+    probability: float = setting(1.0, "share of the crops that are varied at all", 0)
+    rotation: float = setting(0.0, "largest angle in plane, degrees, either way", 0)
+    scale: float = setting(0.0, "largest change of the size in plane: a factor in 1 ± this", 0)
+    elastic: float = setting(0.0, "standard deviation of smooth displacements, voxels", 0)
+    gain: float = setting(0.0, "standard deviation of log g, each sequence's u · g", 0)
+    gamma: float = setting(0.0, "standard deviation of log γ, each sequence's u ** γ", 0)
+    bias: float = setting(0.0, "standard deviation of the log of a smooth factor of u", 0)
+    noise: float = setting(0.0, "standard deviation of what is added to u at each voxel", 0)
+
+    def __post_init__(self) -> None:
+        for name, most in MOST_AUGMENTATION.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be at most {most:g}, not {getattr(self, name):g}")
+
+    @property
+    def spatial(self) -> bool:
+        """Whether shapes are varied."""
+        return max(self.rotation, self.scale, self.elastic) > 0
+
+    @property
+    def intensity(self) -> bool:
+        """Whether intensities are varied, so that inputs differ from images."""
+        return max(self.gain, self.gamma, self.bias, self.noise) > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +148,7 @@ class Config:
     network: NetworkSettings = setting(dataclasses.MISSING, "the network")
     loss: Any = setting(None, "weights of the loss terms; None: the network's usual ones")
     data: DataConfig = setting(DataConfig(), "the data set")
+    augmentation: AugmentationConfig = setting(AugmentationConfig(), "how crops are varied")
     perceptual: PerceptualConfig = setting(PerceptualConfig(), "the perceptual loss's network")
     train: TrainConfig = setting(TrainConfig(), "the training run")
 

@@ -1,8 +1,8 @@
 """The endless, seeded stream of training crops.
 
-Tasks come from (seed, epoch, visit), flip and crops of a subject from (seed, epoch, subject): any
-position of the stream can be entered anew, and neither reading processes nor the number of training
-processes changes it.
+Tasks come from (seed, epoch, visit), flip, crops and augmentation of a subject from (seed, epoch,
+subject): any position of the stream can be entered anew, and neither reading processes nor the
+number of training processes changes it.
 """
 
 import math
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tsf_seq2seq.config import Config
+from tsf_seq2seq.data.augmentation import augment
 from tsf_seq2seq.data.loading import Subject, SubjectCache, check_slices
 from tsf_seq2seq.data.slices import BACKGROUND, Images, pad_to, random_crop
 from tsf_seq2seq.data.store import StoredImages, open_store
@@ -31,7 +32,8 @@ SampleTask = Callable[[Sequence[int], np.random.Generator], Task]
 
 MOST_WORKERS = 1000  # processes that read volumes
 EMPTY_VISITS = 10  # visits per subject without anatomy, after which the stream gives up
-EPOCH, TASKS, CROPS = 1, 2, 3  # what a random stream is for; the first part of its seed
+# What a random stream is for, the first part of its seed:
+EPOCH, TASKS, CROPS, AUGMENTATION = 1, 2, 3, 4
 
 
 class Position(NamedTuple):
@@ -52,25 +54,33 @@ class Visit(NamedTuple):
 
 @dataclass(frozen=True)
 class Crop:
-    """What one optimizer step sees: images (B, S, C, H, W) in [-1, 1] and their task.
+    """What one optimizer step sees: images and inputs (B, S, C, H, W) in [-1, 1] and their task.
 
+    `images`: what outputs are compared with; `inputs`: what networks are given, the same tensor
+    without augmentation of intensities;
     `available`: the sequences that training takes of these subjects; others may be background;
     `coin`: heads or tails, for what an objective leaves to chance.
     Without `names` no sample is left: `images` is then one of background only.
     """
 
     images: Tensor
+    inputs: Tensor
     available: tuple[int, ...]
     task: Task
     coin: bool
     names: tuple[str, ...]
 
     def to(self, device: torch.device) -> "Crop":
-        return replace(self, images=self.images.to(device, non_blocking=True))
+        return self._moved(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Crop":
         """The crop in page-locked memory, as DataLoader asks for it: its copy to CUDA overlaps."""
-        return replace(self, images=self.images.pin_memory())
+        return self._moved(lambda tensor: tensor.pin_memory())
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> "Crop":
+        images = move(self.images)
+        inputs = images if self.inputs is self.images else move(self.inputs)
+        return replace(self, images=images, inputs=inputs)
 
 
 def plan_epoch(
@@ -93,6 +103,7 @@ def check_sizes(config: Config, n_subjects: int) -> None:
     data, train = config.data, config.train
     samples = train.crops_per_visit * min(train.batch_size, n_subjects)
     voxels = samples * len(data.sequences) * data.stack * math.prod(data.crop)
+    voxels *= 2 if config.augmentation.intensity else 1  # images and inputs
     check_memory(
         f"a visit's {samples:,} crops (train.batch_size, train.crops_per_visit) of "
         f"{data.stack:,} × {data.crop[0]:,} × {data.crop[1]:,} voxels (data.stack, data.crop)",
@@ -184,25 +195,33 @@ class _Visits(Dataset[tuple[Visit, "list[Crop] | UserError"]]):
         train, crop = self.config.train, self.config.data.crop
         tasks = np.random.default_rng([TASKS, train.seed, visit.epoch, visit.number])
         available, height = self.available[visit.members[0]], self.config.data.stack
+        augmentation = self.config.augmentation
         volumes = [
-            (self.subjects[i], *self._prepare(i, visit.epoch, height))
+            (
+                self.subjects[i],
+                *self._prepare(i, visit.epoch, height),
+                np.random.default_rng([AUGMENTATION, train.seed, visit.epoch, i]),
+            )
             for i in self.processes.share(visit.members)
         ]
         for _ in range(train.crops_per_visit):
             task = self.sample_task(available, tasks)
             coin = bool(tasks.random() < 0.5)
             samples = {
-                subject.name: random_crop(images, height, crop, rng)
-                for subject, images, rng in volumes
+                subject.name: augment(random_crop(images, height, crop, rng), augmentation, chance)
+                for subject, images, rng, chance in volumes
             }
             kept = {
                 name: sample
                 for name, sample in samples.items()
-                if (sample[task.sources[0]] > BACKGROUND).any()
+                if (sample[1][task.sources[0]] > BACKGROUND).any()
             }
-            background = np.full((len(self.config.data.sequences), height, *crop), BACKGROUND)
-            images = np.stack(list(kept.values()) or [background.astype(np.float32)])
-            yield Crop(torch.from_numpy(images), available, task, coin, tuple(kept))
+            shape = (len(self.config.data.sequences), height, *crop)
+            background = np.full(shape, BACKGROUND, dtype=np.float32)
+            wanted, given = zip(*(kept.values() or [(background, background)]), strict=True)
+            images = torch.from_numpy(np.stack(wanted))
+            inputs = torch.from_numpy(np.stack(given)) if augmentation.intensity else images
+            yield Crop(images, inputs, available, task, coin, tuple(kept))
 
     def _prepare(self, index: int, epoch: int, height: int) -> tuple[Images, np.random.Generator]:
         """A subject's sequences (S, Z, Y, X), flipped left-right with p = 0.5, and what its crops

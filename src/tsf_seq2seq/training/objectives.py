@@ -121,19 +121,19 @@ class Seq2SeqObjective(Objective):
     def losses(self, name: str, crop: Crop) -> dict[str, Tensor]:
         (source,), target = crop.task
         network, size = self.network, crop.images.shape[-2:]
-        wanted, given = crop.images[:, target], crop.images[:, source]  # (B, C, H, W)
-        feature = network.encode(given.unsqueeze(1))  # (B, c, H/r, W/r)
+        wanted, original = crop.images[:, target], crop.images[:, source]  # (B, C, H, W)
+        feature = network.encode(crop.inputs[:, source].unsqueeze(1))  # (B, c, H/r, W/r)
         to_target, to_source = network.decoder_convs(target, source)
         synthesized = network.decode(feature, to_target, size).squeeze(1)  # (B, C, H, W)
         reconstructed = synthesized
         if source != target:
             reconstructed = network.decode(feature, to_source, size).squeeze(1)  # (B, C, H, W)
-        comparisons = [(wanted, [synthesized]), (given, [reconstructed])]
-        cycle = given.new_zeros(())
+        comparisons = [(wanted, [synthesized]), (original, [reconstructed])]
+        cycle = wanted.new_zeros(())
         if self.loss.cycle > 0:
             again = network.encode(synthesized.unsqueeze(1))  # (B, c, H/r, W/r)
             back = network.decode(again, to_source, size).squeeze(1)  # (B, C, H, W)
-            cycle = F.smooth_l1_loss(back.float(), given)
+            cycle = F.smooth_l1_loss(back.float(), original)
         return {
             "reconstruction": smooth_l1(comparisons),
             "perceptual": perceptual_term(self.perceptual, comparisons),
@@ -164,9 +164,9 @@ class TSFObjective(Objective):
     def losses(self, name: str, crop: Crop) -> dict[str, Tensor]:
         sources, target = crop.task
         first, network, size = sources[0], self.network, crop.images.shape[-2:]
-        wanted, given = crop.images[:, target], crop.images[:, first]  # (B, C, H, W)
+        wanted, original = crop.images[:, target], crop.images[:, first]  # (B, C, H, W)
         with torch.no_grad():
-            features = network.encode(crop.images[:, list(sources)])  # (B, n, c, H/r, W/r)
+            features = network.encode(crop.inputs[:, list(sources)])  # (B, n, c, H/r, W/r)
         fused = network.fuse(features, sources, target)  # (B, c, H/r, W/r)
         residual = network.attend(features, fused, sources, target)
         both = torch.cat([fused, fused + residual])  # (2·B, c, H/r, W/r)
@@ -176,7 +176,7 @@ class TSFObjective(Objective):
         if not crop.coin:
             feature = feature + network.attend(features, feature, sources, first)
         reconstructed = network.decode(feature, to_first, size)  # (B, C, H, W)
-        comparisons = [(wanted, [plain, refined]), (given, [reconstructed])]
+        comparisons = [(wanted, [plain, refined]), (original, [reconstructed])]
         return {
             "reconstruction": smooth_l1(comparisons),
             "perceptual": perceptual_term(self.perceptual, comparisons),
@@ -209,8 +209,8 @@ class UNetObjective(Objective):
 
     def losses(self, name: str, crop: Crop) -> dict[str, Tensor]:
         sources, target = crop.task
-        available = [index in sources for index in range(crop.images.shape[1])]
-        output = self.network(crop.images, available, target)  # (B, C, H, W)
+        available = [index in sources for index in range(crop.inputs.shape[1])]
+        output = self.network(crop.inputs, available, target)  # (B, C, H, W)
         return {"l1": F.l1_loss(output.float(), crop.images[:, target])}
 
 
