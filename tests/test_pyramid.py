@@ -198,7 +198,8 @@ def test_a_step_sees_all_missing_targets(config, coin):
     """Both of sources 0 and 2; on heads the drawn one without f_A, too."""
     network = noisy(build_network(config)).train()
     objective = PyramidObjective(network, PyramidLoss())
-    crop = Crop(random_images(2, 4, 3, 16, 16), (0, 1, 2, 3), TASK, coin, ("a", "b"))
+    images = random_images(2, 4, 3, 16, 16)
+    crop = Crop(images, images, (0, 1, 2, 3), TASK, coin, ("a", "b"))
     available = [True, False, True, False]
     outputs = [(3, True), (1, True)] + ([(3, False)] if coin else [])
     errors = [network(crop.images, available, t, f_a) - crop.images[:, t] for t, f_a in outputs]

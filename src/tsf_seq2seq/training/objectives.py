@@ -256,7 +256,7 @@ class PyramidObjective(Objective):
     def losses(self, name: str, crop: Crop) -> dict[str, Tensor]:
         sources, first = crop.task
         targets = [first, *(i for i in crop.available if i not in (*sources, first))]
-        network, images = self.network, crop.images
+        network, images = self.network, crop.inputs
         features = {i: network.encode(images, i) for i in sources}
         residual = network.encode_jointly(images, sorted(sources))  # f_A
         comparisons = []
@@ -266,7 +266,7 @@ class PyramidObjective(Objective):
             if crop.coin and target == first:
                 used.append(fused)
             outputs = [network.decode(feature, images, sources, target) for feature in used]
-            comparisons.append((images[:, target], outputs))
+            comparisons.append((crop.images[:, target], outputs))
         errors = [image - wanted for wanted, outputs in comparisons for image in outputs]
         return {
             "log_mse": torch.stack([log_mse(error) for error in errors]).mean(),
