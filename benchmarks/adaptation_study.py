@@ -5,23 +5,22 @@ again. About an hour on two idle cores for the scans with two seeds, as long for
 """
 
 import argparse
-import os
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
+from study import (
+    EVALUATE,
+    STAGE2,
+    assignments,
+    halve,
+    run_command,
+    split_rows,
+    train_tsf,
+    tsf_course,
+)
 
-from tsf_seq2seq.data.nifti import write_voxels
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.files.writing import write_text
 
-REPOSITORY = Path(__file__).parent.parent
-STAGE1 = "src/train/seq2seq/train_brats_seq2seq_2d.py"
-STAGE2 = "src/train/seq2seq/train_brats_tsf_seq2seq_2d.py"
-EVALUATE = "src/evaluate/evaluate.py"
 # Of config/few_scans: trained on (masks are of validation, on the same), and those of one scanner.
 TRAINED = {
     "brats/BraTS-GLI-00000-000": 11,
@@ -40,24 +39,25 @@ def study_scans(scans: Path, output: Path, seeds: list[int], share: float) -> No
     data = output / "scans_2mm"
     for name in (*TRAINED, *TESTED):
         halve(scans, data, name)
-    write_text(output / "train.csv", _rows(TRAINED))
-    write_text(output / "test.csv", _rows(TESTED, site="one"))
-    few = REPOSITORY / "config/few_scans/seq2seq.yaml"
+    write_text(output / "train.csv", split_rows(TRAINED))
+    write_text(output / "test.csv", split_rows(TESTED, site="one"))
     settings = {"root": data, "train": output / "train.csv", "valid": output / "train.csv"}
     settings["test"] = output / "test.csv"
     for seed in seeds:
         runs = output / f"seed{seed}"
-        best = _train(runs, settings, "scans", seed, share, sequences_of=few)
+        best = train_tsf(runs, settings, _steps("scans", share), len(TRAINED), seed, scans=True)
         common = ("--all-tasks", "--max-slices", 50, "--no-predictions")
-        _run(
+        run_command(
             *(EVALUATE, "-l", best, "--names", "tsf", *common, "--like", 0, 1, 2),
             *("--like-baselines", "--baselines", "quadratic_regression", "-o", runs / "like"),
         )
         wrong = [runs / f"by_{Path(name).name}.pth" for name in TRAINED]
         for name, path in zip(TRAINED, wrong, strict=True):
-            _run("src/adapt/adapt.py", "-l", best, "--like", data / name, "-o", path)
+            run_command("src/adapt/adapt.py", "-l", best, "--like", data / name, "-o", path)
         names = [path.stem for path in wrong]
-        _run(EVALUATE, "-l", *wrong, "--names", *names, *common, "-o", runs / "wrong_references")
+        run_command(
+            EVALUATE, "-l", *wrong, "--names", *names, *common, "-o", runs / "wrong_references"
+        )
 
 
 def study_phantoms(output: Path, seeds: list[int], share: float) -> None:
@@ -65,9 +65,9 @@ def study_phantoms(output: Path, seeds: list[int], share: float) -> None:
     data = output / "sites"
     if not (data / "test.csv").exists():
         options = ("-n", SUBJECTS, "--spacing", 2, "--sites", SITES, "--processes", 2)
-        _run("src/data/make_phantom_dataset.py", "-o", data, *options)
+        run_command("src/data/make_phantom_dataset.py", "-o", data, *options)
         split = ("--site", r"(Site\d+)_.*", "--test-sites", "Site1", "--shares", 9, 1, 0)
-        _run("src/data/make_split.py", "-r", data, *split)
+        run_command("src/data/make_split.py", "-r", data, *split)
     settings = {"root": data} | {part: data / f"{part}.csv" for part in ("train", "valid", "test")}
     header, *rows = (data / "test.csv").read_text().splitlines()
     reference, *rest = sorted(rows)
@@ -77,20 +77,22 @@ def study_phantoms(output: Path, seeds: list[int], share: float) -> None:
     write_text(output / "rest.csv", "\n".join([header, *rest]) + "\n")
     for seed in seeds:
         runs = output / f"seed{seed}"
-        best = _train(runs, settings, "phantoms", seed, share)
+        best = train_tsf(runs, settings, _steps("phantoms", share), 36, seed, scans=False)
         common = ("--all-tasks", "--max-slices", 24, "--no-predictions")
         counts = ("--like", 0, 1, 2, 4, 8, "--like-baselines")
-        _run(EVALUATE, "-l", best, "--names", "tsf", *common, *counts, "-o", runs / "like")
+        run_command(EVALUATE, "-l", best, "--names", "tsf", *common, *counts, "-o", runs / "like")
         weights = {"tsf": best, "adapted": runs / "adapted.pth"}
-        _run("src/adapt/adapt.py", "-l", best, "--like", data / name, "-o", weights["adapted"])
+        run_command(
+            "src/adapt/adapt.py", "-l", best, "--like", data / name, "-o", weights["adapted"]
+        )
         of_reference = settings | {
             "train": output / "reference.csv",
             "valid": output / "reference_valid.csv",
         }
         for title, steps in FINE_TUNED.items():
             folder, own = runs / title.replace(" ", ""), max(5, int(steps * share))
-            course = _course(own, own // 5, of_reference) + _set("train.lr=5e-4")
-            _run(
+            course = tsf_course(own, 1, of_reference) + assignments("train.lr=5e-4")
+            run_command(
                 STAGE2,
                 "-c",
                 "config/demo/tsf_seq2seq.yaml",
@@ -102,82 +104,16 @@ def study_phantoms(output: Path, seeds: list[int], share: float) -> None:
                 folder,
             )
             weights[title.replace(" ", "")] = folder / "last.pth"
-        _run(
+        run_command(
             *(EVALUATE, "-l", *weights.values(), "--names", *weights, *common),
-            *_set(f"data.root={data}", f"data.test={output / 'rest.csv'}"),
+            *assignments(f"data.root={data}", f"data.test={output / 'rest.csv'}"),
             *("-o", runs / "fine_tuned"),
         )
 
 
-def halve(scans: Path, data: Path, name: str) -> None:
-    """Copies of a subject's images whose voxels are means of 2 × 2 × 2 of theirs."""
-    files = sorted((scans / name).glob("*.nii.gz"))
-    if not files:
-        raise UserError(f"{scans / name} holds no .nii.gz file")
-    for path in files:
-        copy = data / name / path.name
-        if copy.exists():
-            continue
-        image = nib.load(path)
-        voxels = np.asarray(image.dataobj, dtype=np.float64)
-        x, y, z = (size // 2 for size in voxels.shape)
-        blocks = voxels[: 2 * x, : 2 * y, : 2 * z].reshape(x, 2, y, 2, z, 2)
-        affine = image.affine @ np.diag([2.0, 2.0, 2.0, 1.0])
-        affine[:3, 3] += image.affine[:3, :3] @ np.full(3, 0.5)
-        write_voxels(copy, blocks.mean((1, 3, 5)).astype(np.float32), affine)
-
-
-def _train(
-    runs: Path,
-    settings: dict[str, Path],
-    study: str,
-    seed: int,
-    share: float,
-    sequences_of: Path | None = None,
-) -> Path:
-    """Both stages at the demo's size; stage 2's best.pth."""
+def _steps(study: str, share: float) -> tuple[int, int]:
     one, two = (max(20, int(steps * share)) for steps in CROPS[study])
-    subjects = 4 if study == "scans" else 36
-    configs = []
-    for name in ("seq2seq", "tsf_seq2seq"):
-        text = (REPOSITORY / f"config/demo/{name}.yaml").read_text()
-        if sequences_of is not None and name == "seq2seq":
-            few = sequences_of.read_text()
-            patterns = few[few.index("  sequences:") : few.index("  segmentation:")]
-            text = text.replace("\ndata:\n", f"\ndata:\n{patterns}")
-        write_text(runs / f"{name}.yaml", text)
-        configs.append(runs / f"{name}.yaml")
-    folders = runs / "seq2seq", runs / "tsf_seq2seq"
-    more = ("--seed", seed, "--resume")
-    epochs = [-(-steps // (5 * subjects)) for steps in (one, two)]  # 5 crops a visit
-    _run(STAGE1, "-c", configs[0], *_course(one, epochs[0], settings), *more, "-o", folders[0])
-    stage1 = ("-m", folders[0] / "best.pth")
-    course = _course(two, epochs[1], settings)
-    _run(STAGE2, "-c", configs[1], *stage1, *course, *more, "-o", folders[1])
-    return folders[1] / "best.pth"
-
-
-def _course(steps: int, epochs: int, settings: dict[str, Path]) -> tuple[object, ...]:
-    data = [f"data.{key}={value}" for key, value in settings.items()]
-    return _set(*data, f"train.steps={steps}", f"train.schedule_epochs={epochs}")
-
-
-def _set(*assignments: str) -> tuple[object, ...]:
-    return tuple(part for own in assignments for part in ("--set", own))
-
-
-def _rows(masks: dict[str, int], site: str | None = None) -> str:
-    end = "" if site is None else f",{site}"
-    return "".join(f"{name},{mask}{end}\n" for name, mask in masks.items())
-
-
-def _run(*command: object) -> None:
-    """Run one of the repository's scripts; its error ends the study."""
-    words = [sys.executable, *map(str, command)]
-    print(f"\n$ {shlex.join(words[1:])}", flush=True)
-    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    if subprocess.run(words, cwd=REPOSITORY, env=os.environ | threads, check=False).returncode:
-        raise UserError(f"{command[0]} failed")
+    return one, two
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from tsf_seq2seq.errors import UserError
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import adaptation_study
 import bench_adaptation
+import study
 
 
 def test_costs_of_adaptation(monkeypatch, tiny_config):
@@ -40,21 +41,22 @@ def test_costs_of_adaptation(monkeypatch, tiny_config):
 def test_voxels_are_means_of_eight(tmp_path):
     voxels = np.arange(4 * 6 * 3, dtype=np.float32).reshape(4, 6, 3)
     save_nifti(tmp_path / "scans/a/t1.nii.gz", voxels, LPS_AFFINE)
-    adaptation_study.halve(tmp_path / "scans", tmp_path / "half", "a")
+    study.halve(tmp_path / "scans", tmp_path / "half", "a")
     image = nib.load(tmp_path / "half/a/t1.nii.gz")
     assert image.shape == (2, 3, 1)
     assert image.get_fdata()[1, 2, 0] == voxels[2:4, 4:6, :2].mean()
     np.testing.assert_allclose(image.affine @ (0, 0, 0, 1), LPS_AFFINE @ (0.5, 0.5, 0.5, 1))
     assert image.header.get_zooms() == (2, 2, 2)
     with pytest.raises(UserError, match=r"b holds no \.nii\.gz file"):
-        adaptation_study.halve(tmp_path / "scans", tmp_path / "half", "b")
+        study.halve(tmp_path / "scans", tmp_path / "half", "b")
 
 
 @pytest.fixture
 def commands(monkeypatch) -> list[list[str]]:
     """Those that a study would run, none of which is."""
     found: list[list[str]] = []
-    monkeypatch.setattr(adaptation_study, "_run", lambda *own: found.append([*map(str, own)]))
+    for module in (study, adaptation_study):
+        monkeypatch.setattr(module, "run_command", lambda *own: found.append([*map(str, own)]))
     return found
 
 
