@@ -22,7 +22,8 @@ from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tasks import Task, all_tasks
 from tsf_seq2seq.training.average import weight_average
 from tsf_seq2seq.training.loop import Trainer
-from tsf_seq2seq.training.objectives import PyramidLoss, PyramidObjective, log_mse
+from tsf_seq2seq.training.mapped_error import mapped_error
+from tsf_seq2seq.training.pyramid_objective import PyramidLoss, PyramidObjective, log_mse
 from tsf_seq2seq.training.regression_start import fit_regression
 
 TASK = Task((0, 2), 3)
@@ -191,6 +192,36 @@ def test_log_mse():
     error = torch.tensor([0.1, 0.2]).reshape(2, 1, 1, 1).expand(2, 3, 4, 5)
     wanted = (math.log(0.01 + 1e-4) + math.log(0.04 + 1e-4)) / 2
     assert log_mse(error).item() == pytest.approx(wanted)
+
+
+def test_what_a_contrast_map_can_mend_is_no_error():
+    """An output that differs from the target by a quadratic map of itself and the sources."""
+    sources, output = random_images(2, 2, 3, 8, 8), random_images(2, 3, 8, 8, seed=2)
+    wanted = 0.1 - 0.5 * output + 0.2 * sources[:, 1] + 0.3 * output * sources[:, 0] - output**2
+    assert mapped_error(output, sources, wanted).abs().max() < 2e-3  # the ridge leaves a little
+    assert (wanted - output).abs().max() > 0.5
+
+
+def test_the_error_after_the_map_is_that_of_least_squares():
+    """And its gradient that of the least squares as a whole, coefficients included."""
+    sources, wanted = random_images(1, 1, 1, 6, 7), random_images(1, 1, 6, 7, seed=3)
+    sources[..., :2] = BACKGROUND
+    output = random_images(1, 1, 6, 7, seed=2).double().requires_grad_()
+    brain = sources[0, 0, 0] > BACKGROUND
+    x, y = sources[0, 0, 0][brain].double(), wanted[0, 0][brain].double()
+
+    def left(f: torch.Tensor) -> torch.Tensor:
+        design = torch.stack([torch.ones_like(x), x, f, x * x, x * f, f * f], dim=1)
+        ridge = 1e-4 * (design.T @ design).diagonal().mean() * torch.eye(6)
+        return y - design @ torch.linalg.solve(design.T @ design + ridge, design.T @ y)
+
+    error = mapped_error(output, sources.double(), wanted.double())
+    torch.testing.assert_close(error[0, 0][brain], left(output[0, 0][brain]))
+    assert not error[0, 0][~brain].any()
+    found, whole = (
+        torch.autograd.grad(e.square().sum(), output)[0] for e in (error, left(output[0, 0][brain]))
+    )
+    torch.testing.assert_close(found, whole, rtol=0.01, atol=2e-3 * whole.abs().max().item())
 
 
 @pytest.mark.parametrize("coin", [True, False])

@@ -17,11 +17,11 @@ from tsf_seq2seq.processes import check_memory
 from tsf_seq2seq.settings import NetworkSettings
 from tsf_seq2seq.training.objectives import (
     Objective,
-    PyramidObjective,
     Seq2SeqObjective,
     TSFObjective,
     UNetObjective,
 )
+from tsf_seq2seq.training.pyramid_objective import PyramidObjective
 
 if TYPE_CHECKING:
     from tsf_seq2seq.config import Config

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.models.seq2seq import Seq2Seq
-from tsf_seq2seq.models.tsf_pyramid import TSFPyramid, added
 from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2Seq
 from tsf_seq2seq.settings import setting
 from tsf_seq2seq.tasks import (
@@ -212,75 +211,6 @@ class UNetObjective(Objective):
         available = [index in sources for index in range(crop.inputs.shape[1])]
         output = self.network(crop.inputs, available, target)  # (B, C, H, W)
         return {"l1": F.l1_loss(output.float(), crop.images[:, target])}
-
-
-@dataclass(frozen=True)
-class PyramidLoss:
-    """Weights of TSF-Pyramid's loss terms."""
-
-    log_mse: float = setting(1.0, "weight of the logarithm of each output's mean squared error", 0)
-    l1: float = setting(0.0, "weight of the mean absolute error", 0)
-    perceptual: float = setting(0.0, "weight of the perceptual term", 0)
-
-
-class PyramidObjective(Objective):
-    """All targets outside the sources, from one encoding of them; on heads, one without f_A, too.
-
-    log MSE is the score itself: PSNR is −10 log10 MSE and a constant, so that an image which is
-    easy or hard to synthesize counts like any other. AdamW; the rate rises over the first 5 % of
-    the steps, then falls along a cosine.
-    """
-
-    title = "TSF-Pyramid"
-    terms = ("log_mse", "l1", "perceptual")
-    weights = PyramidLoss
-    sample_task = staticmethod(sample_missing_task)
-    network: TSFPyramid
-
-    def prepare(self, config: Config, subjects: Sequence[Subject]) -> None:
-        """Fit the regression that the output starts from, unless the network brings its own."""
-        from tsf_seq2seq.training.regression_start import fit_regression
-
-        head = self.network.regression
-        if head is not None and not head.fitted:
-            fit_regression(head, config, subjects)
-
-    def optimizer(
-        self, name: str, parameters: list[nn.Parameter], train: TrainConfig
-    ) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(parameters, lr=train.lr)
-
-    def learning_rate(self, train: TrainConfig, epoch: int, step: int) -> float:
-        return one_cycle_learning_rate(train.lr, step / train.steps, warm_up=0.05)
-
-    def losses(self, name: str, crop: Crop) -> dict[str, Tensor]:
-        sources, first = crop.task
-        targets = [first, *(i for i in crop.available if i not in (*sources, first))]
-        network, images = self.network, crop.inputs
-        features = {i: network.encode(images, i) for i in sources}
-        residual = network.encode_jointly(images, sorted(sources))  # f_A
-        comparisons = []
-        for target in targets:
-            fused = network.fuse(features, sources, target)
-            used = [added(fused, residual)]
-            if crop.coin and target == first:
-                used.append(fused)
-            outputs = [network.decode(feature, images, sources, target) for feature in used]
-            comparisons.append((crop.images[:, target], outputs))
-        errors = [image - wanted for wanted, outputs in comparisons for image in outputs]
-        return {
-            "log_mse": torch.stack([log_mse(error) for error in errors]).mean(),
-            "l1": torch.stack([error.abs().mean() for error in errors]).mean(),
-            "perceptual": perceptual_term(self.perceptual, comparisons) / len(errors),
-        }
-
-
-def log_mse(error: Tensor, floor: float = 1e-4) -> Tensor:
-    """Mean over samples of ln(mean squared error + floor); error (B, C, H, W).
-
-    The floor, 46 dB, keeps a crop of almost nothing from counting without limit.
-    """
-    return (error.square().mean(dim=(1, 2, 3)) + floor).log().mean()
 
 
 def poly_learning_rate(lr: float, epoch: int, epochs: int, minimum: float = 1e-6) -> float:
