@@ -1,18 +1,22 @@
 """TSF-Pyramid: its regression, its fusion at every scale, its training, by hand."""
 
+import csv
 import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_PYRAMID, tiny_yaml
+from conftest import SEQUENCES, TINY_PYRAMID, tiny_yaml
 from torch import nn
 
+from tsf_seq2seq.checkpoints.checkpoint import save_checkpoint
+from tsf_seq2seq.cli.explain import explain_fusion_weights
 from tsf_seq2seq.config import Config, load_config
 from tsf_seq2seq.data.sampling import Crop
 from tsf_seq2seq.data.slices import BACKGROUND
 from tsf_seq2seq.data.subjects import find_subjects
+from tsf_seq2seq.explain.regression_shares import regression_share_table
 from tsf_seq2seq.models import TSFPyramid, build_network
 from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION
 from tsf_seq2seq.models.regression_head import RegressionHead
@@ -299,3 +303,31 @@ def test_a_fit_is_kept_where_training_starts_from_weights(config):
 
 def test_both_variants_are_named(config):
     assert build_network(config).variants == (FULL, WITHOUT_ATTENTION)
+
+
+# --- explanations
+
+
+def test_shares_of_the_regression_are_those_of_variances():
+    """y = 0.3 a + 0.4 b of independent a and b of variance 1/3: shares 0.09 and 0.16 of 0.25."""
+    a, b = np.random.default_rng(0).uniform(-1, 1, (2, 400_000))
+    design = np.stack([np.ones_like(a), a, b, a * a, a * b, b * b])
+    head = RegressionHead(4)
+    head.set_fit(TASK, np.array([0.2, 0.3, 0.4, 0, 0, 0]), design @ design.T / len(a))
+    ((*labels, t1, t1ce, t2, flair),) = regression_share_table(head, [TASK], SEQUENCES).rows
+    assert (labels, t1ce, flair) == (["t1+t2", "flair"], None, None)
+    assert t1 == pytest.approx(0.36, abs=0.003)
+    assert t2 == pytest.approx(0.64, abs=0.003)
+
+
+def test_the_script_writes_weights_of_every_scale_and_shares(config, script, tmp_path):
+    save_checkpoint(tmp_path / "one.pth", noisy(build_network(config)), config)
+    outcome = script(explain_fusion_weights, "-l", tmp_path / "one.pth", "-o", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    with (tmp_path / "out/fusion_weights_by_scale.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["scale"] for row in rows] == ["1/1", "1/2"] * 28
+    for row in rows:
+        assert sum(float(row[name] or 0) for name in SEQUENCES) == pytest.approx(1, abs=1e-5)
+    with (tmp_path / "out/regression_shares.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 28

@@ -22,7 +22,9 @@ from tsf_seq2seq.explain.fusion_weights import (
     fusion_tasks,
     fusion_weight_table,
     omegas,
+    scale_weight_table,
 )
+from tsf_seq2seq.explain.regression_shares import regression_share_table
 from tsf_seq2seq.explain.seq2seq_figures import plot_contribution
 from tsf_seq2seq.explain.tsem import (
     Case,
@@ -45,12 +47,20 @@ def explain_fusion_weights(description: str | None) -> None:
     with claimed(arguments.output):
         config = experiment(arguments)
         network, names = load_network(arguments, config), list(config.data.sequences)
-        table = fusion_table(network, fusion_tasks(len(names), arguments.with_reconstructions))
+        tasks = fusion_tasks(len(names), arguments.with_reconstructions)
+        table = fusion_table(network, tasks)
         shown = fusion_weight_table(omegas(table, names), names)
         print(shown.markdown())
         shown.write_csv(arguments.output / "fusion_weights.csv")
         plot_fusion_weights(table, names, arguments.output / "fusion_weights")
         print(f"fusion_weights.csv, .pdf and .png are in {arguments.output}")
+        if (by_scale := scale_weight_table(network, tasks, names)) is not None:
+            by_scale.write_csv(arguments.output / "fusion_weights_by_scale.csv")
+            print(f"ω of every scale: {arguments.output / 'fusion_weights_by_scale.csv'}")
+        if network.regression_head is not None:
+            shares = regression_share_table(network.regression_head, tasks, names)
+            print(shares.markdown())
+            shares.write_csv(arguments.output / "regression_shares.csv")
 
 
 def map_tsem(description: str | None) -> None:

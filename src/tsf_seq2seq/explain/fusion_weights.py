@@ -69,6 +69,24 @@ def fusion_weight_table(weights: Omegas, names: Sequence[str], target: str = "")
     )
 
 
+@torch.inference_mode()
+def scale_weight_table(
+    network: SynthesisNetwork, tasks: Sequence[Task], names: Sequence[str]
+) -> Table | None:
+    """One row a task and scale: ω there; None for a network that has one set of them."""
+    rows = []
+    for task in tasks:
+        available = [i in task.sources for i in range(network.n_sequences)]
+        weights = network.scale_weights(available, task.target)
+        for scale, own in enumerate([] if weights is None else weights.tolist()):
+            cells = [own[i] if i in task.sources else None for i in range(len(names))]
+            rows.append([*task.label(names), f"1/{2**scale}", *cells])
+    if len(rows) <= len(tasks):
+        return None
+    caption = "Fusion weights ω at every scale, as a share of the full resolution."
+    return Table(caption, ["sources", "target", "scale", *names], rows, labels=3, style=".3f")
+
+
 def read_fusion_csv(path: Path) -> dict[tuple[str, str], dict[str, float]]:
     """(sources, target), labels such as ("t1+t2", "flair") → ω of every sequence, in order.
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tsf_seq2seq.models.regression_head import RegressionHead
 from tsf_seq2seq.tasks import Task
 
 Availability = Tensor | Sequence[bool]
@@ -52,6 +53,15 @@ class SynthesisNetwork(nn.Module):
 
     def fusion_weights(self, available: Availability, target: int) -> Tensor | None:
         """Fusion weights ω (S,) of a task, which sum to one; None where there are none."""
+        return None
+
+    def scale_weights(self, available: Availability, target: int) -> Tensor | None:
+        """ω of every scale, (scales, S), the full resolution first; None without such."""
+        return None
+
+    @property
+    def regression_head(self) -> RegressionHead | None:
+        """What the output starts from at every voxel, where there is such a part."""
         return None
 
     def compiled_parts(self) -> Iterable[nn.Module]:

@@ -37,8 +37,16 @@ class RegressionHead(nn.Module):
 
     def coefficients(self, sources: Sequence[int], target: int) -> Tensor:
         """β of all terms (T,), those of absent sequences zero."""
-        index = sum(1 << i for i in sources)
+        index = _set_index(sources)
         return self.start[index, target] + (self.basis[index] * self.deltas[index, target]).sum(1)
+
+    def rows_of(self, sources: Sequence[int]) -> list[int]:
+        """Which of `terms` are products of the sources alone."""
+        return [row for row, term in enumerate(self.terms) if set(sources).issuperset(term)]
+
+    def basis_of(self, sources: Sequence[int]) -> Tensor:
+        """The columns (T, T) in which the sources' terms are orthonormal."""
+        return self.basis[_set_index(sources)]
 
     def forward(self, images: Tensor, sources: Sequence[int], target: int) -> Tensor:
         """images (B, S, C, H, W) → ŷ (B, C, H, W); absent sequences' pixels are never read."""
@@ -62,8 +70,7 @@ class RegressionHead(nn.Module):
     @torch.no_grad()
     def set_fit(self, task: Task, coefficients: np.ndarray, metric: np.ndarray) -> None:
         """Start a task from β of its own terms (p,), with the mean (p, p) of φ φᵀ of its data."""
-        index, own = sum(1 << i for i in task.sources), set(task.sources)
-        rows = [row for row, term in enumerate(self.terms) if own.issuperset(term)]
+        index, rows = _set_index(task.sources), self.rows_of(task.sources)
         values, vectors = np.linalg.eigh(metric)
         kept = values > values.max() * 1e-9  # of the others, data tell nothing
         columns = vectors[:, kept] / np.sqrt(values[kept])  # (p, k): its φ are orthonormal
@@ -74,3 +81,7 @@ class RegressionHead(nn.Module):
         self.basis[index, places[:, None], places[: columns.shape[1]]] = torch.from_numpy(
             columns
         ).float()
+
+
+def _set_index(sources: Sequence[int]) -> int:
+    return sum(1 << i for i in sources)

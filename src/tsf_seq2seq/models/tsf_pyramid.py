@@ -210,6 +210,10 @@ class TSFPyramid(SynthesisNetwork):
         """Fusion weights ω (S,) of a task, their mean over the scales, which sum to one."""
         return self.scale_weights(available, target).mean(dim=0)
 
+    @property
+    def regression_head(self) -> RegressionHead | None:
+        return self.regression
+
     def enhanced_map(self, images: Tensor, available: Availability, target: int) -> Tensor:
         """TSEM |output with f_A − output without f_A| of the centre slice, (B, H, W)."""
         task = Task(tuple(self.sources_of(available)), target)

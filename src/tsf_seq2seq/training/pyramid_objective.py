@@ -50,7 +50,7 @@ class PyramidObjective(Objective):
         """Fit the regression that the output starts from, unless the network brings its own."""
         from tsf_seq2seq.training.regression_start import fit_regression
 
-        head = self.network.regression
+        head = self.network.regression_head
         if head is not None and not head.fitted:
             fit_regression(head, config, subjects)
 
