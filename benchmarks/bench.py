@@ -51,6 +51,19 @@ def steps(arguments: argparse.Namespace, device: torch.device) -> Section:
     return Section("\n\n".join([title, *tables]), bench_steps.to_json(rows))
 
 
+def networks(arguments: argparse.Namespace, device: torch.device) -> Section:
+    """Counted arithmetic of the networks, on the CPU."""
+    import bench_networks  # needs PyYAML
+
+    small = arguments.size == "small"
+    pixels = 96 if small else 192
+    costs = bench_networks.measure(small, pixels)
+    note = f"Networks of {'the demo' if small else 'published size'}, {pixels} × {pixels} × 3."
+    return Section(
+        f"{note}\n\n{markdown(bench_networks.table(costs))}", bench_networks.to_json(costs)
+    )
+
+
 def _options(arguments: argparse.Namespace) -> list[str]:
     return [name for name in ("channels_last", "compile") if getattr(arguments, name)]
 
@@ -78,6 +91,7 @@ def memory(arguments: argparse.Namespace, device: torch.device) -> Section:
 
 SECTIONS: dict[str, Callable[[argparse.Namespace, torch.device], Section]] = {
     "steps": steps,
+    "networks": networks,
     "crops": crops,
     "memory": memory,
 }

@@ -23,6 +23,7 @@ sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import bench
 import bench_crops
 import bench_memory
+import bench_networks
 import bench_steps
 import bench_throughput
 import machine
@@ -241,3 +242,19 @@ def test_synthetic_subjects(tmp_path):
     first, second, third = (file.read_bytes() for file in files)
     assert first == third  # a copy
     assert first != second
+
+
+def test_arithmetic_of_networks():
+    """Of the published sizes: a task of TSF-Pyramid, and a step, at most a third of TSF-Seq2Seq's.
+
+    Counted at 32 × 32, since each pixel costs the same.
+    """
+    costs = {cost.name: cost for cost in bench_networks.measure(small=False, pixels=32)}
+    tsf, pyramid = costs["tsf_seq2seq"], costs["tsf_pyramid"]
+    for own, other in zip(pyramid.task_macs, tsf.task_macs, strict=True):
+        assert own < other / 3
+    assert pyramid.step_macs < tsf.step_macs / 3
+    assert costs["unet"].task_macs[0] == costs["unet"].task_macs[2]
+    rows = bench_networks.table(list(costs.values()))
+    assert [row[0] for row in rows[1:]] == list(bench_networks.NAMES)
+    assert rows[1][3] == "1.00 / 1.00 / 1.00"
