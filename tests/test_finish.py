@@ -365,7 +365,7 @@ def test_tables_and_record_say_the_steps(save, run, tmp_path):
     names = ["net", "net, finished", "quadratic_regression", "quadratic_regression, finished"]
     assert identity["methods"] == methods_in(out) == names
     page = write_report(Inputs(evaluation=out), None, tmp_path / "report", ["make"], "Report")
-    assert page.read_text().count(f"{line}.") == 3
+    assert page.read_text().count(f"Finished{line.removeprefix('finished')}.") == 3
 
     model = open_model(path)
     subject = find_subjects(model.config.data, model.config.data.test)[0]

@@ -23,9 +23,9 @@ BRATS_SEQUENCES = {
     "t2": ("{name}/{name}_t2.nii.gz", "{name}/{name}-t2w.nii.gz"),
     "flair": ("{name}/{name}_flair.nii.gz", "{name}/{name}-t2f.nii.gz"),
 }
+BRATS_SEGMENTATION = ("{name}/{name}_seg.nii.gz", "{name}/{name}-seg.nii.gz")
 FinishStep = Literal["flip", "neighbours", "map", "background", "clip"]
 FINISH_STEPS: tuple[FinishStep, ...] = get_args(FinishStep)  # in the order in which they are done
-BRATS_SEGMENTATION = ("{name}/{name}_seg.nii.gz", "{name}/{name}-seg.nii.gz")
 
 
 @dataclasses.dataclass(frozen=True)

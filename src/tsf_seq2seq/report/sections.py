@@ -61,7 +61,7 @@ def quality_sections(sources: ReportSources, finished: str = "") -> list[Section
     if "lpips" not in means[0].metrics:
         text.append("LPIPS was not computed: AlexNet's weights (make weights) were not found.")
 
-    told = [f"Methods that are called so are {finished}."] if finished else []
+    told = [f"{finished[0].upper()}{finished[1:]}."] if finished else []
     adapted = [one.name for one in adapted_methods(methods_of(scores)) if one.name != one.plain]
     drawn = [row for row in means if row.key[1] not in adapted]
     blocks: list[Block] = [quality.method_charts(drawn)]
