@@ -89,7 +89,7 @@ def test_names_that_only_look_adapted():
 
 
 def test_every_name_that_a_synthesizer_gives_is_told():
-    plain = SimpleNamespace(names=["tsf", "tsf_without_attention"])
+    plain = SimpleNamespace(names=["tsf", "tsf_without_attention"], main="tsf")
     synthesizer = AdaptedSynthesizer(plain, None, [0, 1, 4], lambda _: (), beside=True)
     told = {one.name for one in adapted_methods(synthesizer.names)}
     assert told == set(synthesizer.names) - {"tsf_without_attention"}

@@ -209,6 +209,7 @@ def test_data_set(run, checkpoint, tiny_dataset, out):
         "Warnings": [],
         "SkullStripped": True,
         "Precision": "fp32",
+        "Finish": None,
         "Resample": False,
         "RecordVersion": 2,
         "ReferenceFingerprints": None,

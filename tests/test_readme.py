@@ -39,6 +39,7 @@ CHAPTERS = {
     name: (REPOSITORY / "docs" / f"{name}.md").read_text(encoding="utf-8")
     for name in (
         "data",
+        "evaluate",
         "networks",
         "impute",
         "adapt",

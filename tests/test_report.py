@@ -242,6 +242,7 @@ def test_curves_that_are_none(tmp_path, text):
         ('{"weights": [1]}', "weights must hold a dict"),
         ('{"data": 3}', "data must hold a dict"),
         ('{"methods": 3}', "methods must hold a list"),
+        ('{"finish": 3}', "finish must hold a dict"),
     ],
 )
 def test_an_identity_that_is_none(tmp_path, text, what):

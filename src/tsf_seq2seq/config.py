@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import yaml
 
@@ -35,6 +35,9 @@ MOST_AUGMENTATION = {
     "bias": 1,
     "noise": 0.5,
 }
+
+FinishStep = Literal["flip", "neighbours", "map", "background", "clip"]
+FINISH_STEPS: tuple[FinishStep, ...] = get_args(FinishStep)  # in the order in which they are done
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +145,24 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """What is done to networks' outputs in evaluation and imputation; the steps in their order."""
+
+    finish: tuple[FinishStep, ...] = setting(
+        (), f"steps, of {', '.join(FINISH_STEPS)}; none: the paper's protocol"
+    )
+
+    def __post_init__(self) -> None:
+        for step in FINISH_STEPS:
+            if self.finish.count(step) > 1:
+                raise ValueError(
+                    f"finish names {step} more than once; it takes {', '.join(FINISH_STEPS)}, each "
+                    "once at most"
+                )
+        object.__setattr__(self, "finish", tuple(s for s in FINISH_STEPS if s in self.finish))
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """One experiment; what classes `network` and `loss` are of, the network's name says."""
 
@@ -151,6 +172,7 @@ class Config:
     augmentation: AugmentationConfig = setting(AugmentationConfig(), "how crops are varied")
     perceptual: PerceptualConfig = setting(PerceptualConfig(), "the perceptual loss's network")
     train: TrainConfig = setting(TrainConfig(), "the training run")
+    evaluation: EvaluationConfig = setting(EvaluationConfig(), "evaluation and imputation")
 
     def __post_init__(self) -> None:
         if self.loss is None:

@@ -122,11 +122,24 @@ def open_model(path: Path | str, device: str | torch.device = "cpu") -> Model:
 
 def checkpoint_adaptation(path: Path) -> Adaptation | None:
     """The maps that a weights file was adapted by; None where it is the authors', or has none."""
+    return _maps_in(path, ADAPTATION)
+
+
+def checkpoint_prior(path: Path, network: str) -> Adaptation | None:
+    """The maps of validation subjects in a weights file; None where it is the authors', has none,
+    or is of another network than the one of that name."""
+    return _maps_in(path, PRIOR, network)
+
+
+def _maps_in(path: Path, key: str, network: str | None = None) -> Adaptation | None:
     content = _read(path)
     if not is_checkpoint(content):
         return None
     content = _checked(content, path)
-    return _maps_of(content, ADAPTATION, path, checkpoint_config(content, path))
+    config = checkpoint_config(content, path)
+    if network not in (None, config.network.name):
+        return None
+    return _maps_of(content, key, path, config)
 
 
 def _rebuild(content: Mapping[str, Any], path: Path) -> tuple[SynthesisNetwork, Config]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from tsf_seq2seq.config import FINISH_STEPS
+
 LARGEST_NUMBER = 2**32 - 1  # of which seeds are made, too
 Argument = tuple[tuple[str, ...], dict[str, Any]]  # flags, and options of argparse
 
@@ -92,6 +94,14 @@ ARGUMENTS = {
     "max_slices": _number("--max-slices", "only the central N slices"),
     "batch_size": _number("--batch-size", "stacks of slices at once (default: %(default)s)", 8),
     "processes": _number("--processes", "subjects at once (default: %(default)s)", 1),
+    "finish": _argument(
+        "--finish",
+        nargs="*",
+        choices=FINISH_STEPS,
+        metavar="STEP",
+        help=f"what is done to outputs in the end, of {', '.join(FINISH_STEPS)}, or nothing (else "
+        "what evaluation.finish says)",
+    ),
     "seed": _argument(
         "--seed",
         type=whole_number,

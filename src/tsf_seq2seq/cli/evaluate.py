@@ -13,6 +13,13 @@ from tsf_seq2seq.checkpoints.checkpoint import (
     open_model,
 )
 from tsf_seq2seq.cli.arguments import OF_NETWORK, SETTINGS, script_parser
+from tsf_seq2seq.cli.finish import (
+    check_finished,
+    finish_of,
+    finish_of_file,
+    finished_methods,
+    fitted,
+)
 from tsf_seq2seq.cli.like import (
     add_like_arguments,
     drawn_references,
@@ -41,11 +48,11 @@ from tsf_seq2seq.evaluation.statistics import compare, comparison_table, method_
 from tsf_seq2seq.files.fingerprint import sha256
 from tsf_seq2seq.models.base import AVERAGE, FULL, WITHOUT_ATTENTION
 from tsf_seq2seq.synthesis.adapted import MappedSynthesizer
+from tsf_seq2seq.synthesis.finish import finish_line, finished_name
 from tsf_seq2seq.synthesis.synthesizers import (
     BASELINES,
     NetworkSynthesizer,
     Synthesizer,
-    fit_baselines,
     variant_for,
 )
 from tsf_seq2seq.tasks import Task, missing_target_tasks
@@ -113,12 +120,14 @@ def _compared_networks(arguments: argparse.Namespace) -> _Evaluation:
         variants = [variant_for(model.network, tasks)]
         if arguments.ablations:
             variants += [v for v in model.network.variants if v not in (FULL, *variants)]
-        plain = NetworkSynthesizer(name, model.network, variants, arguments.batch_size)
+        replaced = model.adaptation is not None or bool(arguments.like)
+        finish = finish_of(arguments, config, model.path, model.prior, replaced)
+        plain = NetworkSynthesizer(name, model.network, variants, arguments.batch_size, finish)
         shared = arguments, config, model, plain, references
         synthesizers.append(with_maps(*shared, first=not synthesizers))
     _check_distinct(synthesizers)
-    synthesizers += fit_baselines(config, arguments.baselines, tasks)
-    report = _report_of_missing(arguments, synthesizers[0].names[0], adapted=bool(arguments.like))
+    synthesizers += fitted(arguments, config, arguments.baselines, tasks)
+    report = _report_of_missing(arguments, synthesizers, adapted=bool(arguments.like))
     return _Evaluation(config, synthesizers, subjects, tasks_of, arguments.load, report, references)
 
 
@@ -136,12 +145,14 @@ def _single_sources(arguments: argparse.Namespace) -> _Evaluation:
         sources = subject.on_disk if arguments.all_tasks else subject.available
         return [Task((i,), j) for i in sources for j in subject.on_disk]
 
-    synthesizer = NetworkSynthesizer("seq2seq", network, [FULL], arguments.batch_size)
+    finish = finish_of_file(arguments, config, arguments.load, "seq2seq")
+    synthesizer = NetworkSynthesizer("seq2seq", network, [FULL], arguments.batch_size, finish)
 
     def report(scores: list[Score]) -> None:
         rows = by_task(scores)
-        headings = ("source", "target", "method")
-        write_tables(arguments.output, "Single-source synthesis", {"Per pair": (headings, rows)})
+        headings, note = ("source", "target", "method"), finish_line(synthesizer.finished)
+        tables: dict[str, Summaries] = {"Per pair": (headings, rows)}
+        write_tables(arguments.output, "Single-source synthesis", tables, note=note)
         print(score_table(headings, rows).markdown())
 
     subjects = _subjects(arguments, config)
@@ -172,7 +183,7 @@ def _papers_methods(arguments: argparse.Namespace) -> _Evaluation:
     subjects = _subjects(arguments, config)
     tasks_of = _missing_sequences(arguments, config)
     synthesizers, files = _synthesizers(arguments, config, _all_of(subjects, tasks_of))
-    report = _report_of_missing(arguments, synthesizers[0].names[0])
+    report = _report_of_missing(arguments, synthesizers)
     return _Evaluation(config, synthesizers, subjects, tasks_of, files, report)
 
 
@@ -186,7 +197,8 @@ def _names(arguments: argparse.Namespace) -> list[str]:
 
 def _check_distinct(synthesizers: Iterable[Synthesizer]) -> None:
     """UserError where two methods, ablations included, share a name, or take a baseline's."""
-    names = [*BASELINES, *(name for one in synthesizers for name in one.names)]
+    names = [*BASELINES, *map(finished_name, BASELINES)]
+    names += [name for one in synthesizers for name in one.names]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"two methods would be called {name}: name the checkpoints by --names")
@@ -204,10 +216,11 @@ def _all_of(subjects: Sequence[Subject], tasks_of: TasksOf) -> list[Task]:
 
 
 def _report_of_missing(
-    arguments: argparse.Namespace, first: str, adapted: bool = False
+    arguments: argparse.Namespace, synthesizers: Sequence[Synthesizer], adapted: bool = False
 ) -> Callable[[list[Score]], None]:
-    """What tells of a synthesis of missing sequences: the paper's Table 1, the method `first`
-    against each other, and what `adapted` networks gain."""
+    """What tells of a synthesis of missing sequences: the paper's Table 1, the first method against
+    each other, what `adapted` networks gain, and what finished ones are finished by."""
+    first, note = synthesizers[0].names[0], finish_line(finished_methods(synthesizers))
 
     def report(scores: list[Score]) -> None:
         table_1: Summaries = (("inputs", "method"), by_inputs(scores))
@@ -222,7 +235,7 @@ def _report_of_missing(
         if adapted:
             further |= report_of_adapted(scores, arguments.output)
         title = "Synthesis of missing sequences"
-        write_tables(arguments.output, title, tables, further)
+        write_tables(arguments.output, title, tables, further, note)
 
     return report
 
@@ -250,24 +263,27 @@ def _synthesizers(
                     "seq2seq_average needs stage 1's weights: give them with --stage1 or -m"
                 )
             files.append(stage1)
-            own = load_stage1(stage1, config, arguments.device)
+            path, own = stage1, load_stage1(stage1, config, arguments.device)
         else:
-            own = network
+            path, own = arguments.load, network
         maps = checkpoint_adaptation(arguments.load) if FULL in chosen else None
+        kind = "seq2seq" if owner == "seq2seq" else config.network.name
+        finish = finish_of_file(arguments, config, path, kind, replaced=maps is not None)
+        shared = arguments.batch_size, finish
         if maps is None:
-            synthesizers.append(NetworkSynthesizer(owner, own, chosen, arguments.batch_size))
+            synthesizers.append(NetworkSynthesizer(owner, own, chosen, *shared))
             continue
         chosen.sort(key=lambda variant: variant != FULL)  # the whole network's output is mapped
-        plain = NetworkSynthesizer(owner, own, chosen, arguments.batch_size)
+        plain = NetworkSynthesizer(owner, own, chosen, *shared)
         synthesizers.append(MappedSynthesizer(plain, maps, list(config.data.sequences)))
-    synthesizers += fit_baselines(config, names, tasks)
+    synthesizers += fitted(arguments, config, names, tasks)
     return sorted(synthesizers, key=lambda one: names.index(one.names[0])), files
 
 
 def _evaluation_parser(
     description: str, required: Sequence[str], optional: Sequence[str]
 ) -> argparse.ArgumentParser:
-    limits = ("max_subjects", "max_slices", "batch_size")
+    limits = ("max_subjects", "max_slices", "batch_size", "finish")
     parser = script_parser(description, [*required, "output"], [*optional, *limits])
     parser.add_argument(
         "--all-tasks", action="store_true", help="all that a subject's files allow, not its mask"
@@ -284,6 +300,7 @@ def _run(
     device = find_device(arguments.device)
     with joined_processes(device) as processes, processes.claim(arguments.output):
         chosen, lpips = prepare(arguments), None
+        check_finished(arguments, chosen.synthesizers)
         weights = find_weights("alexnet", arguments.lpips_weights)
         if arguments.lpips_weights or weights:
             lpips = LPIPS(device, arguments.lpips_weights)
@@ -304,6 +321,8 @@ def _run(
         if lpips is None:
             print("LPIPS is left out: AlexNet's weights were not found (make weights brings them)")
         chosen.report(scores)
+        if note := finish_line(finished_methods(chosen.synthesizers)):
+            print(f"\n{note}")
         print(f"metrics.csv, tables, examples and predictions are in {arguments.output}")
 
 
@@ -312,7 +331,8 @@ def _identity(
 ) -> dict[str, Any]:
     """What makes scores comparable; baselines come from the training subjects, too."""
     data, methods = chosen.config.data, [name for one in chosen.synthesizers for name in one.names]
-    fitted = digest_of(find_subjects(data, data.train)) if {*methods} & {*BASELINES} else None
+    trained = digest_of(find_subjects(data, data.train)) if {*methods} & {*BASELINES} else None
+    finished = finished_methods(chosen.synthesizers)
     return identity_of(
         chosen.config,
         chosen.files,
@@ -320,5 +340,6 @@ def _identity(
         all_tasks=arguments.all_tasks,
         max_slices=arguments.max_slices,
         lpips=lpips and sha256(lpips),
-        training_subjects=fitted,
+        training_subjects=trained,
+        **({"finish": finished} if finished else {}),  # a plain run's record stays what it was
     )

@@ -29,7 +29,7 @@ LAYOUTS = (
 )
 TAKEN = (
     "help load device output target sources synthetic-sources precision resample batch-size bids "
-    "keep-names like"
+    "keep-names like finish"
 )
 
 
@@ -62,6 +62,7 @@ def _impute_sequences(description: str, known: argparse.Namespace) -> None:
         batch_size=arguments.batch_size,
         synthetic_sources=arguments.synthetic_sources,
         like=arguments.like,
+        finish=arguments.finish,
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     )
     output = Output(arguments.output, arguments.layout)
@@ -81,7 +82,7 @@ def _parser(description: str, sequences: Sequence[str]) -> argparse.ArgumentPars
     add_arguments(
         parser, ["load", "output"], required=True, meanings={"load": "a checkpoint of ours"}
     )
-    add_arguments(parser, ["device", "batch_size"])
+    add_arguments(parser, ["device", "batch_size", "finish"])
     parser.set_defaults(batch_size=BATCH_SIZE)
     parser.add_argument(
         "--target", nargs="+", default=[], metavar="SEQUENCE", help="default: all that are missing"

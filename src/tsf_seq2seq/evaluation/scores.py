@@ -258,13 +258,14 @@ def write_tables(
     title: str,
     tables: Mapping[str, Summaries],
     further: Mapping[str, Table] | None = None,
+    note: str = "",
 ) -> None:
     """Write table.md and table.json; `tables`: title → (headings of the keys, rows).
 
-    `further` tables follow in table.md alone.
+    `further` tables follow in table.md alone, which says the `note` first.
     """
     shown = {name: score_table(*own) for name, own in tables.items()} | dict(further or {})
-    texts = [f"# {title}"]
+    texts = [f"# {title}", *([note] if note else [])]
     texts += [f"## {heading}\n\n{table.markdown()}" for heading, table in shown.items()]
     content = {
         heading: [

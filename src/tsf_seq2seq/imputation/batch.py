@@ -23,13 +23,15 @@ from tsf_seq2seq.imputation.record import (
     refuse_others,
 )
 from tsf_seq2seq.imputation.references import Like, References, find_references
-from tsf_seq2seq.imputation.slices import BATCH_SIZE, Progress
+from tsf_seq2seq.imputation.slices import BATCH_SIZE
 from tsf_seq2seq.imputation.sources import told_synthetic
 from tsf_seq2seq.imputation.subject import (
     Imputation,
     choose_sources,
+    finish_for,
     impute_targets,
 )
+from tsf_seq2seq.synthesis.stacks import Progress
 from tsf_seq2seq.tables import group_by
 
 FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what a disk says of every write
@@ -38,7 +40,7 @@ FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what a disk says o
 @dataclass(frozen=True)
 class Request:
     """What is to be made of each subject; empty `targets`: all that it lacks; `like`: references,
-    which may be among the subjects."""
+    which may be among the subjects; `finish`: steps, None for those of the checkpoint."""
 
     targets: Sequence[str] = ()
     sources: Sequence[str] | None = None
@@ -48,6 +50,7 @@ class Request:
     synthetic_sources: bool = False
     command: str | None = None
     like: Sequence[Like] = ()
+    finish: Sequence[str] | None = None
 
 
 def impute_subjects(
@@ -63,11 +66,11 @@ def impute_subjects(
         with suppress(UserError):  # told when it is this subject's turn
             wanted.append((subject, _places(subject, model, request, output)))
     output.check(wanted)
-    references = None
+    references, finish = None, finish_for(model, request.finish, bool(request.like))
     if request.like:
         found = find_references(request.like, model, subjects)
-        references = References(model, found, request.precision, request.resample)
-        references.batch_size = request.batch_size
+        seen = request.precision, request.resample, request.batch_size, finish
+        references = References(model, found, *seen)
         references.check_model()
     failures: dict[str, str] = {}
     with closing(_Bar(len(subjects))) as bar:
@@ -97,7 +100,7 @@ def impute_subject(
     places = _places(subject, model, request, output)
     if not places:
         _say(subject, "no sequence is missing")
-    given = list(subject.files)
+    given, finish = list(subject.files), finish_for(model, request.finish, bool(request.like))
 
     def sources_of(target: str) -> tuple[str, ...]:
         return tuple(choose_sources(model, given, [target], request.sources)[0])
@@ -106,7 +109,7 @@ def impute_subject(
         files = {name: subject.files[name] for name in sources}
         told_synthetic(files, request.synthetic_sources)
         made_in = {
-            target: circumstances(model, files, request.precision, request.resample)
+            target: circumstances(model, files, request.precision, request.resample, finish)
             | _references(references, sources, target, files)
             for target in group
         }
@@ -119,6 +122,7 @@ def impute_subject(
                 batch_size=request.batch_size,
                 synthetic_sources=request.synthetic_sources,
                 like=references or (),
+                finish=request.finish,
                 progress=progress,
             )
             for target in left:

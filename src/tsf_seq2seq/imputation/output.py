@@ -18,7 +18,7 @@ from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.files.writing import Write, write_together
 from tsf_seq2seq.imputation.mapped import AppliedMap
 from tsf_seq2seq.imputation.places import Paths, bids_name, check_labels, check_places
-from tsf_seq2seq.imputation.record import read_record, refuse_foreign
+from tsf_seq2seq.imputation.record import FINISH_KEY, read_record, refuse_foreign
 from tsf_seq2seq.imputation.subject import Imputation
 from tsf_seq2seq.synthesis.contrast_map import map_terms
 
@@ -127,6 +127,7 @@ def sidecar(found: Imputation, command: str | None = None) -> dict[str, Any]:
         "Warnings": list(found.warnings),
         "SkullStripped": found.skull_stripped,
         "Precision": found.precision,
+        FINISH_KEY: list(found.finish) or None,
         "Checkpoint": found.model.path.name,
         RECORD_KEY: found.model.sha256,
         "Software": SOFTWARE,

@@ -10,13 +10,19 @@ from tsf_seq2seq.data.synthetic import RECORD_KEY, is_marked_file, is_record, ma
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.imputation.places import Paths
+from tsf_seq2seq.synthesis.finish import Finish
 
+FINISH_KEY = "Finish"  # steps, null for none
 REFERENCES_KEY = "ReferenceFingerprints"  # name → sequence → fingerprint, where there are some
 RECORD_VERSION = 2  # of what a sidecar must hold for its image to be done already
 
 
 def circumstances(
-    model: Model, sources: Mapping[str, Path], precision: str, resample: bool
+    model: Model,
+    sources: Mapping[str, Path],
+    precision: str,
+    resample: bool,
+    finish: Finish | None = None,
 ) -> dict[str, Any]:
     """What decides on an imputation, as its sidecar tells; to be taken before the sources are read.
 
@@ -31,6 +37,7 @@ def circumstances(
         "SourceFingerprints": [fingerprint(path) for path in sources.values()],
         "Precision": precision,
         "Resample": resample,
+        FINISH_KEY: [*finish.steps] if finish else None,
     }
 
 
@@ -103,6 +110,7 @@ def _change(key: str, record: Mapping[str, Any], wanted: Mapping[str, Any]) -> s
     words = {
         RECORD_KEY: "the checkpoint is another one",
         "Precision": f"it was made in {old}",
+        FINISH_KEY: _finish_before(old),
         REFERENCES_KEY: _change_of_references(old, wanted.get(REFERENCES_KEY)),
         "Resample": "--resample was given before" if old else "--resample was not given before",
     }
@@ -113,6 +121,12 @@ def _change_of_references(old: object, wanted: object) -> str:
     if not old:
         return "it was made without references"
     return "its references have changed" if wanted else "it was adapted to references"
+
+
+def _finish_before(old: object) -> str:
+    if not isinstance(old, list):
+        return "it was made without finish"
+    return f"it was finished by {', '.join(map(str, old))}"
 
 
 def _holds(path: Path, known: object) -> bool:

@@ -13,6 +13,7 @@ from tsf_seq2seq.imputation.slices import BATCH_SIZE, synthesize_grid
 from tsf_seq2seq.imputation.sources import Image, load_sources, told_synthetic
 from tsf_seq2seq.synthesis.adaptation import Adaptation, Reference, median_maxima, task_key
 from tsf_seq2seq.synthesis.contrast_map import ContrastMap, slab_moments
+from tsf_seq2seq.synthesis.finish import Finish
 from tsf_seq2seq.synthesis.likeness import Histogram, differences, histogram
 from tsf_seq2seq.synthesis.map_fits import fit_map
 from tsf_seq2seq.synthesis.polynomials import Moments
@@ -35,7 +36,8 @@ class _Look:
 class References:
     """Subjects (name → sequence → image) that tell a model its user's scanner.
 
-    Each is put through the network once for every set of sources and target that is asked for.
+    Each is put through the network once for every set of sources and target that is asked for; what
+    comes out is finished as `finish` says.
     """
 
     model: Model
@@ -43,6 +45,7 @@ class References:
     precision: str = "fp32"
     resample: bool = False
     batch_size: int = BATCH_SIZE
+    finish: Finish | None = None
     _looks: dict[tuple[str, tuple[str, ...], str], _Look] = field(default_factory=dict)
 
     def check_model(self) -> None:
@@ -198,7 +201,9 @@ class References:
         loaded = load_sources(given, self.resample)
         seen = loaded.of(sources)
         slices, _ = synthesize_grid(
-            self.model, seen, targets, self.precision, self.batch_size, with_tsem=False
+            *(self.model, seen, targets, self.precision, self.batch_size),
+            with_tsem=False,
+            finish=self.finish,
         )
         images = source_stack(self.model, seen)
         shape = histogram(name, seen.images)

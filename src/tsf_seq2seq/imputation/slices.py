@@ -1,6 +1,6 @@
 """From a subject's sources to a target's slices: what the network sees, and its way back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,13 +16,14 @@ from tsf_seq2seq.imputation.field_of_view import (
     spacing_text,
     training_plane,
 )
+from tsf_seq2seq.imputation.mapped import source_stack
 from tsf_seq2seq.imputation.sources import Sources
 from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
-from tsf_seq2seq.synthesis.stacks import run_stacks
+from tsf_seq2seq.synthesis.finish import Finish, run_averaged
+from tsf_seq2seq.synthesis.stacks import Progress
 from tsf_seq2seq.tasks import Task
 
 BATCH_SIZE = 4  # stacks that pass the network together
-Progress = Callable[[int, int], object]  # slices done, of how many
 
 
 class Slices(NamedTuple):
@@ -40,24 +41,30 @@ def synthesize_slices(
     precision: str = "fp32",
     progress: Progress | None = None,
     with_tsem: bool = True,
+    finish: Finish | None = None,
 ) -> dict[Task, Slices]:
     """Centre slices of the network's stacks of a window (S, Z, Y, X) in [-1, 1].
 
-    `progress` hears after each batch how many slices are done, of how many. Raises UserError where
-    the network gives a value that is not finite.
+    Images are averaged as `finish` says; TSEM is of the plain outputs. `progress` hears after each
+    batch how many slices are done, of how many. Raises UserError where the network gives a value
+    that is not finite.
     """
     wanted = (FULL, WITHOUT_ATTENTION) if with_tsem else (FULL,)
     variants = [v for v in wanted if v in network.variants]
     blocks = stacks(window, network.slices)
     device = next(network.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        outputs = run_stacks(network, blocks, tasks, batch_size, variants, True, progress)
-    if not all(np.isfinite(output).all() for output in outputs.values()):
+        steps = finish.steps if finish else ()
+        outputs, images = run_averaged(
+            network, blocks, tasks, batch_size, variants, steps, progress=progress
+        )
+    if not all(np.isfinite(output).all() for output in (*outputs.values(), *images.values())):
         raise UserError("the network gave values that are not finite: its weights are unusable")
     slices = {}
     for task in tasks:
-        image, plain = outputs[FULL, task], outputs.get((WITHOUT_ATTENTION, task))
-        slices[task] = Slices(image, None if plain is None else np.abs(image - plain))
+        full, without = outputs[FULL, task], outputs.get((WITHOUT_ATTENTION, task))
+        tsem = None if without is None else np.abs(full - without)
+        slices[task] = Slices(images[task], tsem)
     return slices
 
 
@@ -69,8 +76,10 @@ def synthesize_grid(
     batch_size: int,
     progress: Progress | None = None,
     with_tsem: bool = True,
+    finish: Finish | None = None,
 ) -> tuple[dict[str, Slices], tuple[str, ...]]:
-    """Each target's whole grid in [-1, 1], and the resampling that was done for it."""
+    """Each target's whole grid in [-1, 1], as `finish` makes it, and the resampling that was done
+    for it."""
     names, height = list(model.sequences), model.network.slices
     view, resampling = _view(model, sources)
 
@@ -84,8 +93,9 @@ def synthesize_grid(
 
     # --- the network
     tasks = {target: model.task(sources.images, target) for target in targets}
+    wanted = list(tasks.values())
     outputs = synthesize_slices(
-        model.network, window, list(tasks.values()), batch_size, precision, progress, with_tsem
+        model.network, window, wanted, batch_size, precision, progress, with_tsem, finish
     )
 
     # --- back to the whole grid
@@ -95,10 +105,13 @@ def synthesize_grid(
         volume[~sources.brain] = outside
         return volume
 
-    slices = {}
+    slices, images = {}, source_stack(model, sources) if finish else None
     for target, task in tasks.items():
         image, tsem = outputs[task]
-        slices[target] = Slices(whole(image, BACKGROUND), None if tsem is None else whole(tsem, 0))
+        image = whole(image, BACKGROUND)
+        if finish is not None and images is not None:
+            image = finish(task, images, image, sources.brain)
+        slices[target] = Slices(image, None if tsem is None else whole(tsem, 0))
     return slices, resampling
 
 

@@ -13,9 +13,11 @@ from tsf_seq2seq.data.nifti import image_like
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.imputation.mapped import AppliedMap, apply_map
 from tsf_seq2seq.imputation.references import Like, References, find_references
-from tsf_seq2seq.imputation.slices import BATCH_SIZE, Progress, Slices, synthesize_grid
+from tsf_seq2seq.imputation.slices import BATCH_SIZE, Slices, synthesize_grid
 from tsf_seq2seq.imputation.sources import Image, Sources, load_sources, told_synthetic
 from tsf_seq2seq.synthesis.adaptation import Adaptation
+from tsf_seq2seq.synthesis.finish import Finish, network_finish
+from tsf_seq2seq.synthesis.stacks import Progress
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Imputation:
     brain; `fusion_weights`: source → ω. These three are None for a network without.
     `intensity_maximum`: what the network's 1 became, by the rule that `intensity_scale` tells;
     `adapted`: what a contrast map made of the network's output, of which TSEM and ω go on
-    speaking; None where there was none.
+    speaking; None where there was none. `finish`: the steps that were done to the output.
     """
 
     target: str
@@ -44,6 +46,7 @@ class Imputation:
     model: Model
     precision: str
     adapted: AppliedMap | None = None
+    finish: tuple[str, ...] = ()
 
 
 def impute(
@@ -58,6 +61,7 @@ def impute(
     batch_size: int = BATCH_SIZE,
     synthetic_sources: bool = False,
     like: Sequence[Like] | Like = (),
+    finish: Sequence[str] | None = None,
 ) -> Imputation:
     """Synthesize sequence `target` of a subject from its co-registered, skull-stripped images.
 
@@ -66,8 +70,9 @@ def impute(
     the first of which gives the grid; `precision`: fp32 or bf16; `resample`: bring sources on other
     grids to the first one's; `synthetic_sources`: take images that this software made as sources;
     `like`: complete subjects of the same scanner, to whose contrast the synthesis is adapted: their
-    folders, files, or mappings from sequence to image, or one of these. Raises UserError, one
-    sentence, for whatever can't be used.
+    folders, files, or mappings from sequence to image, or one of these; `finish`: the steps that
+    are done to the output, by default those of the checkpoint's `evaluation.finish`. Raises
+    UserError, one sentence, for whatever can't be used.
     """
     found = impute_targets(
         *(images, model, [target], sources),
@@ -77,6 +82,7 @@ def impute(
         batch_size=batch_size,
         synthetic_sources=synthetic_sources,
         like=like,
+        finish=finish,
     )
     return found[target]
 
@@ -93,6 +99,7 @@ def impute_targets(
     batch_size: int = BATCH_SIZE,
     synthetic_sources: bool = False,
     like: Sequence[Like] | Like | References = (),
+    finish: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Imputation]:
     """Several targets as `impute` gives each, from the same sources, which are encoded once.
@@ -106,6 +113,7 @@ def impute_targets(
         model = open_model(model, device or "cpu")
     elif device is not None:
         model.network.to(device)
+    done = finish_for(model, finish, bool(like))
     chosen, notes = choose_sources(model, list(images), targets, sources)
     given = {name: images[name] for name in chosen}
     notes += told_synthetic(given, synthetic_sources)
@@ -117,20 +125,31 @@ def impute_targets(
             like = [like]
         if not isinstance(like, References):
             references = find_references(like, model)
-            like = References(model, references, precision, resample, batch_size)
+            like = References(model, references, precision, resample, batch_size, done)
         like.check_model()
         for target in targets:
             found = like.adaptation(chosen, target, given, targets)
             adaptations[target], told[target] = found
-    slices, resampling = synthesize_grid(model, loaded, targets, precision, batch_size, progress)
+    slices, resampling = synthesize_grid(
+        model, loaded, targets, precision, batch_size, progress, finish=done
+    )
     notes += loaded.not_stripped + loaded.doubts
     return {
         target: _imputation(
             *(model, loaded, target, slices[target], resampling, notes + told[target], precision),
             adaptations[target],
+            done,
         )
         for target in targets
     }
+
+
+def finish_for(model: Model, finish: Sequence[str] | None, like: bool) -> Finish | None:
+    """What is done to the model's outputs: the steps `finish`, else its settings' own; None for no
+    step. Of maps, its own adaptation or that to references (`like`) takes the place of `map`."""
+    replaced = like or model.adaptation is not None
+    settings = model.config.evaluation
+    return network_finish(finish, settings, model.prior, model.sequences, model.path, replaced)
 
 
 def choose_sources(
@@ -174,6 +193,7 @@ def _imputation(
     warnings: tuple[str, ...],
     precision: str,
     adaptation: Adaptation | None,
+    finish: Finish | None,
 ) -> Imputation:
     maximum, scale = intensity_scale(model, target, sources, adaptation)
     output, adapted = slices.image, None
@@ -205,6 +225,7 @@ def _imputation(
         model=model,
         precision=precision,
         adapted=adapted,
+        finish=finish.steps if finish else (),
     )
 
 

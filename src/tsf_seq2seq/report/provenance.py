@@ -55,7 +55,7 @@ def other_weights(weights: Path | None, identity: dict[str, Any] | None) -> str:
 def read_identity(path: Path) -> dict[str, Any]:
     """evaluation.json; UserError where it can't be read or is none."""
     content = read_json(path)
-    kinds: dict[str, type] = {"weights": dict, "data": dict, "methods": list}
+    kinds: dict[str, type] = {"weights": dict, "data": dict, "methods": list, "finish": dict}
     for name, value, kind in [
         ("the file", content, dict),
         *((key, content[key], kind) for key, kind in kinds.items() if key in content),

@@ -18,8 +18,10 @@ from tsf_seq2seq.report.adaptation import adaptation_sections
 from tsf_seq2seq.report.blocks import Block, Drawn, Section
 from tsf_seq2seq.report.explanations import contributions, error_estimation
 from tsf_seq2seq.report.inputs import ReportSources
+from tsf_seq2seq.report.provenance import read_identity
 from tsf_seq2seq.report.training_curves import training_charts
 from tsf_seq2seq.synthesis.adapted_names import adapted_methods
+from tsf_seq2seq.synthesis.finish import finish_line
 from tsf_seq2seq.tables import read_rows, write_rows
 from tsf_seq2seq.training.log import read_log
 
@@ -31,8 +33,9 @@ def all_sections(sources: ReportSources, facts: Sequence[tuple[str, str]]) -> li
     """Every section but that of the cases, in the page's order."""
     identity = sources.take("evaluation", "evaluation.json")
     files = [] if identity is None else ["evaluation.json"]
+    finished = finish_line(read_identity(identity).get("finish", {})) if identity else ""
     return [
-        *quality_sections(sources),
+        *quality_sections(sources, finished),
         *adaptation_sections(sources),
         contributions(sources),
         error_estimation(sources),
@@ -43,8 +46,11 @@ def all_sections(sources: ReportSources, facts: Sequence[tuple[str, str]]) -> li
     ]
 
 
-def quality_sections(sources: ReportSources) -> list[Section]:
-    """From the evaluation's scores: summary, methods compared, task matrix."""
+def quality_sections(sources: ReportSources, finished: str = "") -> list[Section]:
+    """From the evaluation's scores: summary, methods compared, task matrix.
+
+    `finished`: a line on what is done to methods that are called so.
+    """
     titles = {"summary": "Summary", "methods": "Methods compared", "tasks": "Task matrix"}
     scores = sources.scores
     if not scores:
@@ -55,10 +61,12 @@ def quality_sections(sources: ReportSources) -> list[Section]:
     if "lpips" not in means[0].metrics:
         text.append("LPIPS was not computed: AlexNet's weights (make weights) were not found.")
 
+    told = [f"{finished[0].upper()}{finished[1:]}."] if finished else []
     adapted = [one.name for one in adapted_methods(methods_of(scores)) if one.name != one.plain]
     drawn = [row for row in means if row.key[1] not in adapted]
     blocks: list[Block] = [quality.method_charts(drawn)]
     words = ["Charts of methods as trained; adapted ones have a section of their own."]
+    words = [*(words if adapted else []), *told]
     files, note = ["summary.csv"], ""
     if len(methods_of(scores)) > 1:
         comparisons = compare(scores, sources.method)
@@ -72,9 +80,9 @@ def quality_sections(sources: ReportSources) -> list[Section]:
     meaning = ["Every source set (row) and target (column): mean over subjects."]
     both = ["metrics.csv", "summary.csv"]
     return [
-        Section("summary", titles["summary"], text, [method_table(means)], files=both),
-        Section("methods", titles["methods"], words if adapted else (), blocks, note, files),
-        Section("tasks", titles["tasks"], meaning, [matrix], files=["metrics.csv"]),
+        Section("summary", titles["summary"], text + told, [method_table(means)], files=both),
+        Section("methods", titles["methods"], words, blocks, note, files),
+        Section("tasks", titles["tasks"], meaning + told, [matrix], files=["metrics.csv"]),
     ]
 
 

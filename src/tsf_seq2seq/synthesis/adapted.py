@@ -1,12 +1,12 @@
 """Networks adapted to a scanner: maps fitted on evaluated windows of other subjects."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from tsf_seq2seq.config import Config
+from tsf_seq2seq.config import Config, FinishStep
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.synthesis.adaptation import Adaptation
@@ -28,7 +28,7 @@ ReferencesOf = Callable[[Subject], Sequence[Subject]]
 
 @dataclass
 class AdaptedSynthesizer:
-    """A network's method, and the same adapted by maps fitted on other subjects.
+    """A network's main method, and the same adapted by maps fitted on other subjects.
 
     `references_of`: a subject's references, of which the first n serve `name + n`, for each n of
     `counts`; with 0, the `prior` alone. With `beside`, what the map is to be compared with:
@@ -48,7 +48,7 @@ class AdaptedSynthesizer:
 
     @property
     def names(self) -> Sequence[str]:
-        name = self.plain.names[0]
+        name = self.plain.main
         own = [adapted_name(name, n) for n in self.counts]
         if self.beside:
             own += [f"{name}, {BACKGROUND_SET}"]
@@ -56,15 +56,19 @@ class AdaptedSynthesizer:
         return [*self.plain.names, *own]
 
     @property
+    def finished(self) -> Mapping[str, Sequence[FinishStep]]:
+        return self.plain.finished
+
+    @property
     def _rivals(self) -> Sequence[str]:
-        _, gain, quadratic = families_of(self.plain.names[0])
+        _, gain, quadratic = families_of(self.plain.main)
         return [gain, quadratic] if self.regression else [gain]
 
     def predict(self, loaded: SubjectWindow, tasks: Sequence[Task]) -> Outputs:
         outputs = self.plain.predict(loaded, tasks)
         references = self.references_of(loaded.volumes.subject)
         self._look_at(references, tasks)
-        name, found = self.plain.names[0], Outputs()
+        name, found = self.plain.main, Outputs()
         for task in tasks:
             sources, output = loaded.centres[list(task.sources)], outputs.get((name, task))
             brain = brain_of(sources)
@@ -76,7 +80,7 @@ class AdaptedSynthesizer:
         self, task: Task, references: Sequence[Subject], uses_output: bool
     ) -> dict[str, ContrastMap]:
         """Method → map."""
-        name, maps = self.plain.names[0], {}
+        name, maps = self.plain.main, {}
         prior = self.prior.map_of(task, list(self.config.data.sequences)) if self.prior else None
         if self.beside and uses_output:
             identity = identity_map(len(task.sources) + 1)
@@ -110,8 +114,8 @@ class AdaptedSynthesizer:
 
 
 class MappedSynthesizer:
-    """A network's methods, the first of them with the maps of its checkpoint, where these know a
-    task; with `beside`, the network alone is a method, too."""
+    """A network's methods, the first and the main one with the maps of its checkpoint, where these
+    know a task; with `beside`, the network alone is a method, too."""
 
     def __init__(
         self,
@@ -128,6 +132,10 @@ class MappedSynthesizer:
         return [*self.plain.names, *([self._without] if self.beside else ())]
 
     @property
+    def finished(self) -> Mapping[str, Sequence[FinishStep]]:
+        return self.plain.finished
+
+    @property
     def _without(self) -> str:
         return f"{self.plain.names[0]}_without_map"
 
@@ -138,9 +146,11 @@ class MappedSynthesizer:
             output = outputs.get((name, task))
             if self.beside and output is not None:
                 outputs[self._without, task] = output
-            mapped = self.adaptation.mapped(task, self.sequences, centres, output)
-            if mapped is not None:
-                outputs[name, task] = mapped
+            for method in dict.fromkeys((name, self.plain.main)):
+                output = outputs.get((method, task))
+                mapped = self.adaptation.mapped(task, self.sequences, centres, output)
+                if mapped is not None:
+                    outputs[method, task] = mapped
         return outputs
 
 
@@ -179,11 +189,9 @@ def references_by_site(
 def window_moments(
     plain: NetworkSynthesizer, loaded: SubjectWindow, tasks: Sequence[Task]
 ) -> dict[Task, list[Moments]]:
-    """Each task's moments of a subject's evaluated window; f is the first method's output."""
+    """Each task's moments of a subject's evaluated window; f is the main method's output."""
     outputs, centres = plain.predict(loaded, tasks), loaded.centres
-    return {
-        task: task_moments(centres, outputs.get((plain.names[0], task)), task) for task in tasks
-    }
+    return {task: task_moments(centres, outputs.get((plain.main, task)), task) for task in tasks}
 
 
 def task_moments(images: np.ndarray, output: np.ndarray | None, task: Task) -> list[Moments]:
