@@ -16,6 +16,7 @@ DEMO := runs/demo
 STAGE1 := $(DEMO)/seq2seq
 STAGE2 := $(DEMO)/tsf_seq2seq
 UNET := $(DEMO)/unet
+PYRAMID := $(DEMO)/tsf_pyramid
 PHANTOM := data/phantom
 SITES := data/phantom_sites
 SCANS ?= data/scans
@@ -76,7 +77,7 @@ done = $(addprefix $(DEMO)/done/,$(1))
 demo: $(VENV)/weights $(PHANTOM)/test.csv $(SITES)/test.csv
 	@$(MAKE) --no-print-directory -j2 $(call done,report)
 	@echo "phantoms: $(PHANTOM)"
-	@echo "checkpoints, logs and curves: $(STAGE1), $(STAGE2) and $(UNET)"
+	@echo "checkpoints, logs and curves: $(STAGE1), $(STAGE2), $(UNET), $(PYRAMID)"
 	@echo "tables: $(DEMO)/all_tasks/table.md; synthesized volumes: $(DEMO)/paper_protocol/predict"
 	@echo "inputs, target and synthesis side by side: $(DEMO)/paper_protocol/examples.png"
 	@echo "figures: $(DEMO)/fusion_weights, tsem, single_source, differentiation"
@@ -84,7 +85,7 @@ demo: $(VENV)/weights $(PHANTOM)/test.csv $(SITES)/test.csv
 	@echo "adapted to another scanner: $(DEMO)/adaptation/table.md, $(DEMO)/adapted/best.png"
 	@echo "report, all of it on one page: $(DEMO)/report/index.html"
 
-# --- train: the paper's two stages, and beside them the learned baseline
+# --- train: the paper's two stages, and beside them the learned baseline and TSF-Pyramid
 $(call done,seq2seq):
 	$(STEP) src/train/seq2seq/train_brats_seq2seq_2d.py \
 		-c config/demo/seq2seq.yaml -o $(STAGE1) --resume
@@ -96,6 +97,9 @@ $(call done,tsf_seq2seq): $(call done,seq2seq)
 $(call done,unet):
 	$(STEP) src/train/train.py -c config/demo/unet.yaml -o $(UNET) --resume
 	$(DONE)
+$(call done,tsf_pyramid): $(call done,unet)
+	$(STEP) src/train/train.py -c config/demo/tsf_pyramid.yaml -o $(PYRAMID) --resume
+	$(DONE)
 # --- evaluate: a first look, the paper's protocol, all 28 tasks, single sources
 $(call done,first_look): $(call done,unet)
 	$(STEP) src/evaluate/evaluate.py -l $(UNET)/best.pth --max-subjects 3 -o $(DEMO)/first_look
@@ -105,10 +109,11 @@ $(call done,paper_protocol): $(call done,tsf_seq2seq)
 	$(STEP) src/evaluate/seq2seq/evaluate_brats_tsf_seq2seq_2d.py \
 		-l $(STAGE2)/best.pth -o $(DEMO)/paper_protocol
 	$(DONE)
-$(call done,all_tasks): $(call done,tsf_seq2seq first_look)
+$(call done,all_tasks): $(call done,tsf_seq2seq tsf_pyramid first_look)
 	$(STEP) -m torch.distributed.run --standalone --nproc_per_node=2 \
 		src/evaluate/evaluate.py --all-tasks --no-predictions -o $(DEMO)/all_tasks \
-		-l $(STAGE2)/best.pth $(STAGE1)/best.pth $(UNET)/best.pth --names tsf seq2seq unet \
+		-l $(STAGE2)/best.pth $(STAGE1)/best.pth $(UNET)/best.pth $(PYRAMID)/best.pth \
+		--names tsf seq2seq unet pyramid \
 		--ablations --baselines linear_regression quadratic_regression mean_image
 	$(DONE)
 $(call done,single_source): $(call done,seq2seq first_look)
@@ -169,6 +174,8 @@ $(call done,report): $(call done,first_look paper_protocol single_source all_tas
 	$(DONE)
 
 few-scans: $(VENV)/weights
+	$(BIN)/python src/train/train.py -d $(DEVICE) -c config/few_scans/tsf_pyramid.yaml \
+		--set data.root=$(SCANS) -o $(FEW)/tsf_pyramid --resume
 	$(BIN)/python src/train/seq2seq/train_brats_seq2seq_2d.py -d $(DEVICE) \
 		-c config/few_scans/seq2seq.yaml --set data.root=$(SCANS) -o $(FEW)/seq2seq --resume
 	$(BIN)/python src/train/seq2seq/train_brats_tsf_seq2seq_2d.py -d $(DEVICE) \
@@ -178,6 +185,9 @@ few-scans: $(VENV)/weights
 		-l $(FEW)/tsf_seq2seq/best.pth -m $(FEW)/seq2seq/best.pth -o $(FEW)/all_tasks \
 		--methods tsf tsf_without_attention seq2seq_average linear_regression \
 		quadratic_regression mean_image
+	$(BIN)/python src/evaluate/evaluate.py -d $(DEVICE) --all-tasks --names pyramid tsf \
+		-l $(FEW)/tsf_pyramid/best.pth $(FEW)/tsf_seq2seq/best.pth \
+		--baselines quadratic_regression -o $(FEW)/networks
 	$(BIN)/python src/explain/seq2seq/fusion_weights.py \
 		-l $(FEW)/tsf_seq2seq/best.pth -o $(FEW)/fusion_weights
 	$(BIN)/python src/explain/seq2seq/faithfulness.py $(FEW)/all_tasks \

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, TINY_SEQ2SEQ, TINY_TSF, TINY_UNET
 
-from tsf_seq2seq.config import Config, config_from_mapping, load_config, override, to_mapping
+from tsf_seq2seq.config import Config, config_from_mapping, load_config, to_mapping
+from tsf_seq2seq.config_layers import override
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.yaml_text import parse_yaml
 from tsf_seq2seq.models import Seq2Seq, TSFSeq2Seq, UNet, build_network

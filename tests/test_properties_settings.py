@@ -5,7 +5,8 @@ from conftest import TINY_TSF, tiny_yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tsf_seq2seq.config import Config, config_from_mapping, load_config, override, to_mapping
+from tsf_seq2seq.config import Config, config_from_mapping, load_config, to_mapping
+from tsf_seq2seq.config_layers import override
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.yaml_text import parse_yaml
 

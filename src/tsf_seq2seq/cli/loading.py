@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from tsf_seq2seq.checkpoints.checkpoint import load_seq2seq, load_weights, read_checkpoint
-from tsf_seq2seq.config import Config, DataConfig, config_from_mapping, load_config, override
+from tsf_seq2seq.config import Config, DataConfig, config_from_mapping, load_config
+from tsf_seq2seq.config_layers import override
 from tsf_seq2seq.distributed import local_rank
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models.base import SynthesisNetwork
