@@ -17,7 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, blob, save_nifti, sequence_file
+from conftest import (
+    REPOSITORY,
+    TINY_PYRAMID,
+    blob,
+    save_nifti,
+    sequence_file,
+    tiny_yaml,
+)
 from torch import nn
 
 from tsf_seq2seq import distributed
@@ -243,6 +250,24 @@ def test_a_run_on_two_processes_equals_one_with_their_batch(config, tiny_stage1,
     assert len(files) > 3 * 16
     for file in files:
         assert (two / file).read_bytes() == (one / file).read_bytes(), file
+
+
+def test_every_target_of_a_step_on_two_processes(config, tmp_path):
+    """TSF-Pyramid: a step's targets, clipped gradients and averaged weights, on two processes."""
+    path = tmp_path / "pyramid.yaml"
+    path.write_text(tiny_yaml(TINY_PYRAMID, config.data.root, tmp_path / "run"))
+    options = ["-c", path, "--set", "train.average=0.5", "--set", "train.clip_norm=0.1"]
+    code, _, err = finish(torchrun("src/train/train.py", *options, "-o", tmp_path / "two"))
+    assert code == 0, err
+    command = [sys.executable, "src/train/train.py", *options, "--set", "train.batch_size=2"]
+    command += ["-o", tmp_path / "one"]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True, cwd=REPOSITORY)
+    np.testing.assert_allclose(losses_of(tmp_path / "two"), losses_of(tmp_path / "one"), rtol=1e-3)
+    states = [read_checkpoint(tmp_path / name / "last.pth") for name in ("two", "one")]
+    averages = [state["training"]["companions"]["weight_average"] for state in states]
+    assert averages[0].keys() == averages[1].keys()
+    for key in averages[0]:
+        torch.testing.assert_close(averages[0][key], averages[1][key], atol=2e-4, rtol=0)
 
 
 def test_a_folder_that_the_main_process_cannot_have_ends_both(tiny_stage1, tmp_path):

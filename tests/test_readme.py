@@ -14,6 +14,7 @@ import yaml
 from conftest import (
     REPOSITORY,
     SEQUENCES,
+    TINY_PYRAMID,
     TINY_SEQ2SEQ,
     TINY_SHAPE,
     TINY_TSF,
@@ -41,6 +42,7 @@ CHAPTERS = {
         "data",
         "evaluate",
         "networks",
+        "network",
         "impute",
         "adapt",
         "explanations",
@@ -144,6 +146,7 @@ def workplace(tmp_path: Path, tiny_dataset: Path, monkeypatch) -> Path:
     for name, network in (
         ("seq2seq", TINY_SEQ2SEQ),
         ("tsf_seq2seq", TINY_TSF),
+        ("tsf_pyramid", TINY_PYRAMID),
         ("unet", TINY_UNET),
     ):
         path = Path("config", f"{name}_brats_2d.yaml")
