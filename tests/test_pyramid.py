@@ -16,6 +16,7 @@ from tsf_seq2seq.config import Config, load_config
 from tsf_seq2seq.data.sampling import Crop
 from tsf_seq2seq.data.slices import BACKGROUND
 from tsf_seq2seq.data.subjects import find_subjects
+from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.explain.regression_shares import regression_share_table
 from tsf_seq2seq.export.task_network import TaskNetwork
 from tsf_seq2seq.models import TSFPyramid, build_network
@@ -261,6 +262,11 @@ def test_the_average_of_weights():
     nn.init.constant_(network.weight, 7.0)
     average.update_parameters(network)
     assert average.module.weight.item() == pytest.approx(6)
+
+
+def test_an_average_that_keeps_everything_is_refused(config, tmp_path):
+    with pytest.raises(UserError, match=r"train: average must be below 1, not 1"):
+        load_config(tmp_path / "tiny.yaml", ["train.average=1"])
 
 
 def test_averaged_weights_are_validated_and_saved(config, tmp_path, monkeypatch):

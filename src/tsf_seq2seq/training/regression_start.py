@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from tqdm import tqdm
+
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.slices import BACKGROUND
@@ -20,8 +22,8 @@ def fit_regression(head: RegressionHead, config: Config, subjects: Sequence[Subj
     """
     n_sequences = len(config.data.sequences)
     model = PolynomialRegression(n_sequences, DEGREE)
-    for place in evenly_spaced(len(subjects), SAMPLE):
-        subject = subjects[place]
+    sample = [subjects[i] for i in evenly_spaced(len(subjects), SAMPLE)]
+    for subject in tqdm(sample, desc="fitting the regression", unit="subject"):
         held = subject.trained_on(config.data.use_all_sequences)
         images = load_window(config, subject, held).images  # (S, Z, Y, X)
         brain = (images[list(held)] > BACKGROUND).any(axis=0)
