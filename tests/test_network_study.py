@@ -67,8 +67,9 @@ def test_commands(scans, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", network_study.ABLATION)
 def test_settings_of_the_ablation_are_settings(name):
-    config = load_config(REPOSITORY / "config/demo/tsf_pyramid.yaml", network_study.ABLATION[name])
-    assert config != load_config(REPOSITORY / "config/demo/tsf_pyramid.yaml")
+    path, usual = REPOSITORY / "config/demo/tsf_pyramid.yaml", network_study.AUGMENTATION
+    config = load_config(path, [*usual, *network_study.ABLATION[name]])
+    assert config != load_config(path, usual)
 
 
 def test_scores_of_other_columns_are_not_merged(tmp_path):
