@@ -11,7 +11,7 @@ from tsf_seq2seq.models.attention import ChannelAttention, SpatialAttention
 from tsf_seq2seq.models.blocks import Conv, ConvLayer, Encoder, HyperConv, ResidualBlock
 from tsf_seq2seq.models.convlstm import ConvLSTM, ConvLSTMCell
 from tsf_seq2seq.models.fusion import masked_weights
-from tsf_seq2seq.models.unet import TaskResidualBlock
+from tsf_seq2seq.models.scales import TaskResidualBlock
 from tsf_seq2seq.tasks import Task, all_tasks
 
 
