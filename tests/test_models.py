@@ -11,7 +11,7 @@ from tsf_seq2seq.models.attention import ChannelAttention, SpatialAttention
 from tsf_seq2seq.models.blocks import Conv, ConvLayer, Encoder, HyperConv, ResidualBlock
 from tsf_seq2seq.models.convlstm import ConvLSTM, ConvLSTMCell
 from tsf_seq2seq.models.fusion import masked_weights
-from tsf_seq2seq.models.scales import TaskResidualBlock
+from tsf_seq2seq.models.scales import TaskResidualBlock, fill_absent
 from tsf_seq2seq.tasks import Task, all_tasks
 
 
@@ -410,9 +410,9 @@ def test_attention_maps_lie_between_zero_and_one():
     assert (SpatialAttention(8, 2)(nothing, code) == 0.5).all()
 
 
-def test_unet_fills_absent_sequences_and_says_what_is_there():
+def test_absent_sequences_are_filled_and_it_is_said_what_is_there():
     given, available = images(2, 4, 3, 5, 6), torch.tensor([1.0, 0, 1, 0])
-    filled = tiny_unet().fill(given, available)
+    filled = fill_absent(given, available)
     assert filled.shape == (2, 4 * 3 + 4, 5, 6)
     slices, planes = filled[:, :12].unflatten(1, (4, 3)), filled[:, 12:]
     assert torch.equal(slices[:, [0, 2]], given[:, [0, 2]])
