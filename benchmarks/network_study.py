@@ -36,8 +36,7 @@ FOLDS = {
 UNSEEN = {"scanner": SCANNER}
 MASKS = (11, 13, 14, 7)  # of validation
 TSF_STEPS = (2000, 2500)
-STEPS = 500  # of TSF-Pyramid, with all training subjects in each
-AUGMENTATION = ("augmentation.gain=0.15", "augmentation.gamma=0.2")  # as config/few_scans has it
+STEPS = 800  # of TSF-Pyramid, with all training subjects in each
 FINISH = ("neighbours", "map", "background", "clip")
 # What is switched on the other way, one by one.
 ABLATION = {
@@ -50,7 +49,7 @@ ABLATION = {
     "l1": ["loss.log_mse=0", "loss.mapped=0", "loss.l1=10"],
     "no_average": ["train.average=0"],
     "spatial": ["augmentation.rotation=10", "augmentation.scale=0.1", "augmentation.elastic=1"],
-    "no_intensity": ["augmentation.gain=0", "augmentation.gamma=0"],
+    "intensity": ["augmentation.gain=0.15", "augmentation.gamma=0.2"],
 }
 
 
@@ -120,7 +119,7 @@ def _train(
     config = demo_settings(runs, "tsf_pyramid", scans=True)
     data = [f"data.{key}={value}" for key, value in settings.items()]
     size = (f"train.steps={STEPS}", f"train.batch_size={n_training}")
-    course = assignments(*data, *size, *AUGMENTATION, *own)
+    course = assignments(*data, *size, *own)
     folder = runs / name
     script = "src/train/train.py"
     run_command(script, "-c", config, *course, "--seed", seed, "--resume", "-o", folder)
