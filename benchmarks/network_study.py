@@ -8,6 +8,7 @@ idle cores with two seeds.
 
 import argparse
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,7 +89,9 @@ def merge(scores: list[Path], path: Path) -> None:
         if headings not in (None, first):
             raise UserError(f"{one} has other columns than {scores[0]}")
         headings, rows = first, rows + others
-    write_text(path, "".join(f"{','.join(row)}\n" for row in [headings or [], *rows]))
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([headings or [], *rows])
+    write_text(path, text.getvalue())
 
 
 def _split(output: Path, fold: str) -> tuple[dict[str, Path], int]:

@@ -45,7 +45,8 @@ def test_commands(scans, tmp_path, monkeypatch):
         folder = Path(values_after(command, "-o")[0])
         if "evaluate.py" in command[0]:
             folder.mkdir(parents=True)
-            (folder / "metrics.csv").write_text(f"subject,psnr\n{folder.parent.parent.name},1\n")
+            name = folder.parent.parent.name
+            (folder / "metrics.csv").write_text(f'name,method\n{name},"tsf, finished"\n')
 
     for module in (study, network_study):
         monkeypatch.setattr(module, "run_command", note)
@@ -59,7 +60,9 @@ def test_commands(scans, tmp_path, monkeypatch):
         names = [{row.split(",")[0] for row in rows} for rows in (training, testing)]
         assert names[0].isdisjoint(names[1])
         assert names[0] | names[1] == set(SUBJECTS)
-    assert (tmp_path / "out/seed0/metrics.csv").read_text() == "subject,psnr\na,1\nb,1\n"
+    assert (tmp_path / "out/seed0/metrics.csv").read_text() == (
+        'name,method\na,"tsf, finished"\nb,"tsf, finished"\n'
+    )
     scored = [command for command in commands if "--like" in command]
     assert len(scored) == 1
     assert "scanner" in values_after(scored[0], "-o")[0]
