@@ -77,7 +77,8 @@ def study(scans: Path, output: Path, folds: list[str], seeds: list[int], ablatio
         if len(scores) > 1:
             merged = output / f"seed{seed}"
             merge(scores, merged / "metrics.csv")
-            run_command("src/evaluate/seq2seq/compare_methods.py", merged, "-o", merged)
+            of = ("--method", "pyramid, finished")
+            run_command("src/evaluate/seq2seq/compare_methods.py", merged, *of, "-o", merged)
 
 
 def merge(scores: list[Path], path: Path) -> None:
