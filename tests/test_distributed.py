@@ -36,6 +36,7 @@ from tsf_seq2seq.distributed import ALONE, Processes, joined_processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import build_network
 from tsf_seq2seq.tasks import sample_fusion_task
+from tsf_seq2seq.training import loop
 from tsf_seq2seq.training.loop import Trainer
 
 CPU = torch.device("cpu")
@@ -316,7 +317,7 @@ def test_killing_one_process_ends_the_other_and_resuming_goes_on(config, tiny_st
     code, _, err = finish(process, 60)
     assert time.monotonic() - killed < 30
     assert code != 0
-    assert "error: another process of this run has ended or can't be reached any more" in err
+    assert "error: another process of this run has ended or can't be reached any more" in err, err
     step = read_checkpoint(folder / "last.pth")["training"]["step"]
 
     # --- and on, until a signal stops all of it
@@ -391,3 +392,20 @@ def test_the_watching_thread_ends_with_the_run():
     with distributed._ended_after_signals():
         assert threading.active_count() == before + 1
     wait_for(lambda: threading.active_count() == before, 5)
+
+
+@pytest.mark.parametrize("torchrun_s", [True, False])
+def test_a_process_that_an_error_ends_is_not_ended_before_it_is_told(monkeypatch, torchrun_s):
+    """torchrun's SIGTERM comes while it unwinds; alone, signals do again what they did before."""
+    if torchrun_s:
+        monkeypatch.setenv("LOCAL_RANK", "0")
+    else:
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(UserError), loop._interruptible():
+            raise UserError("another process has ended")
+        wanted = signal.SIG_IGN if torchrun_s else before
+        assert signal.getsignal(signal.SIGTERM) == wanted
+    finally:
+        signal.signal(signal.SIGTERM, before)

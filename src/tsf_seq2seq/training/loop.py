@@ -20,7 +20,12 @@ from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.sampling import Crop, CropStream, check_sizes
 from tsf_seq2seq.data.statistics import measure_statistics
 from tsf_seq2seq.data.subjects import find_subjects
-from tsf_seq2seq.distributed import ALONE, Processes, loss_of_processes_reported
+from tsf_seq2seq.distributed import (
+    ALONE,
+    Processes,
+    local_rank,
+    loss_of_processes_reported,
+)
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models.base import SynthesisNetwork, seeded
 from tsf_seq2seq.models.build import NETWORKS
@@ -339,7 +344,11 @@ def _perceptual_loss(config: Config, device: torch.device) -> PerceptualLoss | N
 
 @contextmanager
 def _interruptible() -> Iterator[list[str]]:
-    """Within it, SIGINT and SIGTERM don't interrupt: their names appear in the list it gives."""
+    """Within it, SIGINT and SIGTERM don't interrupt: their names appear in the list it gives.
+
+    A process of torchrun's that an error ends ignores SIGTERM from then on: torchrun sends one as
+    soon as another process has ended, and this one has yet to say so.
+    """
     received: list[str] = []
 
     def note(number: int, _: object) -> None:
@@ -348,6 +357,10 @@ def _interruptible() -> Iterator[list[str]]:
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
+    except UserError:
+        if local_rank() is not None:
+            before[signal.SIGTERM] = signal.SIG_IGN
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
