@@ -44,6 +44,7 @@ ABLATION = {
     "norm_none": ["network.norm=none"],
     "norm_everywhere": ["network.norm=everywhere"],
     "no_regression": ["network.regression=false"],
+    "nothing_absolute": ["network.norm=everywhere", "network.regression=false"],
     "no_joint": ["network.joint=false"],
     "one_fusion": ["network.weights_per_scale=false"],
     "no_mapped": ["loss.mapped=0"],
