@@ -33,7 +33,7 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import read_scores
 from tsf_seq2seq.export.onnx_file import export_onnx
 from tsf_seq2seq.models import build_network
-from tsf_seq2seq.models.base import FULL, SynthesisNetwork
+from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
 from tsf_seq2seq.models.build import NETWORKS, NetworkKind
 from tsf_seq2seq.report.inputs import Inputs
 from tsf_seq2seq.report.report import write_report
@@ -237,6 +237,15 @@ def test_every_variant_is_synthesized(network):
         tasks = [task for task in all_tasks(4) if network.accepts(task, variant)]
         found = list(network.synthesize(images(1, 4, 3, 8, 8), tasks, [variant]))
         assert {(v, task) for v, task, _ in found} == {(variant, task) for task in tasks}
+
+
+def test_tsem_is_of_networks_that_have_an_output_without_f_a(network):
+    given, available = images(2, 4, 3, 8, 8), available_for(possible_tasks(network)[0])
+    if WITHOUT_ATTENTION in network.variants:
+        assert network.enhanced_map(given, available, 3).shape == (2, 8, 8)
+        return
+    with pytest.raises(ValueError, match="has no TSEM"):
+        network.enhanced_map(given, available, 3)
 
 
 @pytest.mark.parametrize("available", [[False] * 4, [True] * 3])

@@ -64,6 +64,18 @@ class SynthesisNetwork(nn.Module):
         """What the output starts from at every voxel, where there is such a part."""
         return None
 
+    def enhanced_map(self, images: Tensor, available: Availability, target: int) -> Tensor:
+        """TSEM |output with f_A − output without f_A| of the centre slice, (B, H, W).
+
+        Raises ValueError for a network that has no output without f_A.
+        """
+        if WITHOUT_ATTENTION not in self.variants:
+            raise ValueError(f"a {type(self).__name__} has no TSEM")
+        task = Task(tuple(self.sources_of(available)), target)
+        outputs = self.synthesize(images, [task], (FULL, WITHOUT_ATTENTION))
+        refined, plain = (image[:, self.slices // 2] for _, _, image in outputs)  # (B, H, W) each
+        return (refined - plain).abs()
+
     def compiled_parts(self) -> Iterable[nn.Module]:
         """The parts in which the time goes, each of which torch.compile takes as a whole.
 
@@ -106,11 +118,3 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-def tasks_by_target(tasks: Iterable[Task]) -> dict[int, list[Task]]:
-    """Tasks of each target, targets in order of first appearance."""
-    groups: dict[int, list[Task]] = {}
-    for task in tasks:
-        groups.setdefault(task.target, []).append(task)
-    return groups

@@ -7,6 +7,7 @@ MRI", arXiv 2302.00517.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal
 
 import torch
@@ -17,11 +18,11 @@ from tsf_seq2seq.models.base import (
     FULL,
     Availability,
     SynthesisNetwork,
-    tasks_by_target,
 )
 from tsf_seq2seq.models.blocks import ConvLayer, Decoder, DecoderConvs, Encoder, Norm, activation
 from tsf_seq2seq.models.convlstm import ConvLSTM
 from tsf_seq2seq.settings import NetworkSettings, check_odd, check_same_length, setting
+from tsf_seq2seq.tables import group_by
 from tsf_seq2seq.tasks import Task
 
 
@@ -185,7 +186,7 @@ class Seq2Seq(SynthesisNetwork):
         averages images is our reading.)
         """
         features = self.encode_each(images, {i for task in tasks for i in task.sources})
-        for target, members in tasks_by_target(tasks).items():
+        for target, members in group_by(tasks, attrgetter("target")).items():
             (convs,) = self.decoder_convs(target)
             outputs = {
                 source: self.decode(features[source], convs, images.shape[-2:]).squeeze(1)

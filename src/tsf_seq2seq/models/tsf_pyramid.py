@@ -6,7 +6,7 @@ without skips and tanh, behind which absolute intensities get lost.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,7 @@ from tsf_seq2seq.models.fusion import FusionWeights, weighted_average
 from tsf_seq2seq.models.regression_head import RegressionHead
 from tsf_seq2seq.models.scales import Stage, ascend, descend, fill_absent
 from tsf_seq2seq.settings import NetworkSettings, setting
+from tsf_seq2seq.tables import group_by
 from tsf_seq2seq.tasks import Task
 
 
@@ -190,7 +191,7 @@ class TSFPyramid(SynthesisNetwork):
     ) -> Iterator[tuple[str, Task, Tensor]]:
         """As every network does it; each source is encoded once, each set of sources, too."""
         features = {i: self.encode(images, i) for i in {i for task in tasks for i in task.sources}}
-        for sources, members in _by_sources(tasks).items():
+        for sources, members in group_by(tasks, _sorted_sources).items():
             residual = self.encode_jointly(images, sources) if FULL in variants else []
             for task in members:
                 fused = self.fuse(features, *task)  # per scale (B, c, H'/r, W'/r)
@@ -214,13 +215,6 @@ class TSFPyramid(SynthesisNetwork):
     def regression_head(self) -> RegressionHead | None:
         return self.regression
 
-    def enhanced_map(self, images: Tensor, available: Availability, target: int) -> Tensor:
-        """TSEM |output with f_A − output without f_A| of the centre slice, (B, H, W)."""
-        task = Task(tuple(self.sources_of(available)), target)
-        outputs = self.synthesize(images, [task], self.variants)
-        refined, plain = (image[:, self.slices // 2] for _, _, image in outputs)  # (B, H, W) each
-        return (refined - plain).abs()
-
     def _code(self, sources: Sequence[int]) -> Tensor:
         """Ones at the sources, (S,)."""
         code = torch.zeros(self.n_sequences, device=next(self.parameters()).device)
@@ -240,9 +234,5 @@ def added(fused: Sequence[Tensor], residual: Sequence[Tensor]) -> list[Tensor]:
     return [a + b for a, b in zip(fused, residual, strict=True)] if residual else list(fused)
 
 
-def _by_sources(tasks: Iterable[Task]) -> dict[tuple[int, ...], list[Task]]:
-    """Tasks of each set of sources, in order of first appearance."""
-    groups: dict[tuple[int, ...], list[Task]] = {}
-    for task in tasks:
-        groups.setdefault(tuple(sorted(task.sources)), []).append(task)
-    return groups
+def _sorted_sources(task: Task) -> tuple[int, ...]:
+    return tuple(sorted(task.sources))

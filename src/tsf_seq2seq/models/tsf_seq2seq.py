@@ -6,6 +6,7 @@ Synthesis", arXiv 2307.00885.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal
 
 import torch
@@ -17,12 +18,12 @@ from tsf_seq2seq.models.base import (
     WITHOUT_ATTENTION,
     Availability,
     SynthesisNetwork,
-    tasks_by_target,
 )
 from tsf_seq2seq.models.blocks import ConvLayer, DecoderConvs, Norm
 from tsf_seq2seq.models.fusion import FusionWeights, weighted_average
 from tsf_seq2seq.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from tsf_seq2seq.settings import check_odd, check_same_length, setting
+from tsf_seq2seq.tables import group_by
 from tsf_seq2seq.tasks import Task
 
 
@@ -110,7 +111,7 @@ class TSFSeq2Seq(SynthesisNetwork):
     ) -> Iterator[tuple[str, Task, Tensor]]:
         """As every network does it; each source is encoded once."""
         encoded = self.seq2seq.encode_each(images, {i for task in tasks for i in task.sources})
-        for target, members in tasks_by_target(tasks).items():
+        for target, members in group_by(tasks, attrgetter("target")).items():
             (convs,) = self.seq2seq.decoder_convs(target)
             for task in members:
                 features = torch.stack([encoded[i] for i in task.sources], dim=1)
@@ -124,13 +125,6 @@ class TSFSeq2Seq(SynthesisNetwork):
     def fusion_weights(self, available: Availability, target: int) -> Tensor:
         """Fusion weights ω (S,) of a task: they sum to one, and are 0 where a source is absent."""
         return self.fusion(self.task_code(self.sources_of(available), target))
-
-    def enhanced_map(self, images: Tensor, available: Availability, target: int) -> Tensor:
-        """TSEM |output with f_A − output without f_A| of the centre slice, (B, H, W)."""
-        task = Task(tuple(self.sources_of(available)), target)
-        outputs = self.synthesize(images, [task], self.variants)
-        refined, plain = (image[:, self.slices // 2] for _, _, image in outputs)  # (B, H, W) each
-        return (refined - plain).abs()
 
     def compiled_parts(self) -> Iterable[nn.Module]:
         return *self.seq2seq.compiled_parts(), self.attention
