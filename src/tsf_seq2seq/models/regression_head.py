@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tsf_seq2seq.data.slices import BACKGROUND
+from tsf_seq2seq.synthesis.polynomials import polynomial_terms
 from tsf_seq2seq.tasks import Task
 
 DEGREE = 2
@@ -26,10 +27,8 @@ class RegressionHead(nn.Module):
 
     def __init__(self, n_sequences: int) -> None:
         super().__init__()
-        self.n_sequences, sets = n_sequences, 2**n_sequences
-        pairs = [(i, j) for i in range(n_sequences) for j in range(i, n_sequences)]
-        self.terms = [(), *((i,) for i in range(n_sequences)), *pairs]
-        n_terms = len(self.terms)
+        self.terms = polynomial_terms(range(n_sequences), DEGREE)
+        n_terms, sets = len(self.terms), 2**n_sequences
         self.deltas = nn.Parameter(torch.zeros(sets, n_sequences, n_terms))
         self.register_buffer("start", torch.zeros(sets, n_sequences, n_terms))
         self.register_buffer("basis", torch.eye(n_terms).repeat(sets, 1, 1))

@@ -17,19 +17,18 @@ def mapped_error(output: Tensor, sources: Tensor, wanted: Tensor) -> Tensor:
     changes no error, so that they need no gradient (envelope theorem).
     """
     brain = (sources > BACKGROUND).any(dim=1)  # (B, C, H, W)
-    variables = [*sources.unbind(dim=1), output]
+    terms = _terms([*sources.unbind(dim=1), output])
     precise = torch.float32 if output.device.type == "mps" else torch.float64  # it has no float64
     with torch.no_grad():
-        terms = torch.stack([v.flatten(1) for v in _terms(variables)], dim=1)  # (B, p, N)
-        terms = terms.to(precise)
-        inside = terms * brain.flatten(1).unsqueeze(1)
-        gram = inside @ terms.transpose(1, 2)  # (B, p, p)
+        design = torch.stack([term.flatten(1) for term in terms], dim=1).to(precise)  # (B, p, N)
+        inside = design * brain.flatten(1).unsqueeze(1)
+        gram = inside @ design.transpose(1, 2)  # (B, p, p)
         size = gram.diagonal(dim1=1, dim2=2).mean(dim=1).clamp_min(1e-12)
         gram += RIDGE * size[:, None, None] * torch.eye(gram.shape[-1], device=gram.device)
         moments = inside @ wanted.flatten(1).to(precise).unsqueeze(-1)  # (B, p, 1)
         solution = torch.linalg.solve(gram, moments).squeeze(-1)  # (B, p)
     slopes = solution.to(output.dtype).unbind(dim=1)
-    parts = [c[:, None, None, None] * v for c, v in zip(slopes, _terms(variables), strict=True)]
+    parts = [c[:, None, None, None] * term for c, term in zip(slopes, terms, strict=True)]
     return torch.where(brain, wanted - torch.stack(parts).sum(dim=0), 0)
 
 
