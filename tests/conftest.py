@@ -20,6 +20,7 @@ from tsf_seq2seq.data.slices import Window
 from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import run_script
 from tsf_seq2seq.models import TSFSeq2Seq, build_network
+from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.synthesis.windows import SubjectWindow
 
 # Property-based tests: the same few cases every time; `make fuzz` looks at many others.
@@ -171,6 +172,28 @@ def two_sites(tiny_dataset: Path) -> Path:
     rows = [f"Tiny_0000{i},10,{'a' if i < 3 else 'b'}" for i in range(7)]
     (tiny_dataset / "test.csv").write_text("\n".join(["name,mask,site", *rows]))
     return tiny_dataset
+
+
+@pytest.fixture
+def save_network(tmp_path: Path, two_sites: Path) -> Callable[..., Path]:
+    """save_network(folder, network's settings, maps…): an untrained network in its folder."""
+
+    def save(folder: str, network: str = TINY_TSF, **maps: Adaptation) -> Path:
+        settings, path = tmp_path / f"{folder}.yaml", tmp_path / "runs" / folder / "best.pth"
+        settings.write_text(tiny_yaml(network, two_sites, path.parent))
+        config = load_config(settings)
+        save_checkpoint(path, build_network(config), config, **maps)
+        return path
+
+    return save
+
+
+@pytest.fixture
+def only_scores(monkeypatch) -> None:
+    """Evaluations without LPIPS and pictures."""
+    monkeypatch.setattr("tsf_seq2seq.cli.evaluate.find_weights", lambda *_: None)
+    monkeypatch.setattr("tsf_seq2seq.evaluation.protocol.plot_examples", lambda *_: None)
+    monkeypatch.setattr("tsf_seq2seq.cli.like.plot_adaptation", lambda *_: None)
 
 
 def tiny_yaml(network: str, root: object, output: object) -> str:

@@ -7,23 +7,19 @@ import pytest
 import torch
 from conftest import (
     TINY_SEQ2SEQ,
-    TINY_TSF,
     Outcome,
     blob,
     save_nifti,
     sequence_file,
-    tiny_yaml,
 )
 from test_evaluation_record import again
 
-from tsf_seq2seq.checkpoints.checkpoint import load_model_and_config, save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import load_model_and_config
 from tsf_seq2seq.cli.evaluate import evaluate_networks
-from tsf_seq2seq.config import load_config
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import first_of
 from tsf_seq2seq.evaluation.metrics import psnr
 from tsf_seq2seq.evaluation.scores import Score, read_scores
-from tsf_seq2seq.models import build_network
 from tsf_seq2seq.models.base import FULL
 from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.synthesis.adapted import AdaptedSynthesizer, references_by_site
@@ -38,25 +34,8 @@ MAPS = Adaptation((), {"t1+t2:t1ce": LINEAR, "t1+t2:flair": LINEAR}, {"flair": 9
 
 
 @pytest.fixture
-def save(tmp_path, two_sites):
-    """save(folder, network's settings, maps…): an untrained network in its folder."""
-
-    def save(folder: str, network: str = TINY_TSF, **maps: Adaptation) -> Path:
-        settings, path = tmp_path / f"{folder}.yaml", tmp_path / "runs" / folder / "best.pth"
-        settings.write_text(tiny_yaml(network, two_sites, path.parent))
-        config = load_config(settings)
-        save_checkpoint(path, build_network(config), config, **maps)
-        return path
-
-    return save
-
-
-@pytest.fixture
-def run(script, tmp_path, monkeypatch):
+def run(script, tmp_path, only_scores):
     """run(checkpoints, options…) of evaluate.py into `out`, without LPIPS and pictures."""
-    monkeypatch.setattr("tsf_seq2seq.cli.evaluate.find_weights", lambda *_: None)
-    monkeypatch.setattr("tsf_seq2seq.evaluation.protocol.plot_examples", lambda *_: None)
-    monkeypatch.setattr("tsf_seq2seq.cli.like.plot_adaptation", lambda *_: None)
 
     def run(files: Sequence[Path], *options: object, output: str = "out") -> Outcome:
         arguments = ["-l", *files, "-o", tmp_path / output, "--no-predictions", *options]
@@ -78,9 +57,9 @@ def references_of(path: Path, number: int, seed: int = 0) -> dict[str, list[str]
     return {name: [one.name for one in own] for name, own in found.items()}
 
 
-def test_each_count_is_a_method(save, run, tmp_path):
+def test_each_count_is_a_method(save_network, run, tmp_path):
     """Two targets for each subject, but one for the one that lacks t1ce; PSNR as by hand."""
-    path = save("net", prior=MAPS)
+    path = save_network("net", prior=MAPS)
     outcome = run([path], "--like", 2, 0, 1, 2, "--like-baselines")
     assert outcome.code == 0, outcome.err
     methods = ["net", "net + 0", "net + 1", "net + 2", "net, background set"]
@@ -105,9 +84,9 @@ def test_each_count_is_a_method(save, run, tmp_path):
     assert found == pytest.approx(values, abs=1e-4)
 
 
-def test_references_come_from_the_whole_split(save, run, tmp_path, two_sites):
+def test_references_come_from_the_whole_split(save_network, run, tmp_path, two_sites):
     """Whoever is evaluated, and in whatever order; fewer references are the first of more."""
-    path, split = save("net"), two_sites / "test.csv"
+    path, split = save_network("net"), two_sites / "test.csv"
     assert run([path], "--like", 1, 2).code == 0
     whole = scores_in(tmp_path / "out")
     header, *rows = split.read_text().splitlines()
@@ -121,8 +100,8 @@ def test_references_come_from_the_whole_split(save, run, tmp_path, two_sites):
         assert all(repr(score) == repr(whole[key]) for key, score in found.items())
 
 
-def test_a_rerun_does_nothing(save, run, tmp_path, monkeypatch):
-    path = save("net")
+def test_a_rerun_does_nothing(save_network, run, tmp_path, monkeypatch):
+    path = save_network("net")
     assert run([path], "--like", 1).code == 0
     before = (tmp_path / "out" / "metrics.csv").read_bytes()
     monkeypatch.setattr(NetworkSynthesizer, "predict", None)  # nothing may be synthesized
@@ -132,9 +111,11 @@ def test_a_rerun_does_nothing(save, run, tmp_path, monkeypatch):
     assert (tmp_path / "out" / "metrics.csv").read_bytes() == before
 
 
-def test_a_changed_reference_makes_whom_it_serves_be_done_again(save, run, tmp_path, two_sites):
+def test_a_changed_reference_makes_whom_it_serves_be_done_again(
+    save_network, run, tmp_path, two_sites
+):
     """Of the incomplete subject, which serves nobody, itself alone."""
-    path = save("net")
+    path = save_network("net")
     drawn = references_of(path, 1)
     served = [name for name in NAMES if drawn[name] == ["Tiny_00004"]]
     assert served
@@ -159,8 +140,8 @@ def test_a_changed_reference_makes_whom_it_serves_be_done_again(save, run, tmp_p
     assert metrics[0] == metrics[1]
 
 
-def test_other_references_by_another_seed(save, run):
-    path = save("net")
+def test_other_references_by_another_seed(save_network, run):
+    path = save_network("net")
     first, second = (references_of(path, 1, seed) for seed in (0, 1))
     other = [name for name in NAMES if first[name] != second[name]]
     assert 0 < len(other) < len(NAMES)
@@ -173,9 +154,9 @@ def test_other_references_by_another_seed(save, run):
     assert told == again(first_of(reasons)).replace("1 subject is", f"{len(other)} subjects are")
 
 
-def test_networks_beside_each_other(save, run, tmp_path):
+def test_networks_beside_each_other(save_network, run, tmp_path):
     """What needs no network stands there once; a Seq2Seq's average is adapted."""
-    files = [save("fused"), save("single", TINY_SEQ2SEQ)]
+    files = [save_network("fused"), save_network("single", TINY_SEQ2SEQ)]
     outcome = run(files, "--like", 1, "--like-baselines")
     assert outcome.code == 0, outcome.err
     assert {method for _, _, method in scores_in(tmp_path / "out")} == {
@@ -189,8 +170,8 @@ def test_networks_beside_each_other(save, run, tmp_path):
 # --- an adapted checkpoint
 
 
-def test_an_adapted_checkpoint_is_scored_with_its_maps(save, run, tmp_path):
-    plain, mapped = save("plain"), save("mapped", adaptation=MAPS)
+def test_an_adapted_checkpoint_is_scored_with_its_maps(save_network, run, tmp_path):
+    plain, mapped = save_network("plain"), save_network("mapped", adaptation=MAPS)
     content = torch.load(plain, weights_only=True)["weights"]
     for key, value in torch.load(mapped, weights_only=True)["weights"].items():
         assert torch.equal(content[key], value)
@@ -209,8 +190,8 @@ def test_an_adapted_checkpoint_is_scored_with_its_maps(save, run, tmp_path):
         assert found == pytest.approx(psnr(window.centres[3], image), abs=1e-4)
 
 
-def test_its_ablation_is_the_network_without_map(save, run, tmp_path):
-    files = [save("plain"), save("mapped", adaptation=MAPS)]
+def test_its_ablation_is_the_network_without_map(save_network, run, tmp_path):
+    files = [save_network("plain"), save_network("mapped", adaptation=MAPS)]
     assert run(files, "--ablations").code == 0
     scores = scores_in(tmp_path / "out")
     methods = ["plain", "plain_without_attention"]
@@ -226,8 +207,8 @@ def test_its_ablation_is_the_network_without_map(save, run, tmp_path):
 # --- mistakes
 
 
-def test_too_few_references(save, run, two_sites):
-    path = save("net")
+def test_too_few_references(save_network, run, two_sites):
+    path = save_network("net")
     assert run([path], "--like", 1, 3).error == (
         "subject Tiny_00000: its site a has 2 other subjects with all sequences, but 3 are asked "
         "for"
@@ -244,8 +225,8 @@ def test_too_few_references(save, run, two_sites):
     )
 
 
-def test_zero_references_need_the_checkpoints_own_map(save, run, tmp_path):
-    path = save("net")
+def test_zero_references_need_the_checkpoints_own_map(save_network, run, tmp_path):
+    path = save_network("net")
     assert run([path], "--like", 0).error == (
         f"{path} carries no map of validation subjects, which --like 0 asks for: training writes "
         "one into best.pth"
@@ -253,15 +234,15 @@ def test_zero_references_need_the_checkpoints_own_map(save, run, tmp_path):
     assert not (tmp_path / "out" / "metrics.csv").exists()
 
 
-def test_what_is_adapted_already(save, run):
-    path = save("mapped", adaptation=MAPS)
-    assert run([save("net"), path], "--like", 1).error == (
+def test_what_is_adapted_already(save_network, run):
+    path = save_network("mapped", adaptation=MAPS)
+    assert run([save_network("net"), path], "--like", 1).error == (
         f"{path} is adapted already: --like takes one that is not"
     )
 
 
-def test_doubled_names_of_adapted_networks(save, run):
-    files = [save("net"), save("other")]
+def test_doubled_names_of_adapted_networks(save_network, run):
+    files = [save_network("net"), save_network("other")]
     assert run(files, "--names", "net", "net + 1", "--like", 1).error == (
         "two methods would be called net + 1: name the checkpoints by --names"
     )

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_TSF, made_window, sequence_file, tiny_yaml
+from conftest import TINY_TSF, made_window, sequence_file
 from torch import nn
 
 from tsf_seq2seq.checkpoints.checkpoint import (
@@ -319,27 +319,20 @@ def test_a_checkpoint_s_own_maps_are_of_the_finished_output(images):
 
 
 @pytest.fixture
-def save(tmp_path, two_sites):
+def save(save_network):
     """save(folder, steps, maps…): an untrained network in its folder, whose settings ask for the
     steps."""
 
     def save(folder: str, steps=(), **maps: Adaptation) -> Path:
-        settings, path = tmp_path / f"{folder}.yaml", tmp_path / "runs" / folder / "best.pth"
-        text = f"evaluation: {{finish: [{', '.join(steps)}]}}"
-        settings.write_text(f"{tiny_yaml(TINY_TSF, two_sites, path.parent)}\n{text}\n")
-        config = load_config(settings)
-        save_checkpoint(path, build_network(config), config, **maps)
-        return path
+        asked = f"evaluation: {{finish: [{', '.join(steps)}]}}"
+        return save_network(folder, f"{TINY_TSF}\n{asked}\n", **maps)
 
     return save
 
 
 @pytest.fixture
-def run(script, tmp_path, monkeypatch):
+def run(script, tmp_path, only_scores):
     """run(main, checkpoints, options…) into `out`, without LPIPS and pictures."""
-    monkeypatch.setattr("tsf_seq2seq.cli.evaluate.find_weights", lambda *_: None)
-    monkeypatch.setattr("tsf_seq2seq.evaluation.protocol.plot_examples", lambda *_: None)
-    monkeypatch.setattr("tsf_seq2seq.cli.like.plot_adaptation", lambda *_: None)
 
     def run(files, *options: object, main=evaluate_networks, output: str = "out"):
         return script(main, "-l", *files, "-o", tmp_path / output, *options)
