@@ -1,6 +1,7 @@
 """Phantoms of several sites: scanners that keep their protocol, at 1.5 and 3 T."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -12,9 +13,17 @@ import pytest
 from tsf_seq2seq.cli.phantom import make_phantom_dataset
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.phantom import subject as phantom_module
+from tsf_seq2seq.phantom.anatomy import simulate_anatomy
+from tsf_seq2seq.phantom.fields import make_grid
 from tsf_seq2seq.phantom.protocols import FURTHER_SEQUENCES, SEQUENCES, Acquisition
-from tsf_seq2seq.phantom.signal import Patient, Relaxation, tissue_signal
-from tsf_seq2seq.phantom.sites import OF_SITES, Site, draw_site
+from tsf_seq2seq.phantom.signal import (
+    Patient,
+    Relaxation,
+    draw_patient,
+    simulate_sequence,
+    tissue_signal,
+)
+from tsf_seq2seq.phantom.sites import OF_SITES, Site, draw_any_scanner, draw_site
 from tsf_seq2seq.phantom.subject import simulate_subject, write_phantom_dataset
 from tsf_seq2seq.phantom.tissues import FIELD_STRENGTHS, ONE_AND_A_HALF_TESLA, THREE_TESLA
 
@@ -203,3 +212,49 @@ def test_no_site_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"there must be 1 site or more, got 0\."):
         write_phantom_dataset(tmp_path / "new", 1, spacing=2, sites=0)
     assert not (tmp_path / "new").exists()
+
+
+def test_scanners_of_any_contrast_go_beyond_those_of_sites():
+    scanners = [draw_any_scanner(0, index) for index in range(40)]
+    assert scanners[3] == draw_any_scanner(0, 3)
+    assert len({scanner.protocols["t2"].te for scanner in scanners}) == 40
+    low, high = OF_SITES.times["t2"].te
+    echoes = [scanner.protocols["t2"].te for scanner in scanners]
+    assert min(echoes) < low
+    assert max(echoes) > high
+    inverted = [scanner.protocols["t1"].ti is not None for scanner in scanners]
+    assert 8 <= sum(inverted) <= 24  # 0.4 of them: a binomial's 99.8 %
+    curves = np.log([[p.curve for p in scanner.protocols.values()] for scanner in scanners])
+    assert np.std(curves) == pytest.approx(0.25, rel=0.15)
+    for scanner in scanners:
+        usual = next(field for field in FIELD_STRENGTHS if field.tesla == scanner.field.tesla)
+        for name, tissue in scanner.field.tissues.items():
+            assert tissue.subject_cv == 2 * usual.tissues[name].subject_cv
+
+
+def test_any_contrast_has_the_anatomy_of_the_usual_one(tmp_path):
+    make = functools.partial(write_phantom_dataset, subjects=1, spacing=2, sequences=["t2"])
+    (name,) = make(tmp_path / "any", any_contrast=True)
+    make(tmp_path / "usual")
+    one, usual = digests(tmp_path / "any"), digests(tmp_path / "usual")
+    assert one[f"{name}_seg.nii.gz"] == usual[f"{name}_seg.nii.gz"]
+    assert one[f"{name}_t2.nii.gz"] != usual[f"{name}_t2.nii.gz"]
+    settings = json.loads((tmp_path / "any/phantom.json").read_text())
+    assert settings["any_contrast"] is True
+    with pytest.raises(UserError, match=r"ask for sites or for any contrast, not both\."):
+        make(tmp_path / "both", sites=2, any_contrast=True)
+
+
+def test_a_curve_leaves_the_brains_median():
+    grid = make_grid((120, 120, 78), 2.0)
+    anatomy = simulate_anatomy(np.random.default_rng([0, 0]), grid)
+    patient = draw_patient(np.random.default_rng(1), grid, anatomy)
+    straight = draw_site(0, 0).protocols["t2"]
+    curved = dataclasses.replace(straight, curve=1.5)
+    one, other = (
+        simulate_sequence(np.random.default_rng(2), grid, anatomy, patient, protocol)[anatomy.mask]
+        for protocol in (straight, curved)
+    )
+    level = straight.brain_median
+    assert np.median(other) == pytest.approx(level, rel=1e-4)
+    np.testing.assert_allclose(other, level * (one / level) ** 1.5, rtol=1e-4)

@@ -36,6 +36,11 @@ def make_phantom_dataset(description: str | None) -> None:
         help="scanners, each with a protocol that it keeps, which take turns at the subjects "
         "(default: each subject a scanner of its own)",
     )
+    parser.add_argument(
+        "--any-contrast",
+        action="store_true",
+        help="each subject a scanner whose contrasts may lie beyond any hospital's, to pre-train on",
+    )
     arguments = parser.parse_args()
     names = write_phantom_dataset(
         arguments.output,
@@ -46,6 +51,7 @@ def make_phantom_dataset(description: str | None) -> None:
         processes=arguments.processes,
         sequences=arguments.sequences,
         sites=arguments.sites,
+        any_contrast=arguments.any_contrast,
     )
     sites = f" of {min(arguments.sites, len(names))} sites" if arguments.sites else ""
     extra = " and noise-free volumes" if arguments.noise_free else ""

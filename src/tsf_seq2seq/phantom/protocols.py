@@ -43,6 +43,7 @@ class Acquisition:
     ti: float | None = None  # ms; None for spin echo without inversion
     second_ti: float | None = None  # ms, of a double inversion
     flip_angle: float | None = None  # degrees, of a gradient echo; None for spin echo
+    curve: float = 1.0  # exponent of grey levels over the brain's median
 
 
 @dataclass(frozen=True)

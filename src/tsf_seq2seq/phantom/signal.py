@@ -89,6 +89,9 @@ def simulate_sequence(
     shading = np.exp(np.float32(protocol.bias) * random_field(rng, grid, 70.0)[mask])
     shaded = blurred[mask] / weight[mask] * shading
     volume[mask] = shaded * np.float32(protocol.brain_median / np.median(shaded))
+    if protocol.curve != 1:
+        level = np.float32(protocol.brain_median)
+        volume[mask] = level * (volume[mask] / level) ** np.float32(protocol.curve)
     return volume
 
 

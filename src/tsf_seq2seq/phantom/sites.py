@@ -1,8 +1,10 @@
-"""Sites of the phantom: scanners that keep their protocol for every subject, each its own.
+"""Sites of the phantom: scanners that keep their protocol for every subject, each its own; and
+scanners beyond any hospital's, to pre-train on.
 
 Times are in milliseconds.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +20,9 @@ from tsf_seq2seq.phantom.protocols import (
 )
 from tsf_seq2seq.phantom.tissues import FIELD_STRENGTHS, FieldStrength
 
-STREAM = 1_000_000  # keeps a site's random numbers apart from those of subjects and their sequences
+# They keep the random numbers of a site, and of a scanner of any contrast, apart from those of
+# subjects and their sequences.
+STREAM, ANY_STREAM = 1_000_000, 1_000_001
 
 # Wider than OF_SUBJECTS, as between hospitals: T1 by spin echo of short to long TR, T2 and FLAIR
 # from moderately to heavily T2-weighted, the FLAIR's CSF not always at its null. Ellingson et al.,
@@ -42,6 +46,30 @@ OF_SITES = Variety(
     level=(0.4, 2.5),
     bias=(0.05, 0.20),
 )
+
+# Wider than hospitals' on either side, so that a real scanner's contrasts lie among these. T1 is
+# prepared by an inversion in INVERTED of them, as MPRAGE is; relaxation times differ from the
+# tissues' by ANY_CV times what they do between subjects, and grey levels pass through curves: what
+# the signal equations leave out (magnetisation transfer, other read-outs, filters) varies, too.
+OF_ANY = Variety(
+    OF_SITES.times
+    | {
+        "t1": Times((300, 1100), (5, 25)),
+        "t1ce": Times((300, 1100), (5, 25)),
+        "t2": Times((2500, 9000), (70, 140)),
+        "flair": Times((6000, 12000), (80, 170), ti=(0.85, 1.08)),
+    },
+    in_plane=(0.3, 1.0),
+    thin=(0.4, 1.4),
+    thick=(0.5, 2.2),
+    noise=(0.4, 1.5),
+    level=(0.4, 2.5),
+    bias=(0.03, 0.25),
+)
+INVERTED = 0.4
+INVERSION = Times((1800, 2600), (2, 6), ti=(850, 1150))
+ANY_CV = 2.0
+CURVE_SD = 0.25  # of the exponent's logarithm
 
 
 @dataclass(frozen=True)
@@ -70,6 +98,29 @@ def draw_site(seed: int, number: int) -> Site:
     for name in FURTHER_SEQUENCES:
         protocols[name] = draw_further_protocol(rng, name, OF_SITES, field)
     return Site(field, protocols)
+
+
+def draw_any_scanner(seed: int, index: int) -> Site:
+    """A scanner of subject `index` (≥ 0) alone, whose contrasts may lie beyond any hospital's."""
+    rng = np.random.default_rng([seed, index, ANY_STREAM])
+    field = FIELD_STRENGTHS[rng.integers(len(FIELD_STRENGTHS))]
+    tissues = {
+        name: replace(tissue, subject_cv=ANY_CV * tissue.subject_cv)
+        for name, tissue in field.tissues.items()
+    }
+    field = replace(field, tissues=tissues)
+    protocols = draw_protocols(rng, OF_ANY, field)
+    for name in FURTHER_SEQUENCES:
+        protocols[name] = draw_further_protocol(rng, name, OF_ANY, field)
+    for name in ("t1", "t1ce"):
+        if rng.random() < INVERTED:
+            tr, te, ti = (rng.uniform(*of) for of in (INVERSION.tr, INVERSION.te, INVERSION.ti))
+            protocols[name] = replace(protocols[name], tr=tr, te=te, ti=ti)
+    curved = {
+        name: replace(protocol, curve=math.exp(rng.normal(0, CURVE_SD)))
+        for name, protocol in protocols.items()
+    }
+    return Site(field, curved)
 
 
 def _vary(rng: np.random.Generator, usual: Acquisition) -> Acquisition:

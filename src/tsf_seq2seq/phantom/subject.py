@@ -25,7 +25,7 @@ from tsf_seq2seq.phantom.protocols import (
     draw_protocols,
 )
 from tsf_seq2seq.phantom.signal import add_noise, draw_patient, simulate_sequence
-from tsf_seq2seq.phantom.sites import draw_site
+from tsf_seq2seq.phantom.sites import draw_any_scanner, draw_site
 from tsf_seq2seq.phantom.tissues import THREE_TESLA
 from tsf_seq2seq.processes import map_in_processes
 
@@ -49,18 +49,22 @@ def simulate_subject(
     spacing: float = 1.0,
     sequences: Sequence[str] = SEQUENCES,
     sites: int | None = None,
+    any_contrast: bool = False,
 ) -> PhantomSubject:
     """Simulate subject `index` (≥ 0) of a data set; the same arguments give the same arrays.
 
     `spacing`: voxel size, 1 mm (240 × 240 × 155) or 2 mm (120 × 120 × 78), on which anatomy and
     protocol don't depend; `sequences`: of SEQUENCES and FURTHER_SEQUENCES, none of which depends on
     what others are made; `sites`: how many scanners take turns (`draw_site`), instead of one of its
-    own. Raises UserError for a negative seed or index, no site, another spacing, or a sequence that
-    isn't known or stands twice.
+    own; `any_contrast`: its own is one beyond any hospital's (`draw_any_scanner`). Raises UserError
+    for a negative seed or index, no site, sites of any contrast, another spacing, or a sequence
+    that isn't known or stands twice.
     """
-    _check_request(seed, index, spacing, sequences, sites)
+    _check_request(seed, index, spacing, sequences, sites, any_contrast)
     grid = make_grid(SHAPES[spacing], spacing)
     site = None if sites is None else draw_site(seed, index % sites)
+    if any_contrast:
+        site = draw_any_scanner(seed, index)
     rng = np.random.default_rng([seed, index])
     anatomy = simulate_anatomy(rng, grid)
     protocols = site.draw_acquisitions(rng, SEQUENCES) if site else draw_protocols(rng)
@@ -108,6 +112,7 @@ def write_phantom_dataset(
     first: int = 0,
     sequences: Sequence[str] = SEQUENCES,
     sites: int | None = None,
+    any_contrast: bool = False,
 ) -> list[str]:
     """Simulate subjects and write them as `<root>/<name>/<name>_<sequence>.nii.gz`; their names.
 
@@ -118,7 +123,7 @@ def write_phantom_dataset(
     `simulate_subject` takes it; the same seed gives the same bytes. Raises UserError if the folder
     holds anything else, or as `simulate_subject` does.
     """
-    _check_request(seed, first, spacing, sequences, sites)
+    _check_request(seed, first, spacing, sequences, sites, any_contrast)
     settings: dict[str, Any] = {
         "seed": seed,
         "spacing_mm": spacing,
@@ -127,7 +132,10 @@ def write_phantom_dataset(
     }
     if sites is not None:
         settings["sites"] = sites
-    write = partial(_write_subject, root, seed, spacing, noise_free, sequences, sites)
+    if any_contrast:
+        settings["any_contrast"] = True
+    scanners = sites, any_contrast
+    write = partial(_write_subject, root, seed, spacing, noise_free, sequences, scanners)
     with claimed(root):
         _enter(root, json.dumps(settings) + "\n")
         done = map_in_processes(processes, write, range(first, first + subjects))
@@ -151,18 +159,18 @@ def _write_subject(
     spacing: float,
     noise_free: bool,
     sequences: Sequence[str],
-    sites: int | None,
+    scanners: tuple[int | None, bool],
     index: int,
 ) -> str:
     """Simulate and write a subject whose files aren't all there; its name."""
-    name = f"Phantom_{index:05d}"
+    name, (sites, _) = f"Phantom_{index:05d}", scanners
     if sites is not None:
         name = f"Site{index % sites + 1}_{name}"
     suffixes = [*sequences, *(f"{key}_noisefree" for key in sequences if noise_free), "seg"]
     paths = {suffix: root / name / f"{name}_{suffix}.nii.gz" for suffix in suffixes}
     if all(path.is_file() for path in paths.values()):
         return name
-    subject = simulate_subject(seed, index, spacing, sequences, sites)
+    subject = simulate_subject(seed, index, spacing, sequences, *scanners)
     images = {**subject.volumes, "seg": subject.segmentation}
     if noise_free:
         images |= {f"{key}_noisefree": volume for key, volume in subject.noise_free.items()}
@@ -184,12 +192,19 @@ def _uncrop(volume: NDArray[np.int16], grid: Grid) -> NDArray[np.int16]:
 
 
 def _check_request(
-    seed: int, index: int, spacing: float, sequences: Sequence[str], sites: int | None
+    seed: int,
+    index: int,
+    spacing: float,
+    sequences: Sequence[str],
+    sites: int | None,
+    any_contrast: bool,
 ) -> None:
     if seed < 0 or index < 0:
         raise UserError(f"seed and subject index must be 0 or more, got {seed} and {index}.")
     if sites is not None and sites < 1:
         raise UserError(f"there must be 1 site or more, got {sites}.")
+    if sites is not None and any_contrast:
+        raise UserError("a site keeps its contrasts: ask for sites or for any contrast, not both.")
     if spacing not in SHAPES:
         raise UserError(f"spacing must be 1 or 2 mm, got {spacing}.")
     known = (*SEQUENCES, *FURTHER_SEQUENCES)
