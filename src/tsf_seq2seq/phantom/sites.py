@@ -52,7 +52,7 @@ OF_SITES = Variety(
 # tissues' by ANY_CV times what they do between subjects, and grey levels pass through curves: what
 # the signal equations leave out (magnetisation transfer, other read-outs, filters) varies, too.
 OF_ANY = Variety(
-    OF_SITES.times
+    dict(OF_SITES.times)
     | {
         "t1": Times((300, 1100), (5, 25)),
         "t1ce": Times((300, 1100), (5, 25)),
