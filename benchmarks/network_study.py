@@ -42,9 +42,8 @@ FINISH = ("neighbours", "map", "background", "clip")
 # What is switched on the other way, one by one.
 ABLATION = {
     "norm_none": ["network.norm=none"],
-    "norm_everywhere": ["network.norm=everywhere"],
+    "norm_branch": ["network.norm=branch"],
     "no_regression": ["network.regression=false"],
-    "nothing_absolute": ["network.norm=everywhere", "network.regression=false"],
     "no_joint": ["network.joint=false"],
     "one_fusion": ["network.weights_per_scale=false"],
     "no_mapped": ["loss.mapped=0"],
@@ -132,7 +131,7 @@ def _train(
 
 
 def _evaluate(folder: Path, networks: dict[str, Path], references: bool) -> None:
-    """All tasks of the fold's test subjects, 50 slices, without and with the finish."""
+    """All tasks of the fold's test subjects, 24 slices, without and with the finish."""
     more = ("--like", 1) if references else ()
     baselines = ("--baselines", "quadratic_regression")
     names = ("--names", *networks)

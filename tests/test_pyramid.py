@@ -181,6 +181,17 @@ def test_only_a_stream_that_is_not_normalised_knows_how_bright_the_sources_are(n
     assert same == (norm == "everywhere")
 
 
+def test_each_target_has_a_last_layer_of_its_own():
+    network = noisy(TSFPyramid(4, 3, (4, 8), 1)).eval()
+    images, available = random_images(1, 4, 3, 8, 8), [True, True, False, False]
+    before = [network(images, available, target) for target in (2, 3)]
+    with torch.no_grad():
+        network.decoder.last[2].bias += 0.1
+    after = [network(images, available, target) for target in (2, 3)]
+    assert (after[0] - before[0]).abs().max() > 0.05
+    assert torch.equal(after[1], before[1])
+
+
 def test_background_is_where_all_sources_are():
     network = noisy(TSFPyramid(4, 3, (4, 8), 1)).eval()
     network.regression.start[..., 0] = 0
@@ -283,8 +294,8 @@ def test_averaged_weights_are_validated_and_saved(config, tmp_path, monkeypatch)
     assert seen
     saved = torch.load(config.train.output / "last.pth", weights_only=True)
     averaged = saved["training"]["companions"]["weight_average"]
-    key = "module.decoder.last.weight"
-    assert not torch.equal(averaged[key], saved["weights"]["decoder.last.weight"])
+    key = "decoder.last.3.weight"
+    assert not torch.equal(averaged[f"module.{key}"], saved["weights"][key])
     best = torch.load(config.train.output / "best.pth", weights_only=True)["weights"]
     states = [trainer.average.module.state_dict(), trainer.network.state_dict()]
     assert best.keys() == states[0].keys() == states[1].keys()

@@ -1,8 +1,8 @@
 """TSF-Pyramid: task-specific fusion at every scale, on top of a regression at every voxel.
 
 Of TSF-Seq2Seq (arXiv 2307.00885) it has the sources encoded one by one, the fusion weights ω, the
-residual f_A and with it the ablation and TSEM. What it leaves is the normalised stream, the decoder
-without skips and tanh, behind which absolute intensities get lost.
+residual f_A and with it the ablation and TSEM, and the normalised features, which no scanner's
+brightness misleads. Absolute intensities reach the output through the regression.
 """
 
 import itertools
@@ -34,7 +34,7 @@ class TSFPyramidConfig(NetworkSettings):
     )
     residual_blocks: int = setting(2, "residual blocks per scale, on either way", 1)
     norm: Literal["branch", "everywhere", "none"] = setting(
-        "branch", "what is normalised: residual branches, the stream too as in the paper, nothing"
+        "everywhere", "what is normalised: all, as in the paper, or residual branches, or nothing"
     )
     regression: bool = setting(True, "whether the output starts from a regression at every voxel")
     joint: bool = setting(True, "whether the sources are encoded together, too, which gives f_A")
@@ -72,25 +72,32 @@ class ScaleEncoder(nn.Module):
 
 
 class ScaleDecoder(nn.Module):
-    """Features of every scale → images (B, c_out, H, W); an untrained one gives zero."""
+    """Features of every scale → images (B, c_out, H, W) of a target; an untrained one gives zero.
+
+    Each target has a last layer of its own: what is bright in T2 is dark in T1, and a code that
+    only scales residual branches is slow to turn a sign.
+    """
 
     def __init__(
-        self, c_out: int, channels: Sequence[int], blocks: int, code_length: int, norm: str
+        self, n_sequences: int, c_out: int, channels: Sequence[int], blocks: int, norm: str
     ) -> None:
         super().__init__()
         conv, branch = _kinds(norm)
+        code_length = 2 * n_sequences
         self.coarsest = Stage(channels[-1], blocks, code_length, branch)
         self.enlarge = nn.ModuleList(
             conv(coarse, fine, 3) for fine, coarse in itertools.pairwise(channels)
         )
         self.stages = nn.ModuleList(Stage(c, blocks, code_length, branch) for c in channels[:-1])
-        self.last = Conv(channels[0], c_out, 3)
-        nn.init.zeros_(self.last.weight)
+        self.last = nn.ModuleList(Conv(channels[0], c_out, 3) for _ in range(n_sequences))
+        for layer in self.last:
+            nn.init.zeros_(layer.weight)
 
-    def forward(self, features: Sequence[Tensor], code: Tensor) -> Tensor:
+    def forward(self, features: Sequence[Tensor], code: Tensor, target: int) -> Tensor:
+        """`features` from the full resolution on, `code` (2S,) of the task, its `target`."""
         *skips, coarsest = features
         features = [*skips, self.coarsest(coarsest, code)]
-        return self.last(ascend(features, code, self.stages, self.enlarge))
+        return self.last[target](ascend(features, code, self.stages, self.enlarge))
 
 
 class TSFPyramid(SynthesisNetwork):
@@ -108,7 +115,7 @@ class TSFPyramid(SynthesisNetwork):
         slices: int,
         channels: tuple[int, ...],
         blocks: int,
-        norm: str = "branch",
+        norm: str = "everywhere",
         regression: bool = True,
         joint: bool = True,
         weights_per_scale: bool = True,
@@ -126,7 +133,7 @@ class TSFPyramid(SynthesisNetwork):
         )
         n_weights = len(channels) if weights_per_scale else 1
         self.fusion = nn.ModuleList(FusionWeights(n_sequences) for _ in range(n_weights))
-        self.decoder = ScaleDecoder(slices, channels, blocks, 2 * n_sequences, norm)
+        self.decoder = ScaleDecoder(n_sequences, slices, channels, blocks, norm)
 
     def forward(
         self, images: Tensor, available: Availability, target: int, attention: bool = True
@@ -173,7 +180,8 @@ class TSFPyramid(SynthesisNetwork):
         self, features: Sequence[Tensor], images: Tensor, sources: Sequence[int], target: int
     ) -> Tensor:
         """Fused features → the regression of the sources' images and what is added to it."""
-        refinement = self.decoder(features, self.task_code(sources, target))  # (B, C, H', W')
+        code = self.task_code(sources, target)  # (2S,)
+        refinement = self.decoder(features, code, target)  # (B, C, H', W')
         refinement = refinement[..., : images.shape[-2], : images.shape[-1]].float()
         base = self.base(images, sources, target)
         outside = (images[:, list(sources)] <= BACKGROUND).all(dim=1)  # (B, C, H, W)
