@@ -29,7 +29,12 @@ from tsf_seq2seq.tasks import Task, all_tasks
 from tsf_seq2seq.training.average import weight_average
 from tsf_seq2seq.training.loop import Trainer
 from tsf_seq2seq.training.mapped_error import mapped_error
-from tsf_seq2seq.training.pyramid_objective import PyramidLoss, PyramidObjective, log_mse
+from tsf_seq2seq.training.pyramid_objective import (
+    PyramidLoss,
+    PyramidObjective,
+    log_mse,
+    relative_mse,
+)
 from tsf_seq2seq.training.regression_start import fit_regression
 
 TASK = Task((0, 2), 3)
@@ -67,7 +72,7 @@ def test_an_untrained_network_is_the_closed_form_fit(config):
     """Of the training subjects' brains; outside, where all sources are background, background."""
     subjects = find_subjects(config.data, config.data.train)
     network = build_network(config)
-    fit_regression(network.regression, config, subjects)
+    fit_regression(network, config, subjects)
     windows = [load_window(config, subject).images for subject in subjects]
     model = PolynomialRegression(4, 2)
     for images in windows:
@@ -79,6 +84,13 @@ def test_an_untrained_network_is_the_closed_form_fit(config):
         outside = (stacks[list(task.sources)] <= BACKGROUND).all(axis=0)
         wanted = np.where(outside, BACKGROUND, model.predict(stacks, task))
         np.testing.assert_allclose(outputs[FULL, task], wanted, atol=1e-4)
+        brains = [(images > BACKGROUND).any(axis=0) for images in windows]
+        errors = [
+            (model.predict(images[:, brain], task) - images[task.target, brain]) ** 2
+            for images, brain in zip(windows, brains, strict=True)
+        ]
+        error = network.regression_error(task.sources, task.target)
+        assert error.item() == pytest.approx(np.concatenate(errors).mean(), rel=1e-3)
 
 
 def test_a_known_quadratic_map_is_found_and_learned_on_from_there():
@@ -88,9 +100,10 @@ def test_a_known_quadratic_map_is_found_and_learned_on_from_there():
     y = 0.1 - 0.3 * a + 0.2 * b + 0.5 * a * b
     beta = np.linalg.lstsq(design.T, y, rcond=None)[0]
     head = RegressionHead(4)
-    assert not head.fitted
+    with torch.no_grad():
+        head.deltas.fill_(0.5)  # of other data, from which nothing is left
     head.set_fit(TASK, beta, design @ design.T / 1000)
-    assert head.fitted
+    assert not head.deltas[0b0101, 3].any()
     images = torch.full((1, 4, 1, 1, 1000), torch.nan)  # absent ones are never read
     images[0, 0, 0, 0], images[0, 2, 0, 0] = torch.from_numpy(a), torch.from_numpy(b)
     found = head(images, (0, 2), 3)[0, 0, 0]
@@ -211,6 +224,14 @@ def test_log_mse():
     assert log_mse(error).item() == pytest.approx(wanted)
 
 
+def test_an_error_counts_relative_to_the_usual_one():
+    """Of twice as large an error four times as much is expected: both tasks count alike."""
+    errors = [torch.tensor([0.1, 0.3]).reshape(2, 1, 1, 1), torch.full((2, 1, 1, 1), 0.2)]
+    usual = torch.tensor([0.01, 0.04]).unbind()
+    wanted = ((0.01 + 0.09) / 2 / 0.01 + 1) / 2
+    assert relative_mse(errors, usual).item() == pytest.approx(wanted)
+
+
 def test_what_a_contrast_map_can_mend_is_no_error():
     """An output that differs from the target by a quadratic map of itself and the sources."""
     sources, output = random_images(2, 2, 3, 8, 8), random_images(2, 3, 8, 8, seed=2)
@@ -254,6 +275,8 @@ def test_a_step_sees_all_missing_targets(config, coin):
     terms = objective.losses("network", crop)
     wanted = sum(log_mse(error) for error in errors) / len(errors)
     torch.testing.assert_close(terms["log_mse"], wanted)
+    usual = [network.regression_error((0, 2), target) for target, _ in outputs]
+    torch.testing.assert_close(terms["mse"], relative_mse(errors, usual))
     torch.testing.assert_close(terms["l1"], sum(e.abs().mean() for e in errors) / len(errors))
     assert terms["perceptual"] == 0
 

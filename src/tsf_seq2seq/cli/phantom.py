@@ -39,7 +39,7 @@ def make_phantom_dataset(description: str | None) -> None:
     parser.add_argument(
         "--any-contrast",
         action="store_true",
-        help="each subject a scanner whose contrasts may lie beyond any hospital's, to pre-train on",
+        help="each subject of a scanner with contrasts beyond any hospital's, to pre-train on",
     )
     arguments = parser.parse_args()
     names = write_phantom_dataset(

@@ -36,7 +36,7 @@ class RegressionHead(nn.Module):
 
     def coefficients(self, sources: Sequence[int], target: int) -> Tensor:
         """β of all terms (T,), those of absent sequences zero."""
-        index = _set_index(sources)
+        index = set_index(sources)
         return self.start[index, target] + (self.basis[index] * self.deltas[index, target]).sum(1)
 
     def rows_of(self, sources: Sequence[int]) -> list[int]:
@@ -45,7 +45,7 @@ class RegressionHead(nn.Module):
 
     def basis_of(self, sources: Sequence[int]) -> Tensor:
         """The columns (T, T) in which the sources' terms are orthonormal."""
-        return self.basis[_set_index(sources)]
+        return self.basis[set_index(sources)]
 
     def forward(self, images: Tensor, sources: Sequence[int], target: int) -> Tensor:
         """images (B, S, C, H, W) → ŷ (B, C, H, W); absent sequences' pixels are never read."""
@@ -61,18 +61,14 @@ class RegressionHead(nn.Module):
             found = found + images[:, i] * slope
         return found
 
-    @property
-    def fitted(self) -> bool:
-        """Whether a fit or a checkpoint has given it somewhere to start from."""
-        return bool(self.start[..., 1:].any())
-
     @torch.no_grad()
     def set_fit(self, task: Task, coefficients: np.ndarray, metric: np.ndarray) -> None:
         """Start a task from β of its own terms (p,), with the mean (p, p) of φ φᵀ of its data."""
-        index, rows = _set_index(task.sources), self.rows_of(task.sources)
+        index, rows = set_index(task.sources), self.rows_of(task.sources)
         values, vectors = np.linalg.eigh(metric)
         kept = values > values.max() * 1e-9  # of the others, data tell nothing
         columns = vectors[:, kept] / np.sqrt(values[kept])  # (p, k): its φ are orthonormal
+        self.deltas[index, task.target] = 0
         self.start[index, task.target] = 0
         self.start[index, task.target, rows] = torch.from_numpy(coefficients).float()
         self.basis[index] = 0
@@ -82,5 +78,6 @@ class RegressionHead(nn.Module):
         ).float()
 
 
-def _set_index(sources: Sequence[int]) -> int:
+def set_index(sources: Sequence[int]) -> int:
+    """Where a table over sets of sequences, (2^S, …), has these sources."""
     return sum(1 << i for i in sources)

@@ -17,11 +17,13 @@ from tsf_seq2seq.data.slices import BACKGROUND
 from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, Availability, SynthesisNetwork
 from tsf_seq2seq.models.blocks import Conv, Norm, feature_norm
 from tsf_seq2seq.models.fusion import FusionWeights, weighted_average
-from tsf_seq2seq.models.regression_head import RegressionHead
+from tsf_seq2seq.models.regression_head import RegressionHead, set_index
 from tsf_seq2seq.models.scales import Stage, ascend, descend, fill_absent
 from tsf_seq2seq.settings import NetworkSettings, setting
 from tsf_seq2seq.tables import group_by
 from tsf_seq2seq.tasks import Task
+
+USUAL_ERROR = 0.02  # mean squared error of a regression in the brain, where no data have told it
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,10 @@ class ScaleDecoder(nn.Module):
             conv(coarse, fine, 3) for fine, coarse in itertools.pairwise(channels)
         )
         self.stages = nn.ModuleList(Stage(c, blocks, code_length, branch) for c in channels[:-1])
-        self.last = nn.ModuleList(Conv(channels[0], c_out, 3) for _ in range(n_sequences))
-        for layer in self.last:
+        last = [Conv(channels[0], c_out, 3) for _ in range(n_sequences)]
+        for layer in last:
             nn.init.zeros_(layer.weight)
+        self.last = nn.ModuleList(last)
 
     def forward(self, features: Sequence[Tensor], code: Tensor, target: int) -> Tensor:
         """`features` from the full resolution on, `code` (2S,) of the task, its `target`."""
@@ -108,6 +111,7 @@ class TSFPyramid(SynthesisNetwork):
     """
 
     variants = (FULL, WITHOUT_ATTENTION)
+    regression_errors: Tensor  # (2^S, S): of each set of sources and target, a mean squared error
 
     def __init__(
         self,
@@ -134,6 +138,8 @@ class TSFPyramid(SynthesisNetwork):
         n_weights = len(channels) if weights_per_scale else 1
         self.fusion = nn.ModuleList(FusionWeights(n_sequences) for _ in range(n_weights))
         self.decoder = ScaleDecoder(n_sequences, slices, channels, blocks, norm)
+        unknown = torch.full((2**n_sequences, n_sequences), USUAL_ERROR)
+        self.register_buffer("regression_errors", unknown)
 
     def forward(
         self, images: Tensor, available: Availability, target: int, attention: bool = True
@@ -218,6 +224,15 @@ class TSFPyramid(SynthesisNetwork):
     def fusion_weights(self, available: Availability, target: int) -> Tensor:
         """Fusion weights ω (S,) of a task, their mean over the scales, which sum to one."""
         return self.scale_weights(available, target).mean(dim=0)
+
+    def regression_error(self, sources: Sequence[int], target: int) -> Tensor:
+        """Mean squared error of the closed-form regression of a task on its training data, ()."""
+        return self.regression_errors[set_index(sources), target]
+
+    @torch.no_grad()
+    def set_regression_error(self, task: Task, error: float) -> None:
+        """What training measures a task's errors against; at least 40 dB, for data without any."""
+        self.regression_errors[set_index(task.sources), task.target] = max(error, 4e-4)
 
     @property
     def regression_head(self) -> RegressionHead | None:

@@ -25,8 +25,9 @@ if TYPE_CHECKING:  # so that steps run without the packages that read images
 class PyramidLoss:
     """Weights of TSF-Pyramid's loss terms."""
 
-    log_mse: float = setting(1.0, "weight of the logarithm of each output's mean squared error", 0)
+    mse: float = setting(1.0, "weight of the squared error, relative to the regression's", 0)
     mapped: float = setting(1.0, "weight of the same after the best contrast map of each output", 0)
+    log_mse: float = setting(0.0, "weight of the logarithm of each output's mean squared error", 0)
     l1: float = setting(0.0, "weight of the mean absolute error", 0)
     perceptual: float = setting(0.0, "weight of the perceptual term", 0)
 
@@ -34,25 +35,27 @@ class PyramidLoss:
 class PyramidObjective(Objective):
     """All targets outside the sources, from one encoding of them; on heads, one without f_A, too.
 
-    log MSE is the score itself: PSNR is −10 log10 MSE and a constant, so that an image which is
-    easy or hard to synthesize counts like any other. "mapped" is the same of what a contrast map of
-    the sample can't mend: it asks for the anatomy, whatever the scanner made of it.
+    A squared error counts relative to that of the regression of the same task, so that tasks count
+    alike, as in the score, but not subjects: log MSE, the score itself, spends itself on subjects
+    that are fitted anyway. "mapped" is the same of what a contrast map of the sample can't mend: it
+    asks for the anatomy, whatever the scanner made of it.
     AdamW; the rate rises over the first 5 % of the steps, then falls along a cosine.
     """
 
     title = "TSF-Pyramid"
-    terms = ("log_mse", "mapped", "l1", "perceptual")
+    terms = ("mse", "mapped", "log_mse", "l1", "perceptual")
     weights = PyramidLoss
     sample_task = staticmethod(sample_missing_task)
     network: TSFPyramid
 
     def prepare(self, config: Config, subjects: Sequence[Subject]) -> None:
-        """Fit the regression that the output starts from, unless the network brings its own."""
+        """Fit the regression that the output starts from, also of a network that is trained on.
+
+        Weights from elsewhere bring the regression of other scanners, or of phantoms.
+        """
         from tsf_seq2seq.training.regression_start import fit_regression
 
-        head = self.network.regression_head
-        if head is not None and not head.fitted:
-            fit_regression(head, config, subjects)
+        fit_regression(self.network, config, subjects)
 
     def optimizer(
         self, name: str, parameters: list[nn.Parameter], train: TrainConfig
@@ -68,7 +71,7 @@ class PyramidObjective(Objective):
         network, images = self.network, crop.inputs
         features = {i: network.encode(images, i) for i in sources}
         residual = network.encode_jointly(images, sorted(sources))  # f_A
-        comparisons = []
+        comparisons, usual = [], []
         for target in targets:
             fused = network.fuse(features, sources, target)
             used = [added(fused, residual)]
@@ -76,20 +79,30 @@ class PyramidObjective(Objective):
                 used.append(fused)
             outputs = [network.decode(feature, images, sources, target) for feature in used]
             comparisons.append((crop.images[:, target], outputs))
+            usual += [network.regression_error(sources, target)] * len(outputs)
         pairs = [(wanted, image) for wanted, outputs in comparisons for image in outputs]
         errors = [image - wanted for wanted, image in pairs]
         return {
+            "mse": relative_mse(errors, usual),
+            "mapped": self._mapped(images[:, sorted(sources)], pairs, usual),
             "log_mse": torch.stack([log_mse(error) for error in errors]).mean(),
-            "mapped": self._mapped(images[:, sorted(sources)], pairs),
             "l1": torch.stack([error.abs().mean() for error in errors]).mean(),
             "perceptual": perceptual_term(self.perceptual, comparisons) / len(errors),
         }
 
-    def _mapped(self, sources: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    def _mapped(
+        self, sources: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], usual: Sequence[Tensor]
+    ) -> Tensor:
         if not self.loss.mapped:
             return sources.new_zeros(())
         left = [mapped_error(image, sources, wanted) for wanted, image in pairs]
-        return torch.stack([log_mse(error) for error in left]).mean()
+        return relative_mse(left, usual)
+
+
+def relative_mse(errors: Sequence[Tensor], usual: Sequence[Tensor]) -> Tensor:
+    """Mean of mean squared error over what is `usual`, a scalar each; errors (B, C, H, W)."""
+    relative = [error.square().mean() / own for error, own in zip(errors, usual, strict=True)]
+    return torch.stack(relative).mean()
 
 
 def log_mse(error: Tensor, floor: float = 1e-4) -> Tensor:

@@ -1,4 +1,4 @@
-"""The closed-form fit that a network's regression starts from."""
+"""The closed-form fit that a network starts from, and against which its errors are measured."""
 
 from collections.abc import Sequence
 
@@ -8,17 +8,18 @@ from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.slices import BACKGROUND
 from tsf_seq2seq.data.statistics import SAMPLE, evenly_spaced
-from tsf_seq2seq.models.regression_head import DEGREE, RegressionHead
+from tsf_seq2seq.models.regression_head import DEGREE
+from tsf_seq2seq.models.tsf_pyramid import TSFPyramid
 from tsf_seq2seq.synthesis.baselines import PolynomialRegression
 from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tasks import all_tasks
 
 
-def fit_regression(head: RegressionHead, config: Config, subjects: Sequence[Subject]) -> None:
-    """Start the head from the least-squares fit of at most 32 training subjects' brains.
+def fit_regression(network: TSFPyramid, config: Config, subjects: Sequence[Subject]) -> None:
+    """Start the network from the least-squares fit of at most 32 training subjects' brains.
 
-    A task of which no subject has all sequences starts from background. Raises UserError where a
-    subject can't be used.
+    A task of which no subject has all sequences stays as it is. A network without regression learns
+    its errors alone. Raises UserError where a subject can't be used.
     """
     n_sequences = len(config.data.sequences)
     model = PolynomialRegression(n_sequences, DEGREE)
@@ -31,4 +32,7 @@ def fit_regression(head: RegressionHead, config: Config, subjects: Sequence[Subj
     for task in all_tasks(n_sequences):
         if model.covers(task):
             moments = model.moments(task)
-            head.set_fit(task, moments.fit(), moments.metric)
+            coefficients = moments.fit()
+            if network.regression_head is not None:
+                network.regression_head.set_fit(task, coefficients, moments.metric)
+            network.set_regression_error(task, moments.error(coefficients))
