@@ -89,8 +89,8 @@ def test_an_untrained_network_is_the_closed_form_fit(config):
             (model.predict(images[:, brain], task) - images[task.target, brain]) ** 2
             for images, brain in zip(windows, brains, strict=True)
         ]
-        error = network.regression_error(task.sources, task.target)
-        assert error.item() == pytest.approx(np.concatenate(errors).mean(), rel=1e-3)
+        error = network.regression_error(task.sources, task.target).item()
+        assert error == pytest.approx(np.concatenate(errors).mean(), rel=5e-3)  # which are clipped
 
 
 def test_a_known_quadratic_map_is_found_and_learned_on_from_there():
