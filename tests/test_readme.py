@@ -164,7 +164,7 @@ def workplace(tmp_path: Path, tiny_dataset: Path, monkeypatch) -> Path:
 def tiny_phantoms(monkeypatch) -> None:
     """Subjects of a few voxels, made in no time."""
 
-    def simulate(seed, index, spacing, sequences, sites):
+    def simulate(seed, index, spacing, sequences, *scanners):
         image = blob(index).astype(np.int16)
         volumes = dict.fromkeys(sequences, image)
         return PhantomSubject(volumes, volumes, image, np.diag([-1.0, -1.0, 1.0, 1.0]))
