@@ -272,7 +272,11 @@ def _synchronized(loss: StepLoss, processes: Processes) -> nn.Module:
     if processes.size == 1:
         return loss
     with loss_of_processes_reported():
-        return DistributedDataParallel(loss, gradient_as_bucket_view=True)
+        return DistributedDataParallel(
+            loss,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=loss.objective.some_rest,
+        )
 
 
 def _check_same_start(folder: Path, step: int, processes: Processes) -> None:

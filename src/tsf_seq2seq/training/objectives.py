@@ -39,9 +39,11 @@ class Objective:
     """How one kind of network is trained; an instance per run.
 
     `title` names the training in messages. `terms`: the loss terms, in log.csv's order; `weights`:
-    the settings class of the YAML's section `loss`, with a weight for each.
+    the settings class of the YAML's section `loss`, with a weight for each. `some_rest`: whether a
+    step's loss may leave some of the trained parameters out, of which several processes must know.
     """
 
+    some_rest: ClassVar[bool] = False
     title: ClassVar[str]
     terms: ClassVar[tuple[str, ...]]
     weights: ClassVar[type]

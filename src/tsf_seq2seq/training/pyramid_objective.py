@@ -43,6 +43,7 @@ class PyramidObjective(Objective):
     """
 
     title = "TSF-Pyramid"
+    some_rest = True  # the last layers of a step's sources
     terms = ("mse", "mapped", "log_mse", "l1", "perceptual")
     weights = PyramidLoss
     sample_task = staticmethod(sample_missing_task)
