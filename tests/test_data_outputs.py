@@ -73,7 +73,7 @@ def test_a_split_is_one_runs_at_a_time(script, tiny_dataset, tmp_path):
 def small_phantoms(monkeypatch):
     """Subjects are a file each, made in no time."""
 
-    def write(root, seed, spacing, noise_free, sequences, sites, index):
+    def write(root, seed, spacing, noise_free, sequences, sites, any_contrast, index):
         (root / str(index)).write_text(str(seed))
         return str(index)
 

@@ -94,10 +94,7 @@ def draw_site(seed: int, number: int) -> Site:
     """Site `number` (≥ 0) of a seed's data sets, however many sites and subjects they have."""
     rng = np.random.default_rng([seed, number, STREAM])
     field = FIELD_STRENGTHS[rng.integers(len(FIELD_STRENGTHS))]
-    protocols = draw_protocols(rng, OF_SITES, field)
-    for name in FURTHER_SEQUENCES:
-        protocols[name] = draw_further_protocol(rng, name, OF_SITES, field)
-    return Site(field, protocols)
+    return Site(field, _draw_every_protocol(rng, OF_SITES, field))
 
 
 def draw_any_scanner(seed: int, index: int) -> Site:
@@ -109,9 +106,7 @@ def draw_any_scanner(seed: int, index: int) -> Site:
         for name, tissue in field.tissues.items()
     }
     field = replace(field, tissues=tissues)
-    protocols = draw_protocols(rng, OF_ANY, field)
-    for name in FURTHER_SEQUENCES:
-        protocols[name] = draw_further_protocol(rng, name, OF_ANY, field)
+    protocols = _draw_every_protocol(rng, OF_ANY, field)
     for name in ("t1", "t1ce"):
         if rng.random() < INVERTED:
             tr, te, ti = (rng.uniform(*of) for of in (INVERSION.tr, INVERSION.te, INVERSION.ti))
@@ -121,6 +116,16 @@ def draw_any_scanner(seed: int, index: int) -> Site:
         for name, protocol in protocols.items()
     }
     return Site(field, curved)
+
+
+def _draw_every_protocol(
+    rng: np.random.Generator, variety: Variety, field: FieldStrength
+) -> dict[str, Acquisition]:
+    """A scanner's settings of all sequences that there are."""
+    protocols = draw_protocols(rng, variety, field)
+    for name in FURTHER_SEQUENCES:
+        protocols[name] = draw_further_protocol(rng, name, variety, field)
+    return protocols
 
 
 def _vary(rng: np.random.Generator, usual: Acquisition) -> Acquisition:

@@ -134,8 +134,7 @@ def write_phantom_dataset(
         settings["sites"] = sites
     if any_contrast:
         settings["any_contrast"] = True
-    scanners = sites, any_contrast
-    write = partial(_write_subject, root, seed, spacing, noise_free, sequences, scanners)
+    write = partial(_write_subject, root, seed, spacing, noise_free, sequences, sites, any_contrast)
     with claimed(root):
         _enter(root, json.dumps(settings) + "\n")
         done = map_in_processes(processes, write, range(first, first + subjects))
@@ -159,18 +158,19 @@ def _write_subject(
     spacing: float,
     noise_free: bool,
     sequences: Sequence[str],
-    scanners: tuple[int | None, bool],
+    sites: int | None,
+    any_contrast: bool,
     index: int,
 ) -> str:
     """Simulate and write a subject whose files aren't all there; its name."""
-    name, (sites, _) = f"Phantom_{index:05d}", scanners
+    name = f"Phantom_{index:05d}"
     if sites is not None:
         name = f"Site{index % sites + 1}_{name}"
     suffixes = [*sequences, *(f"{key}_noisefree" for key in sequences if noise_free), "seg"]
     paths = {suffix: root / name / f"{name}_{suffix}.nii.gz" for suffix in suffixes}
     if all(path.is_file() for path in paths.values()):
         return name
-    subject = simulate_subject(seed, index, spacing, sequences, *scanners)
+    subject = simulate_subject(seed, index, spacing, sequences, sites, any_contrast)
     images = {**subject.volumes, "seg": subject.segmentation}
     if noise_free:
         images |= {f"{key}_noisefree": volume for key, volume in subject.noise_free.items()}
