@@ -152,10 +152,10 @@ class TSFPyramid(SynthesisNetwork):
         """
         sources = self.sources_of(available)
         features = {i: self.encode(images, i) for i in sources}
-        fused = self.fuse(features, sources, target)  # per scale (B, c, H'/r, W'/r)
-        if attention:
-            fused = added(fused, self.encode_jointly(images, sources))
-        return self.decode(fused, images, sources, target)  # (B, C, H, W)
+        residual = self.encode_jointly(images, sources) if attention else []
+        task = Task(tuple(sources), target)
+        ((_, output),) = self.outputs_of(features, residual, images, task)
+        return output  # (B, C, H, W)
 
     def encode(self, images: Tensor, source: int) -> list[Tensor]:
         """One source by itself: features of every scale, (B, c, H'/r, W'/r) each."""
@@ -208,10 +208,23 @@ class TSFPyramid(SynthesisNetwork):
         for sources, members in group_by(tasks, _sorted_sources).items():
             residual = self.encode_jointly(images, sources) if FULL in variants else []
             for task in members:
-                fused = self.fuse(features, *task)  # per scale (B, c, H'/r, W'/r)
-                for variant in variants:
-                    used = added(fused, residual) if variant == FULL else fused
-                    yield variant, task, self.decode(used, images, *task)
+                for variant, output in self.outputs_of(features, residual, images, task, variants):
+                    yield variant, task, output
+
+    def outputs_of(
+        self,
+        features: Mapping[int, list[Tensor]],
+        residual: Sequence[Tensor],
+        images: Tensor,
+        task: Task,
+        variants: Sequence[str] = (FULL,),
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Variants of a task, (B, C, H, W) each, from what is encoded: each source, and f_A."""
+        fused = self.fuse(features, *task)  # per scale (B, c, H'/r, W'/r)
+        for variant in variants:
+            full = variant == FULL and residual  # f̂ + f_A; f̂ where there is no f_A
+            used = [a + b for a, b in zip(fused, residual, strict=True)] if full else fused
+            yield variant, self.decode(used, images, *task)
 
     def scale_weights(self, available: Availability, target: int) -> Tensor:
         """Fusion weights ω of every scale, (scales, S), the full resolution first; rows sum to one.
@@ -250,11 +263,6 @@ def _kinds(norm: str) -> tuple[type[Conv], Norm]:
     return (NormalisedConv if norm == "everywhere" else Conv), (
         "none" if norm == "none" else "instance"
     )
-
-
-def added(fused: Sequence[Tensor], residual: Sequence[Tensor]) -> list[Tensor]:
-    """f̂ + f_A at every scale; f̂ where there is no f_A."""
-    return [a + b for a, b in zip(fused, residual, strict=True)] if residual else list(fused)
 
 
 def _sorted_sources(task: Task) -> tuple[int, ...]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from tsf_seq2seq.models.tsf_pyramid import TSFPyramid, added
+from tsf_seq2seq.models.base import FULL
+from tsf_seq2seq.models.tsf_pyramid import TSFPyramid
 from tsf_seq2seq.settings import setting
-from tsf_seq2seq.tasks import sample_missing_task
+from tsf_seq2seq.tasks import Task, sample_missing_task
 from tsf_seq2seq.training.mapped_error import mapped_error
 from tsf_seq2seq.training.objectives import Objective, one_cycle_learning_rate, perceptual_term
 
@@ -74,11 +75,10 @@ class PyramidObjective(Objective):
         residual = network.encode_jointly(images, sorted(sources))  # f_A
         comparisons, usual = [], []
         for target in targets:
-            fused = network.fuse(features, sources, target)
-            used = [added(fused, residual)]
-            if crop.coin and target == first:
-                used.append(fused)
-            outputs = [network.decode(feature, images, sources, target) for feature in used]
+            variants = network.variants if crop.coin and target == first else (FULL,)
+            task = Task(sources, target)
+            made = network.outputs_of(features, residual, images, task, variants)
+            outputs = [image for _, image in made]
             comparisons.append((crop.images[:, target], outputs))
             usual += [network.regression_error(sources, target)] * len(outputs)
         pairs = [(wanted, image) for wanted, outputs in comparisons for image in outputs]
