@@ -39,8 +39,8 @@ MASKS = (11, 13, 14, 7)  # of validation
 TSF_STEPS = (2000, 2500)
 STEPS = 800  # of TSF-Pyramid, with all training subjects in each
 FINISH = ("neighbours", "map", "background", "clip")
-# Ablations and pre-training: half the steps, at twice the speed on a CPU that has bf16.
-SHORT = {"train.steps": 400, "train.validation_steps": 400, "train.precision": "bf16"}
+# Ablations and pre-training: fewer steps, at twice the speed on a CPU that has bf16.
+SHORT = {"train.steps": 300, "train.validation_steps": 300, "train.precision": "bf16"}
 # What is switched on the other way, one by one.
 ABLATION = {
     "norm_none": ["network.norm=none"],
