@@ -200,7 +200,7 @@ def test_order_of_sequences_is_kept(write):
         *(
             (
                 f"network: {{name: {name}}}",
-                [f"must be one of seq2seq, tsf_seq2seq, tsf_pyramid, unet, not {n}"],
+                ["must be one of seq2seq, tsf_seq2seq, tsf_pyramid, unet, pix2pix", f", not {n}"],
             )
             for name, n in (("resnet", "'resnet'"), ("[unet]", "['unet']"), ("3", "3"))
         ),

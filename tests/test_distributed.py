@@ -115,8 +115,8 @@ def gradients(config: Config, steps: int, processes: Processes) -> list[list]:
     trainer = Trainer(config, network, CPU, False, processes)
     for optimizer in trainer.trained.optimizers.values():
         optimizer.step = lambda *_: None  # type: ignore[method-assign]
-    sample_task = trainer.objective.sample_task
-    stream = CropStream(trainer.training, config, sample_task, Position(), processes)
+    task_at = trainer.objective.task_at
+    stream = CropStream(trainer.training, config, task_at, Position(), processes)
     results = []
     for crop, position in islice(stream, steps):
         trainer.state.position = position

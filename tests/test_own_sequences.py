@@ -191,9 +191,8 @@ def incomplete(tmp_path) -> Path:
 
 
 def stream(config: Config) -> CropStream:
-    return CropStream(
-        find_subjects(config.data, config.data.train), config, TSFObjective.sample_task
-    )
+    subjects = find_subjects(config.data, config.data.train)
+    return CropStream(subjects, config, lambda own, rng, _: TSFObjective.sample_task(own, rng))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])

@@ -108,7 +108,7 @@ def stream(tiny_config):
     def make(start=Position(), *overrides, sample_task=sample_fusion_task):  # noqa: B008
         config = load_config(tiny_config, overrides)
         subjects = find_subjects(config.data, config.data.train)
-        return iter(CropStream(subjects, config, sample_task, start))
+        return iter(CropStream(subjects, config, lambda own, rng, _: sample_task(own, rng), start))
 
     return make
 

@@ -27,7 +27,8 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.processes import check_memory
 from tsf_seq2seq.tasks import Task
 
-SampleTask = Callable[[Sequence[int], np.random.Generator], Task]
+# A task of available sequences, when a share of the run is past.
+SampleTask = Callable[[Sequence[int], np.random.Generator, float], Task]
 
 
 MOST_WORKERS = 1000  # processes that read volumes
@@ -204,8 +205,9 @@ class _Visits(Dataset[tuple[Visit, "list[Crop] | UserError"]]):
             )
             for i in self.processes.share(visit.members)
         ]
+        done = self._done(visit)
         for _ in range(train.crops_per_visit):
-            task = self.sample_task(available, tasks)
+            task = self.sample_task(available, tasks, done)
             coin = bool(tasks.random() < 0.5)
             samples = {
                 subject.name: augment(random_crop(images, height, crop, rng), augmentation, chance)
@@ -222,6 +224,12 @@ class _Visits(Dataset[tuple[Visit, "list[Crop] | UserError"]]):
             images = torch.from_numpy(np.stack(wanted))
             inputs = torch.from_numpy(np.stack(given)) if augmentation.intensity else images
             yield Crop(images, inputs, available, task, coin, tuple(kept))
+
+    def _done(self, visit: Visit) -> float:
+        """The share of the run that is past at a visit, in [0, 1], were all visits full."""
+        train, samples = self.config.train, self.config.train.batch_size * self.processes.size
+        visits = visit.epoch * math.ceil(len(self.subjects) / samples) + visit.number
+        return min(1.0, visits * train.crops_per_visit / train.steps)
 
     def _prepare(self, index: int, epoch: int, height: int) -> tuple[Images, np.random.Generator]:
         """A subject's sequences (S, Z, Y, X), flipped left-right with p = 0.5, and what its crops

@@ -13,6 +13,12 @@ from tsf_seq2seq.models.seq2seq import Seq2SeqConfig
 from tsf_seq2seq.models.tsf_pyramid import TSFPyramidConfig
 from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2SeqConfig
 from tsf_seq2seq.models.unet import UNetConfig
+from tsf_seq2seq.peers.diamond_gan import DiamondGANConfig
+from tsf_seq2seq.peers.hi_net import HiNetConfig
+from tsf_seq2seq.peers.mm_gan import MMGANConfig
+from tsf_seq2seq.peers.mmgsn_net import MMgSNConfig
+from tsf_seq2seq.peers.pix2pix import Pix2PixConfig
+from tsf_seq2seq.peers.resvit import ResViTConfig
 from tsf_seq2seq.processes import check_memory
 from tsf_seq2seq.settings import NetworkSettings
 from tsf_seq2seq.training.objectives import (
@@ -21,13 +27,21 @@ from tsf_seq2seq.training.objectives import (
     TSFObjective,
     UNetObjective,
 )
+from tsf_seq2seq.training.peer_objectives import (
+    DiamondGANObjective,
+    HiNetObjective,
+    MMGANObjective,
+    MMgSNObjective,
+    Pix2PixObjective,
+    ResViTObjective,
+)
 from tsf_seq2seq.training.pyramid_objective import PyramidObjective
 
 if TYPE_CHECKING:
     from tsf_seq2seq.config import Config
 
 
-MOST_ARRAYS = 10_000  # of weights; the published network has 157
+MOST_ARRAYS = 10_000  # of weights; the published network has 157, the largest family 2,000
 
 
 class NetworkKind(NamedTuple):
@@ -42,6 +56,13 @@ NETWORKS: dict[str, NetworkKind] = {
     "tsf_seq2seq": NetworkKind(TSFSeq2SeqConfig, TSFObjective),
     "tsf_pyramid": NetworkKind(TSFPyramidConfig, PyramidObjective),
     "unet": NetworkKind(UNetConfig, UNetObjective),
+    # The comparison methods of the paper's Table 1.
+    "pix2pix": NetworkKind(Pix2PixConfig, Pix2PixObjective),
+    "mm_gan": NetworkKind(MMGANConfig, MMGANObjective),
+    "diamond_gan": NetworkKind(DiamondGANConfig, DiamondGANObjective),
+    "resvit": NetworkKind(ResViTConfig, ResViTObjective),
+    "hi_net": NetworkKind(HiNetConfig, HiNetObjective),
+    "mmgsn_net": NetworkKind(MMgSNConfig, MMgSNObjective),
 }
 
 

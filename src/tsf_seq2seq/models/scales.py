@@ -73,12 +73,15 @@ def ascend(
     return x
 
 
+def filled(images: Tensor, available: Tensor) -> Tensor:
+    """images (B, S, C, H, W) with absent sequences at background; available (S,) of 0 and 1."""
+    return torch.where(available.bool()[:, None, None, None], images, BACKGROUND)
+
+
 def fill_absent(images: Tensor, available: Tensor) -> Tensor:
     """Slices of all sequences, absent ones at background, then S planes of availability.
 
     images (B, S, C, H, W), available (S,) of 0 and 1 → (B, S·C + S, H, W).
     """
-    present = available.bool()[:, None, None, None]
-    filled = torch.where(present, images, BACKGROUND).flatten(1, 2)  # (B, S·C, H, W)
     planes = available[:, None, None].expand(images.shape[0], -1, *images.shape[-2:])
-    return torch.cat([filled, planes], dim=1)
+    return torch.cat([filled(images, available).flatten(1, 2), planes], dim=1)

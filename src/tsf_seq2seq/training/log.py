@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from tsf_seq2seq.data.slices import BACKGROUND
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.figures import plot_curves
 from tsf_seq2seq.files.writing import refusals_told, write_text
@@ -161,17 +162,22 @@ def synthesis_grid(
 ) -> np.ndarray:
     """Centre slices, (2·H, S·W) in [0, 1]: real sequences above, syntheses below.
 
-    Sources are all available sequences but the target, or for a network that takes one only, the
-    one before it; the target itself where it is the only one.
+    Sources are all available sequences but the target, or as many of those before it as the network
+    takes; the target itself where it is the only one. Background where it takes none of these.
     """
-    count = images.shape[1]
+    count, training = images.shape[1], network.training
+    network.eval()  # in training a look at it would change what BatchNorm keeps
     outputs = []
     for target in range(count):
         before = sorted(available, key=lambda i: (target - 1 - i) % count)
-        task = Task(tuple(i for i in before if i != target) or (target,), target)
-        if not network.accepts(task):
-            task = Task((before[0],), target)
+        others = [i for i in before if i != target] or [target]
+        parts = (Task(tuple(others[:n]), target) for n in range(len(others), 0, -1))
+        task = next((task for task in parts if network.accepts(task)), None)
+        if task is None:
+            outputs.append(torch.full_like(images[:, target], BACKGROUND))
+            continue
         outputs.append(network(images, [i in task.sources for i in range(count)], target))
+    network.train(training)
     rows = torch.stack([images[0], torch.cat(outputs)])  # (2, S, C, H, W)
     centre = rows[:, :, rows.shape[2] // 2]  # (2, S, H, W)
     grid = centre.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)

@@ -77,9 +77,10 @@ class Trainer:
         objective_of = NETWORKS[config.network.name].objective
         with seeded(config.train.seed):  # an objective may bring modules of its own
             self.objective = objective_of(network, config.loss, perceptual)
+            self.objective.configure(config)
         self.training, self.validation = _find_data(config, self.objective)
         check_sizes(config, len(self.training))
-        _check_crop(config, network)
+        _check_crop(config, network, self.objective)
         self.validator = Validator(self.validation, self.objective, config, processes)
         accelerate(network, perceptual, config.train, device)
         self.trained = _trained(self.objective, config, device)
@@ -104,7 +105,7 @@ class Trainer:
         state, steps, main = self.state, self.config.train.steps, self.processes.main
         if main:
             self._print_counts()
-        sample_task, title = self.objective.sample_task, self.objective.title
+        sample_task, title = self.objective.task_at, self.objective.title
         stream = CropStream(self.training, self.config, sample_task, state.position, self.processes)
         bar = tqdm(total=steps, initial=state.step, unit="step", desc=title, disable=not main)
         with _interruptible() as received, closing(iter(stream)) as crops, bar:
@@ -116,7 +117,8 @@ class Trainer:
                 (samples,) = self.processes.sum([len(crop.names)])
                 if not samples:
                     continue
-                losses = self._step(crop, len(crop.names) / samples)
+                with seeded(self._chance()):
+                    losses = self._step(crop, len(crop.names) / samples)
                 state.step += 1
                 state.seconds += time.perf_counter() - started
                 state.sums = {key: state.sums.get(key, 0.0) + losses[key] for key in losses}
@@ -154,6 +156,7 @@ class Trainer:
         The total loss before it, as `loss`, and its unweighted terms, over all processes.
         """
         train, objective = self.config.train, self.objective
+        objective.begin(train, self.state.step)
         rate = objective.learning_rate(train, self.state.position.epoch, self.state.step)
         crop = crop.to(self.device)
         self.network.train()
@@ -182,6 +185,12 @@ class Trainer:
         if not np.isfinite(losses["loss"]):
             raise UserError(self._not_finite(losses["loss"], crop))
         return losses
+
+    def _chance(self) -> int:
+        """What a step's random numbers come from, such as which features are dropped: the same
+        whether or not the run was resumed."""
+        place = self.config.train.seed, self.state.step, self.processes.rank
+        return int(np.random.SeedSequence(place).generate_state(1)[0])
 
     def _record(self, crop: Crop, bar: tqdm) -> None:
         """Log losses, images and validation where they are due; keep the best weights."""
@@ -329,9 +338,15 @@ def _find_data(config: Config, objective: Objective) -> tuple[list[Subject], lis
     return training, validation
 
 
-def _check_crop(config: Config, network: SynthesisNetwork) -> None:
-    """UserError where crops can't be padded by reflection to a size that the network takes."""
+def _check_crop(config: Config, network: SynthesisNetwork, objective: Objective) -> None:
+    """UserError where crops can't be padded by reflection to a size that the network takes, or are
+    too small for what judges its outputs."""
     for size in config.data.crop:
+        if size < objective.smallest_crop:
+            raise UserError(
+                f"data.crop {size} is too small to train {objective.title}, which takes "
+                f"{objective.smallest_crop} or more"
+            )
         if -size % network.size_multiple >= size:
             raise UserError(
                 f"data.crop {size} is too small for network {config.network.name}, which takes "

@@ -41,9 +41,11 @@ class Objective:
     `title` names the training in messages. `terms`: the loss terms, in log.csv's order; `weights`:
     the settings class of the YAML's section `loss`, with a weight for each. `some_rest`: whether a
     step's loss may leave some of the trained parameters out, of which several processes must know.
+    `smallest_crop`: voxels below which a loss is not defined.
     """
 
     some_rest: ClassVar[bool] = False
+    smallest_crop: ClassVar[int] = 1
     title: ClassVar[str]
     terms: ClassVar[tuple[str, ...]]
     weights: ClassVar[type]
@@ -62,6 +64,13 @@ class Objective:
     def validation_tasks(subject: Subject) -> list[Task]:
         """Those whose mean PSNR chooses the best weights."""
         return missing_target_tasks(subject)
+
+    def task_at(self, available: Sequence[int], rng: np.random.Generator, done: float) -> Task:
+        """A crop's task when the share `done` of the run is past, for those with a curriculum."""
+        return self.sample_task(available, rng)
+
+    def configure(self, config: Config) -> None:
+        """What modules beside the network take from the whole experiment; by most nothing."""
 
     def prepare(self, config: Config, subjects: Sequence[Subject]) -> None:
         """What is computed of the training subjects before the first step; by most nothing."""
@@ -83,6 +92,9 @@ class Objective:
     def learning_rate(self, train: TrainConfig, epoch: int, step: int) -> float:
         """The rate of step `step` (from 0), in epoch `epoch` of the data."""
         return poly_learning_rate(train.lr, epoch, train.schedule_epochs)
+
+    def begin(self, train: TrainConfig, step: int) -> None:
+        """What changes in the course of a training, set for step `step` (from 0); mostly none."""
 
     def losses(self, name: str, crop: Crop) -> dict[str, Tensor]:
         """Unweighted terms, scalars, that the optimizer `name` steps on."""

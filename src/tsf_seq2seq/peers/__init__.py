@@ -1,0 +1,1 @@
+"""The comparison methods of the paper's Table 1."""

@@ -1,0 +1,91 @@
+"""What the comparison methods share: discriminators of patches, fusion of two maps, padding."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tsf_seq2seq.data.slices import BACKGROUND
+
+MakeNorm = Callable[[int], nn.Module]
+
+
+def patch_layers(
+    channels: Sequence[int],
+    kernel: int,
+    strides: Sequence[int],
+    norm: MakeNorm,
+    first_normed: bool = False,
+    bias: bool = True,
+) -> list[nn.Module]:
+    """Layers of a discriminator up to its last convolution: conv, norm, LeakyReLU(0.2) each.
+
+    `channels`: of the input and after each layer. `bias`: of the layers with a norm; the first
+    layer has one in any case, and a norm only if `first_normed`.
+    """
+    layers: list[nn.Module] = []
+    for place, stride in enumerate(strides):
+        normed = place > 0 or first_normed
+        c_in, c_out = channels[place : place + 2]
+        layers.append(nn.Conv2d(c_in, c_out, kernel, stride, 1, bias=bias or not normed))
+        layers += [norm(c_out)] if normed else []
+        layers.append(nn.LeakyReLU(0.2))
+    return layers
+
+
+def patch_gan(c_in: int, channels: int = 64) -> nn.Sequential:
+    """The discriminator of 70 × 70 patches (Isola et al. 2017): images (B, c_in, H, W) → logits
+    (B, 1, H/8 − 2, W/8 − 2)."""
+    widths = [c_in, *(channels * factor for factor in (1, 2, 4, 8))]
+    layers = patch_layers(widths, 4, (2, 2, 2, 1), nn.BatchNorm2d, bias=False)
+    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, 1, 1))
+
+
+def conv_norm_act(c_in: int, c_out: int, slope: float) -> list[nn.Module]:
+    """Convolution 3 × 3, BatchNorm and LeakyReLU of that slope, as Hi-Net and MMgSN-Net have it."""
+    return [nn.Conv2d(c_in, c_out, 3, 1, 1), nn.BatchNorm2d(c_out), nn.LeakyReLU(slope)]
+
+
+class MixedFusion(nn.Module):
+    """Fusion of two inputs' maps a and b (Hi-Net, Zhou et al. 2020): sum, product and maximum, and
+    what an earlier fusion gave.
+
+    conv(cat(conv(cat(a + b, a · b, max(a, b))), before)); `before` is left out where there is none.
+    """
+
+    def __init__(self, c_in: int, c_out: int, c_before: int, slope: float) -> None:
+        super().__init__()
+        self.mix = nn.Sequential(*conv_norm_act(3 * c_in, c_in, slope))
+        self.join = nn.Sequential(*conv_norm_act(c_in + c_before, c_out, slope))
+
+    def forward(self, a: Tensor, b: Tensor, before: Tensor | None = None) -> Tensor:
+        """a, b (B, c_in, h, w), before (B, c_before, h, w) → (B, c_out, h, w)."""
+        mixed = self.mix(torch.cat([a + b, a * b, torch.maximum(a, b)], dim=1))
+        return self.join(mixed if before is None else torch.cat([mixed, before], dim=1))
+
+
+def pad_with_background(x: Tensor, multiple: int) -> Tensor:
+    """x (N, C, H, W) with background at right and bottom, so that `multiple` divides H and W."""
+    bottom, right = -x.shape[-2] % multiple, -x.shape[-1] % multiple
+    return F.pad(x, (0, right, 0, bottom), value=BACKGROUND) if bottom or right else x
+
+
+def draw_weights(module: nn.Module) -> None:
+    """Weights of convolutions from N(0, 0.02), those of BatchNorm from N(1, 0.02), biases zero: how
+    the networks of Pix2Pix and its successors start."""
+    for own in module.modules():
+        if isinstance(own, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(own.weight, 0, 0.02)
+        elif isinstance(own, nn.BatchNorm2d):
+            nn.init.normal_(own.weight, 1, 0.02)
+        else:
+            continue
+        if own.bias is not None:
+            nn.init.zeros_(own.bias)
+
+
+def check_share(value: float, name: str) -> None:
+    """ValueError unless the value is in [0, 1)."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be in [0, 1), not {value}")
