@@ -35,7 +35,7 @@ from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.distributed import ALONE, Processes, joined_processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import build_network
-from tsf_seq2seq.tasks import sample_fusion_task
+from tsf_seq2seq.tasks import Task, sample_fusion_task
 from tsf_seq2seq.training import loop
 from tsf_seq2seq.training.loop import Trainer
 
@@ -75,6 +75,10 @@ def test_shares_are_put_together_in_order(monkeypatch):
     assert Processes(1, 3).gather_shares(shares[1]) == items
 
 
+def fusion_task(available: Sequence[int], rng: np.random.Generator, _: float) -> Task:
+    return sample_fusion_task(available, rng)
+
+
 @pytest.mark.parametrize("augmentation", [{}, {"rotation": 20, "elastic": 1, "noise": 0.05}])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_streams_of_processes_make_up_the_stream_of_one(config, workers, augmentation):
@@ -86,7 +90,7 @@ def test_streams_of_processes_make_up_the_stream_of_one(config, workers, augment
         data = dataclasses.replace(config.data, workers=workers)
         varied = AugmentationConfig(**augmentation)
         settings = dataclasses.replace(config, train=train, data=data, augmentation=varied)
-        crops = CropStream(subjects, settings, sample_fusion_task, Position(), processes)
+        crops = CropStream(subjects, settings, fusion_task, Position(), processes)
         return list(islice(crops, 12))
 
     whole = stream(ALONE, 2)
@@ -269,6 +273,29 @@ def test_every_target_of_a_step_on_two_processes(config, tmp_path):
     assert averages[0].keys() == averages[1].keys()
     for key in averages[0]:
         torch.testing.assert_close(averages[0][key], averages[1][key], atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("network", "same"),
+    [
+        ("{name: mm_gan, channels: 4, downs: 3, dropout: 0}", True),
+        ("{name: pix2pix, channels: 4, downs: 3}", False),  # BatchNorm of each process's samples
+        ("{name: diamond_gan, channels: 4}", False),  # pools of each process's samples
+    ],
+)
+def test_discriminators_on_two_processes(config, network, same, tmp_path):
+    """Which parts a step trains, and in which order, whatever several processes make of it."""
+    path = tmp_path / "settings.yaml"
+    text = tiny_yaml(f"\nnetwork: {network}\n", config.data.root, tmp_path / "run")
+    path.write_text(text.replace("crop: [16, 16]", "crop: [32, 32]"))
+    code, _, err = finish(torchrun("src/train/train.py", "-c", path, "-o", tmp_path / "two"))
+    assert code == 0, err
+    command = [sys.executable, "src/train/train.py", "-c", path, "--set", "train.batch_size=2"]
+    command += ["-o", tmp_path / "one"]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True, cwd=REPOSITORY)
+    first = None if same else 1  # step
+    two, one = losses_of(tmp_path / "two")[:first], losses_of(tmp_path / "one")[:first]
+    np.testing.assert_allclose(two, one, rtol=1e-2 if same else 0.5)
 
 
 def test_a_folder_that_the_main_process_cannot_have_ends_both(tiny_stage1, tmp_path):

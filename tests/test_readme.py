@@ -43,6 +43,7 @@ CHAPTERS = {
         "evaluate",
         "networks",
         "network",
+        "table1",
         "impute",
         "adapt",
         "explanations",
