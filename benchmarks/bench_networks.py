@@ -32,13 +32,14 @@ class Cost:
 
     name: str
     weights: int
-    task_macs: tuple[float, ...]
+    task_macs: tuple[float | None, ...]  # None where the network can't do it
     step_macs: float
 
 
 def measure(small: bool, pixels: int) -> list[Cost]:
     """Of the published size, or the demo's."""
-    return [_cost(name, small, pixels) for name in NAMES]
+    ends = {name: f"demo/{name}.yaml" if small else f"{name}_brats_2d.yaml" for name in NAMES}
+    return [cost_of(CONFIGS / end, pixels) for end in ends.values()]
 
 
 def table(costs: list[Cost]) -> list[list[str]]:
@@ -46,12 +47,13 @@ def table(costs: list[Cost]) -> list[list[str]]:
     first = costs[0]
     rows = [["network", "weights", "task of 1, 2, 3 sources (GMAC)", "ratio", "step", "ratio"]]
     for cost in costs:
-        ratios = [own / other for own, other in zip(cost.task_macs, first.task_macs, strict=True)]
+        macs = [own or 0.0 for own in cost.task_macs]  # NAMES do every task
+        ratios = [own / (other or 1) for own, other in zip(macs, first.task_macs, strict=True)]
         rows.append(
             [
                 cost.name,
                 f"{cost.weights / 1e6:.2f} M",
-                " / ".join(f"{macs / 1e9:.2f}" for macs in cost.task_macs),
+                " / ".join(f"{own / 1e9:.2f}" for own in macs),
                 " / ".join(f"{ratio:.2f}" for ratio in ratios),
                 f"{cost.step_macs / 1e9:.1f}",
                 f"{cost.step_macs / first.step_macs:.2f}",
@@ -64,27 +66,29 @@ def to_json(costs: list[Cost]) -> list[dict[str, object]]:
     return [asdict(cost) for cost in costs]
 
 
-def _cost(name: str, small: bool, pixels: int) -> Cost:
-    path = CONFIGS / (f"demo/{name}.yaml" if small else f"{name}_brats_2d.yaml")
+def cost_of(path: Path, pixels: int) -> Cost:
+    """Of the network that a YAML describes, for stacks of pixels × pixels."""
     config = load_config(path)
     network = build_network(config)
     images = torch.rand(1, 4, config.data.stack, pixels, pixels) * 2 - 1
+    able = [own for own in SOURCES if network.accepts(Task(own, TARGET))]
 
     def task(sources: tuple[int, ...]) -> None:
         with torch.inference_mode():
-            network.eval()(images, [i in sources for i in range(4)], TARGET)
+            tuple(network.eval().synthesize(images, [Task(sources, TARGET)]))
 
-    objective = NETWORKS[name].objective(network, config.loss, None)
+    objective = NETWORKS[config.network.name].objective(network, config.loss, None)
 
     def step(sources: tuple[int, ...], coin: bool) -> None:
         crop = Crop(images, images, (0, 1, 2, 3), Task(sources, TARGET), coin, ("one",))
-        objective.total(objective.losses("network", crop)).backward()
+        for name in objective.trained():
+            objective.total(objective.losses(name, crop)).backward()
 
-    tasks = tuple(_macs(lambda own=own: task(own)) for own in SOURCES)  # type: ignore[misc]
+    tasks = tuple(_macs(lambda own=own: task(own)) if own in able else None for own in SOURCES)  # type: ignore[misc]
     network.train()
-    choices = product(SOURCES, (False, True))
-    steps = mean(_macs(lambda own=own: step(*own)) for own in choices)  # type: ignore[misc]
-    return Cost(name, sum(p.numel() for p in network.parameters()), tasks, steps)
+    steps = mean(_macs(lambda own=own: step(*own)) for own in product(able, (False, True)))  # type: ignore[misc]
+    weights = sum(own.numel() for own in network.parameters())
+    return Cost(config.network.name, weights, tasks, steps)
 
 
 def _macs(job: Callable[[], None]) -> float:

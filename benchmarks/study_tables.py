@@ -46,16 +46,17 @@ def summarise(
     for method in methods_of(together):
         line = [method]
         for n in counts:
-            means = (_means(together, metric.key, method)[n] for metric in COMPARED)
-            line.append(
-                " / ".join(one.text(mean) for one, mean in zip(COMPARED, means, strict=True))
-            )
+            means = [_means(together, metric.key, method).get(n) for metric in COMPARED]
+            known = zip(COMPARED, means, strict=True)
+            line.append(" / ".join("–" if mean is None else one.text(mean) for one, mean in known))
         for own in rows.values():
             ours, theirs = (_means(own, "psnr", name) for name in (method, reference))
-            line.append(" / ".join(f"{ours[n] - theirs[n]:+.2f}" for n in counts))
+            line.append(
+                " / ".join(f"{ours[n] - theirs[n]:+.2f}" if n in ours else "–" for n in counts)
+            )
         if seconds:
-            known = seconds.get(method)
-            line.append(f"{np.mean(known):.0f}" if known else "–")
+            took = seconds.get(method)
+            line.append(f"{np.mean(took):.0f}" if took else "–")
         lines.append(line)
     return markdown(lines) + "\n"
 

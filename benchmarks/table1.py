@@ -1,0 +1,178 @@
+"""The paper's Table 1 from one command: every method under one budget of crops, then one table.
+
+Trains TSF-Seq2Seq in its two stages (the first is Seq2Seq, the second without f_A its ablation),
+the zero-filled U-Net, TSF-Pyramid and the six comparison methods at the demo's size, evaluates all
+tasks, and writes table1.md in the paper's layout, with paired tests against the best, weights,
+arithmetic and seconds. Each step is one of the software's own commands, printed before it runs;
+what is done isn't done again, and what was interrupted goes on.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench_networks import Cost, cost_of
+from study import (
+    EVALUATE,
+    REPOSITORY,
+    assignments,
+    demo_settings,
+    halve,
+    run_command,
+    split_rows,
+    train_tsf,
+)
+from study_tables import merge, summarise, training_seconds
+
+from tsf_seq2seq.errors import UserError, run_script
+from tsf_seq2seq.evaluation.scores import PSNR, methods_of, read_scores
+from tsf_seq2seq.evaluation.statistics import subject_means
+from tsf_seq2seq.files.writing import write_text
+
+PEERS = ("pix2pix", "mm_gan", "diamond_gan", "resvit", "hi_net", "mmgsn_net")
+OWN = ("unet", "tsf_pyramid")
+BATCH = 4
+# Real scans, as config/few_scans has them: masks are of validation.
+TRAINED = {
+    "brats/BraTS-GLI-00000-000": 11,
+    "tcga/TCGA-DU-7294": 13,
+    "metastasis/AURORA_example": 14,
+    "ms/patient07": 7,
+}
+VALIDATED = {"ms/patient19": 11}
+TESTED = {"brats/BraTS-GLI-00001-000": 11, "ms/patient26": 13}
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained on: split files, how many subjects, and whether they are scans."""
+
+    settings: dict[str, Path]
+    n_training: int
+    scans: bool
+    crops: int  # that each method sees
+
+
+def table1(data: Data, output: Path, seeds: Sequence[int]) -> None:
+    """Train, evaluate and lay out."""
+    scores: dict[int, list[Path]] = {}
+    seconds: dict[str, list[float]] = {}
+    for seed in seeds:
+        runs = output / f"seed{seed}"
+        networks = _trained(data, runs, seed)
+        for name, path in networks.items():
+            took = training_seconds(path.parent)
+            took += seconds["seq2seq"][-1] if name == "tsf" else 0
+            seconds.setdefault(name, []).append(took)
+        run_command(
+            *(EVALUATE, "-l", *networks.values(), "--names", *networks, "--all-tasks"),
+            *("--ablations", "--baselines", "linear_regression", "quadratic_regression"),
+            *("mean_image", "--no-predictions", "-o", runs / "scores"),
+        )
+        scores[seed] = [runs / "scores/metrics.csv"]
+    seconds |= {"seq2seq_average": seconds["seq2seq"], "tsf_without_attention": seconds["tsf"]}
+    merge(scores, output / "metrics.csv")
+    best = best_of(output / "metrics.csv")
+    run_command("src/evaluate/seq2seq/compare_methods.py", output, "--method", best, "-o", output)
+    costs = [cost_of(_config(name), 96) for name in ("tsf_seq2seq", *OWN, *PEERS)]
+    text = f"{summarise(scores, best, seconds)}\n{costs_table(costs)}"
+    write_text(output / "table1.md", text)
+    print(text)
+
+
+def best_of(path: Path) -> str:
+    """The method of the highest PSNR, the mean over subjects of those that do every task."""
+    rows = read_scores(path)
+    most = max(sum(row.method == method for row in rows) for method in methods_of(rows))
+    means = {}
+    for method in methods_of(rows):
+        own = [row for row in rows if row.method == method]
+        if len(own) == most:
+            means[method] = float(subject_means(own, PSNR.of).mean())
+    return max(means, key=means.__getitem__)
+
+
+def costs_table(costs: Sequence[Cost]) -> str:
+    """Weights, and the multiply-additions of a task by its number of sources."""
+    lines = ["| network | weights | task of 1, 2, 3 sources (GMAC) | step |", "|---|---|---|---|"]
+    for cost in costs:
+        macs = " / ".join("–" if own is None else f"{own / 1e9:.2f}" for own in cost.task_macs)
+        weights, step = f"{cost.weights / 1e6:.2f} M", f"{cost.step_macs / 1e9:.1f}"
+        lines.append(f"| {cost.name} | {weights} | {macs} | {step} |")
+    return "\n".join(lines) + "\n"
+
+
+def _trained(data: Data, runs: Path, seed: int) -> dict[str, Path]:
+    """best.pth of every method, by its name in the table."""
+    half = data.crops // 2
+    tsf = train_tsf(runs, data.settings, (half, half), data.n_training, seed, data.scans)
+    networks = {"tsf": tsf, "seq2seq": runs / "seq2seq/best.pth"}
+    size = (f"train.steps={data.crops // BATCH}", f"train.batch_size={BATCH}")
+    course = assignments(*(f"data.{key}={value}" for key, value in data.settings.items()), *size)
+    for name in (*OWN, *PEERS):
+        config = _own_settings(runs, name, data.scans)
+        folder = runs / name
+        run_command(
+            *("src/train/train.py", "-c", config, *course),
+            *("--seed", seed, "--resume", "-o", folder),
+        )
+        networks[name.removeprefix("tsf_")] = folder / "best.pth"
+    return {"seq2seq": networks.pop("seq2seq"), **networks}
+
+
+def _config(name: str) -> Path:
+    folder = "config/peers/demo" if name in PEERS else "config/demo"
+    return REPOSITORY / folder / f"{name}.yaml"
+
+
+def _own_settings(runs: Path, name: str, scans: bool) -> Path:
+    """A method's settings beside those that they build on."""
+    if name not in PEERS:
+        return demo_settings(runs, name, scans)
+    text = _config(name).read_text().replace("../../demo/seq2seq.yaml", "seq2seq.yaml")
+    write_text(runs / f"{name}.yaml", text)
+    return runs / f"{name}.yaml"
+
+
+def phantoms(root: Path, crops: int) -> Data:
+    """The demo's data set, as `make demo` writes it."""
+    parts = {part: root / f"{part}.csv" for part in ("train", "valid", "test")}
+    for path in parts.values():
+        if not path.is_file():
+            raise UserError(f"{path} does not exist: -r must name the phantoms of make demo")
+    rows = [line for line in parts["train"].read_text().splitlines() if line.strip()]
+    count = len(rows) - rows[0].startswith("name,")
+    return Data({"root": root, **parts}, count, scans=False, crops=crops)
+
+
+def real_scans(root: Path, output: Path, crops: int) -> Data:
+    """Copies of the scans at 2 mm: four to train on, one to validate, two to test."""
+    for name in (*TRAINED, *VALIDATED, *TESTED):
+        halve(root, output / "scans_2mm", name)
+    parts = {"train": TRAINED, "valid": VALIDATED, "test": TESTED}
+    for part, masks in parts.items():
+        write_text(output / f"{part}.csv", split_rows(masks))
+    paths = {part: output / f"{part}.csv" for part in parts}
+    settings: Mapping[str, Path] = {"root": output / "scans_2mm", **paths}
+    return Data(dict(settings), len(TRAINED), scans=True, crops=crops)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-r", "--root", type=Path, default=Path("data/phantom"), help="phantoms")
+    parser.add_argument("--scans", type=Path, help="real scans, of config/few_scans, instead")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--crops", type=int, default=8000, help="that each method sees")
+    arguments = parser.parse_args()
+    output = arguments.output.absolute()
+    if arguments.scans is None:
+        data = phantoms(arguments.root.absolute(), arguments.crops)
+    else:
+        data = real_scans(arguments.scans.absolute(), output, arguments.crops)
+    table1(data, output, arguments.seeds)
+
+
+if __name__ == "__main__":
+    run_script(main)
