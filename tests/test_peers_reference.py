@@ -295,7 +295,9 @@ def trained_parts(steps: Steps, objective: AdversarialObjective) -> dict[str, nn
 @pytest.mark.parametrize("steps", STEPS, ids=[own.file for own in STEPS])
 def test_steps(steps):
     """Losses of two steps, and gradients of the first, in the authors' order."""
-    objective = steps.objective(steps.network())
+    network = steps.network()
+    network.judge_channels = 32 if isinstance(network, TwoSourceFamily) else 64
+    objective = steps.objective(network)
     parts = trained_parts(steps, objective)
     for part, folder in zip(parts.values(), steps.folders, strict=True):
         given_weights(part, PEERS / folder)

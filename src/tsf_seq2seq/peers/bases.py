@@ -37,7 +37,12 @@ def member_tasks(n_sequences: int, n_sources: int) -> list[Task]:
 
 
 class FixedNetwork(SynthesisNetwork):
-    """What networks of fixed inputs share: sizes, at which they want background around."""
+    """What networks of fixed inputs share: sizes, at which they want background around.
+
+    `judge_channels`: of the first layer of a discriminator that training puts beside it.
+    """
+
+    judge_channels: int
 
     def __init__(self, n_sequences: int, slices: int, multiple: int) -> None:
         """`multiple`: what must divide height and width; they are padded by background."""

@@ -26,9 +26,12 @@ class DiamondGANConfig(NetworkSettings):
 
     name: str = setting("diamond_gan", "which network")
     channels: int = setting(48, "channels of the full resolution; 3 times as many at a quarter", 2)
+    discriminator_channels: int = setting(64, "of its first layer; 8 times as many later", 1)
 
     def build(self, n_sequences: int, stack: int) -> "DiamondGAN":
-        return DiamondGAN(n_sequences, stack, self.channels)
+        network = DiamondGAN(n_sequences, stack, self.channels)
+        network.judge_channels = self.discriminator_channels
+        return network
 
 
 class DiamondGAN(FixedNetwork):

@@ -31,6 +31,7 @@ class HiNetConfig(NetworkSettings):
     channels: int = setting(
         32, "channels of the full resolution; 8 times as many at the deepest", 1
     )
+    discriminator_channels: int = setting(32, "of its first layer; 8 times as many later", 1)
 
     def build(self, n_sequences: int, stack: int) -> TwoSourceFamily:
         def make_network() -> nn.Module:
@@ -38,7 +39,9 @@ class HiNetConfig(NetworkSettings):
             draw_weights(network)
             return network
 
-        return TwoSourceFamily(n_sequences, stack, 8, make_network)
+        family = TwoSourceFamily(n_sequences, stack, 8, make_network)
+        family.judge_channels = self.discriminator_channels
+        return family
 
 
 class HiNetGenerator(nn.Module):

@@ -24,13 +24,16 @@ class MMGANConfig(NetworkSettings):
     )
     downs: int = setting(8, "how often the size is halved; 2 to this power must divide it", 2)
     dropout: float = setting(0.2, "share of features left out in training, in [0, 1)", 0)
+    discriminator_channels: int = setting(64, "of its first layer; 8 times as many later", 1)
 
     def build(self, n_sequences: int, stack: int) -> AllToAll:
         check_share(self.dropout, "dropout")
         size = n_sequences * stack
         generator = MMGANGenerator(size, size, self.channels, self.downs, self.dropout)
         draw_weights(generator)
-        return AllToAll(n_sequences, stack, 2**self.downs, nn.Sequential(generator, nn.Tanh()))
+        network = AllToAll(n_sequences, stack, 2**self.downs, nn.Sequential(generator, nn.Tanh()))
+        network.judge_channels = self.discriminator_channels
+        return network
 
 
 class MMGANGenerator(nn.Module):

@@ -26,6 +26,7 @@ class MMgSNConfig(NetworkSettings):
     channels: int = setting(
         64, "channels of the full resolution; 8 times as many at the deepest", 8
     )
+    discriminator_channels: int = setting(32, "of its first layer; 8 times as many later", 1)
 
     def build(self, n_sequences: int, stack: int) -> TwoSourceFamily:
         def make_network() -> nn.Module:
@@ -33,7 +34,9 @@ class MMgSNConfig(NetworkSettings):
             draw_weights(network)
             return network
 
-        return TwoSourceFamily(n_sequences, stack, 4, make_network)
+        family = TwoSourceFamily(n_sequences, stack, 4, make_network)
+        family.judge_channels = self.discriminator_channels
+        return family
 
 
 class MMgSNEncoder(nn.Module):

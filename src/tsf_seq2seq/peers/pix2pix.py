@@ -23,6 +23,7 @@ class Pix2PixConfig(NetworkSettings):
     )
     downs: int = setting(8, "how often the size is halved; 2 to this power must divide it", 2)
     dropout: float = setting(0.5, "share of features left out in training, in [0, 1)", 0)
+    discriminator_channels: int = setting(64, "of its first layer; 8 times as many later", 1)
 
     def build(self, n_sequences: int, stack: int) -> PairFamily:
         check_share(self.dropout, "dropout")
@@ -32,7 +33,9 @@ class Pix2PixConfig(NetworkSettings):
             draw_weights(network)
             return network
 
-        return PairFamily(n_sequences, stack, 2**self.downs, make_network)
+        family = PairFamily(n_sequences, stack, 2**self.downs, make_network)
+        family.judge_channels = self.discriminator_channels
+        return family
 
 
 class Pix2PixGenerator(nn.Module):

@@ -32,6 +32,7 @@ class ResViTConfig(NetworkSettings):
     heads: int = setting(12, "of each layer's attention; they must divide the width", 1)
     hidden: int = setting(3072, "features between the two linear layers of each layer", 1)
     dropout: float = setting(0.1, "share of features left out in training, in [0, 1)", 0)
+    discriminator_channels: int = setting(64, "of its first layer; 8 times as many later", 1)
 
     def build(self, n_sequences: int, stack: int) -> "ResViT":
         check_share(self.dropout, "dropout")
@@ -40,7 +41,9 @@ class ResViTConfig(NetworkSettings):
         size = n_sequences * stack
         transformer = self.layers, self.width, self.heads, self.hidden, self.dropout
         generator = ResViTGenerator(size, size, self.channels, self.grid, *transformer)
-        return ResViT(n_sequences, stack, 16, generator)
+        network = ResViT(n_sequences, stack, 16, generator)
+        network.judge_channels = self.discriminator_channels
+        return network
 
 
 class ResViT(AllToAll):

@@ -95,7 +95,10 @@ class Pix2PixObjective(ConditionalObjective):
         return _sample_of(available, rng, 1)
 
     def new_discriminator(self) -> nn.Module:
-        judges = {name: patch_gan(2 * self.network.slices) for name in self.network.members}
+        channels = self.network.judge_channels
+        judges = {
+            name: patch_gan(2 * self.network.slices, channels) for name in self.network.members
+        }
         return _drawn(nn.ModuleDict(judges))
 
     def example(self, crop: Crop) -> tuple[Tensor, Tensor, Tensor, nn.Module]:
@@ -128,7 +131,8 @@ class ResViTObjective(ConditionalObjective):
         return linear_decay(5 * train.lr, (done - RES_CNN) / (1 - RES_CNN), self.constant)
 
     def new_discriminator(self) -> nn.Module:
-        return _drawn(patch_gan(2 * self.network.n_sequences * self.network.slices))
+        size = self.network.n_sequences * self.network.slices
+        return _drawn(patch_gan(2 * size, self.network.judge_channels))
 
     def example(self, crop: Crop) -> tuple[Tensor, Tensor, Tensor, nn.Module]:
         sources, network = crop.task.sources, self.network
@@ -178,7 +182,7 @@ class MMGANObjective(AdversarialObjective):
 
     def new_discriminator(self) -> nn.Module:
         size = self.network.n_sequences * self.network.slices
-        return _drawn(mm_gan_discriminator(2 * size, size))
+        return _drawn(mm_gan_discriminator(2 * size, size, self.network.judge_channels))
 
     def losses(self, name: str, crop: Crop) -> dict[str, Tensor]:
         missing = _missing(crop)
@@ -350,7 +354,10 @@ class DiamondGANObjective(AdversarialObjective):
     def new_discriminator(self) -> nn.Module:
         network, pools = self.network, nn.ModuleDict()
         sizes = {"target": network.slices, "sources": network.n_sequences * network.slices}
-        judges = {side: diamond_discriminator(channels) for side, channels in sizes.items()}
+        judges = {
+            side: diamond_discriminator(size, network.judge_channels)
+            for side, size in sizes.items()
+        }
         return nn.ModuleDict({**judges, "pools": pools})
 
     def configure(self, config: Config) -> None:
@@ -402,7 +409,7 @@ class DiamondGANObjective(AdversarialObjective):
 def _judges(network: TwoSourceFamily, first_normed: bool) -> nn.Module:
     """A discriminator for each of a family's members."""
     judges = {
-        name: hi_net_discriminator(network.slices, first_normed=first_normed)
+        name: hi_net_discriminator(network.slices, network.judge_channels, first_normed)
         for name in network.members
     }
     return _drawn(nn.ModuleDict(judges))
