@@ -243,3 +243,26 @@ def test_two_sequences_are_too_few_for_families_of_two_sources(script, tiny_data
     outcome = script(train_network, "-c", path, "-o", tmp_path / "run")
     assert outcome.code == 2
     assert "network hi_net: 2 sources and a target are more than 2 sequences" in outcome.err[-1]
+
+
+def masked(path, dataset, masks: list[int]) -> None:
+    """A split file in which training sees the sequences of these masks alone."""
+    names = [line.split(",")[0] for line in (dataset / "train.csv").read_text().split()]
+    names = [name for name in names if name != "name"]
+    path.write_text("".join(f"{name},{mask}\n" for name, mask in zip(names, masks, strict=True)))
+
+
+def test_subjects_of_too_few_sequences_are_left_out(script, tiny_dataset, tmp_path):
+    path = tmp_path / "settings.yaml"
+    text = tiny_yaml("\nnetwork: {name: hi_net, channels: 2}\n", tiny_dataset, tmp_path / "run")
+    path.write_text(text.replace("crop: [16, 16]", "crop: [48, 48]"))
+    masked(tmp_path / "few.csv", tiny_dataset, [0b1110, 0b1100])
+    options = ["--set", f"data.train={tmp_path / 'few.csv'}", "data.use_all_sequences=false"]
+    options.insert(2, "--set")
+    outcome = script(train_network, "-c", path, "-o", tmp_path / "run", *options)
+    assert outcome.code == 0, outcome.err
+    assert "1 of 2 training subjects have fewer than 3 sequences" in outcome.out
+    masked(tmp_path / "few.csv", tiny_dataset, [0b0110, 0b1100])
+    outcome = script(train_network, "-c", path, "-o", tmp_path / "other", *options)
+    assert outcome.code == 2
+    assert "few.csv: no subject has the 3 sequences that Hi-Net is trained on" in outcome.err[-1]

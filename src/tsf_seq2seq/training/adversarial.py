@@ -29,6 +29,7 @@ class AdversarialObjective(Objective):
 
     some_rest = True  # of a family, the members of other tasks
     smallest_crop = 32
+    fewest_sequences = 2
     constant: ClassVar[float] = 1.0
     discriminator_first: ClassVar[bool] = False
     discriminator: nn.Module

@@ -78,7 +78,7 @@ class Trainer:
         with seeded(config.train.seed):  # an objective may bring modules of its own
             self.objective = objective_of(network, config.loss, perceptual)
             self.objective.configure(config)
-        self.training, self.validation = _find_data(config, self.objective)
+        self.training, self.validation = _find_data(config, self.objective, processes)
         check_sizes(config, len(self.training))
         _check_crop(config, network, self.objective)
         self.validator = Validator(self.validation, self.objective, config, processes)
@@ -327,8 +327,21 @@ def trainable(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
-def _find_data(config: Config, objective: Objective) -> tuple[list[Subject], list[Subject]]:
-    training = find_subjects(config.data, config.data.train)
+def _find_data(
+    config: Config, objective: Objective, processes: Processes
+) -> tuple[list[Subject], list[Subject]]:
+    """The subjects to train on, those left out that have too few sequences, and to validate on."""
+    found, fewest = find_subjects(config.data, config.data.train), objective.fewest_sequences
+    everything = config.data.use_all_sequences
+    training = [own for own in found if len(own.trained_on(everything)) >= fewest]
+    if not training:
+        raise UserError(
+            f"{config.data.train}: no subject has the {fewest} sequences that {objective.title} is "
+            "trained on"
+        )
+    if len(training) < len(found) and processes.main:
+        left_out = len(found) - len(training)
+        print(f"{left_out} of {len(found)} training subjects have fewer than {fewest} sequences")
     validation = find_subjects(config.data, config.data.valid)
     if not any(objective.validation_tasks(subject) for subject in validation):
         raise UserError(

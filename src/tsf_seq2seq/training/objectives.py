@@ -41,11 +41,13 @@ class Objective:
     `title` names the training in messages. `terms`: the loss terms, in log.csv's order; `weights`:
     the settings class of the YAML's section `loss`, with a weight for each. `some_rest`: whether a
     step's loss may leave some of the trained parameters out, of which several processes must know.
-    `smallest_crop`: voxels below which a loss is not defined.
+    `smallest_crop`: voxels below which a loss is not defined; `fewest_sequences`: those that a
+    subject must have to be trained on.
     """
 
     some_rest: ClassVar[bool] = False
     smallest_crop: ClassVar[int] = 1
+    fewest_sequences: ClassVar[int] = 1
     title: ClassVar[str]
     terms: ClassVar[tuple[str, ...]]
     weights: ClassVar[type]

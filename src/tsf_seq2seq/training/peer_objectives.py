@@ -229,6 +229,7 @@ class TwoSourceObjective(AdversarialObjective):
 
     constant = 0.25
     smallest_crop = 48  # of which the discriminator leaves one patch
+    fewest_sequences = 3
     network: TwoSourceFamily
 
     @staticmethod
