@@ -51,10 +51,10 @@ ABLATION = {
     "no_mapped": ["loss.mapped=0"],
     "log_mse": ["loss.mse=0", "loss.log_mse=1"],
     "l1": ["loss.mse=0", "loss.mapped=0", "loss.l1=10"],
-    "perceptual": ["loss.perceptual=0.1", "perceptual.backbone=vgg16"],
     "no_average": ["train.average=0"],
     "spatial": ["augmentation.rotation=10", "augmentation.scale=0.1", "augmentation.elastic=1"],
     "intensity": ["augmentation.gain=0.15", "augmentation.gamma=0.2"],
+    "perceptual": ["loss.perceptual=0.1", "perceptual.backbone=vgg16"],
 }
 PATIENTS = (2, 4)  # that pre-trained weights and fresh ones are trained on, beside all
 
