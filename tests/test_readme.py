@@ -103,7 +103,7 @@ def test_what_pages_name_exists():
     for path in files:
         assert (REPOSITORY / path).exists(), path
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-    targets = found_in(PAGES, r"(?:^    |`)make ([a-z-]+)")
+    targets = found_in(PAGES, r"(?:^    |`)make ([a-z0-9-]+)")
     assert {"demo", "test", "bench", "weights", "viewer", "few-scans"} <= set(targets)
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
