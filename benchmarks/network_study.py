@@ -97,7 +97,8 @@ def study_ablation(output: Path, folds: list[str], seeds: list[int]) -> None:
             }
             for name, path in networks.items():
                 seconds.setdefault(name, []).append(training_seconds(path.parent))
-            _evaluate(runs / "scores", settings, networks, 12)
+            plain = assignments("evaluation.finish=[]")
+            _evaluate(runs / "scores", settings, networks, 12, *plain)
             scores[seed].append(runs / "scores/metrics.csv")
     _tell(output / "ablation", scores, "pyramid", seconds)
 
