@@ -54,7 +54,7 @@ class DiamondGAN(FixedNetwork):
         """Sources (B, S·C, H, W) → the target (B, C, H, W); `back`: the target → the sources."""
         height, width = stack.shape[-2:]
         x = self.pad(stack)
-        planes = self.task_code(*task)[:, None, None].expand(len(x), -1, *x.shape[-2:])
+        planes = self.task_code(*task)[:, None, None].expand(x.shape[0], -1, *x.shape[-2:])
         network = self.inverse if back else self.generator
         return network(x, planes)[..., :height, :width]
 
