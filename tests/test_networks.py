@@ -220,16 +220,18 @@ def test_an_absent_sequence_has_no_influence(network):
 
 
 def test_every_source_and_the_target_have_influence(network):
+    """More than by rounding, which normalised features can make large."""
     given = images(1, 4, 3, 16, 16)
     possible = [task for task in possible_tasks(network) if other_targets(network, task)]
     task = max(possible, key=lambda task: len(task.sources))
     output = network(given, available_for(task), task.target)
     for source in task.sources:
         changed = given.clone()
-        changed[:, source] += 0.1
-        assert not torch.equal(network(changed, available_for(task), task.target), output)
+        changed[:, source] = given[:, source].flip(-1)
+        found = network(changed, available_for(task), task.target)
+        assert (found - output).abs().max() > 1e-3
     other = other_targets(network, task)[0]
-    assert not torch.equal(network(given, available_for(task), other), output)
+    assert (network(given, available_for(task), other) - output).abs().max() > 1e-3
 
 
 def test_a_batch_equals_its_samples_one_by_one(network):

@@ -37,15 +37,15 @@ class DiamondGANConfig(NetworkSettings):
 class DiamondGAN(FixedNetwork):
     """A generator from the sources to the target, and its inverse, with which training goes back.
 
-    The published network has one target and is told which sources there are, by a plane that
-    encodes them; this one is told the target, too: 2·S planes, those of sources and target one.
+    The published network has one target and is told which sources there are, by a plane over which
+    their bits are repeated; this one is told the target, too (`condition`).
     """
 
     def __init__(self, n_sequences: int, slices: int, channels: int) -> None:
         super().__init__(n_sequences, slices, multiple=4)
         sources = n_sequences * slices
-        self.generator = DiamondGenerator(sources, 2 * n_sequences, slices, channels)
-        self.inverse = DiamondGenerator(slices, 2 * n_sequences, sources, channels)
+        self.generator = DiamondGenerator(sources, 1, slices, channels)
+        self.inverse = DiamondGenerator(slices, 1, sources, channels)
 
     def accepts(self, task: Task, variant: str = FULL) -> bool:
         return task.target not in task.sources
@@ -54,9 +54,17 @@ class DiamondGAN(FixedNetwork):
         """Sources (B, S·C, H, W) → the target (B, C, H, W); `back`: the target → the sources."""
         height, width = stack.shape[-2:]
         x = self.pad(stack)
-        planes = self.task_code(*task)[:, None, None].expand(x.shape[0], -1, *x.shape[-2:])
         network = self.inverse if back else self.generator
-        return network(x, planes)[..., :height, :width]
+        return network(x, self.condition(x, task))[..., :height, :width]
+
+    def condition(self, x: Tensor, task: Task) -> Tensor:
+        """z = [availability (S), one-hot target (S)], repeated from left to right: (B, 1, H, W).
+
+        Stripes, not a plane a bit: of a constant plane InstanceNorm leaves nothing.
+        """
+        code = self.task_code(*task)
+        row = code[torch.arange(x.shape[-1], device=x.device) % len(code)]  # (W,)
+        return row.expand(x.shape[0], 1, *x.shape[-2:])
 
     def synthesize(
         self, images: Tensor, tasks: Sequence[Task], variants: Sequence[str] = (FULL,)
@@ -100,11 +108,26 @@ class DiamondBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         first, second = (nn.Conv2d(channels, channels, 3, 1, 1) for _ in range(2))
-        norm = nn.InstanceNorm2d(channels, affine=True)
+        norm = ScaledNorm(channels)
         self.branch = nn.Sequential(*_normed(first, channels), second, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.branch(x)
+
+
+class ScaledNorm(nn.Module):
+    """Normalised per image and channel, then scaled and shifted by a learned weight and bias each.
+
+    As nn.InstanceNorm2d(affine=True), whose weights came out wrong in ONNX files (PyTorch 2.14).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.instance_norm(x) * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 class EvenUpsampling(nn.ConvTranspose2d):
@@ -132,7 +155,7 @@ def diamond_discriminator(c_in: int, channels: int = 64) -> nn.Sequential:
     widths = [c_in, *(channels * factor for factor in (1, 2, 4, 8))]
 
     def norm(c: int) -> nn.Module:
-        return nn.InstanceNorm2d(c, affine=True)
+        return ScaledNorm(c)
 
     layers = patch_layers(widths, 4, (2, 2, 2, 2), norm)
     last = nn.Conv2d(widths[-1], 1, 4)
@@ -140,7 +163,7 @@ def diamond_discriminator(c_in: int, channels: int = 64) -> nn.Sequential:
 
 
 def _normed(conv: nn.Module, channels: int) -> list[nn.Module]:
-    return [conv, nn.InstanceNorm2d(channels, affine=True), nn.ReLU()]
+    return [conv, ScaledNorm(channels), nn.ReLU()]
 
 
 def _halving(c_in: int, c_out: int) -> list[nn.Module]:
