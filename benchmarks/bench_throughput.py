@@ -51,7 +51,9 @@ class TaskTurns:
     def __init__(self) -> None:
         self.turns = itertools.cycle(TASKS)
 
-    def __call__(self, available: Sequence[int], rng: np.random.Generator) -> Task:
+    def __call__(
+        self, available: Sequence[int], rng: np.random.Generator, done: float = 0.0
+    ) -> Task:
         return next(self.turns)
 
 

@@ -67,9 +67,13 @@ class Objective:
         """Those whose mean PSNR chooses the best weights."""
         return missing_target_tasks(subject)
 
-    def task_at(self, available: Sequence[int], rng: np.random.Generator, done: float) -> Task:
-        """A crop's task when the share `done` of the run is past, for those with a curriculum."""
-        return self.sample_task(available, rng)
+    @classmethod
+    def task_at(cls, available: Sequence[int], rng: np.random.Generator, done: float) -> Task:
+        """A crop's task when the share `done` of the run is past, for those with a curriculum.
+
+        Of the class, so that reading processes are not given the network.
+        """
+        return cls.sample_task(available, rng)
 
     def configure(self, config: Config) -> None:
         """What modules beside the network take from the whole experiment; by most nothing."""

@@ -172,7 +172,8 @@ class MMGANObjective(AdversarialObjective):
     sample_task = staticmethod(sample_missing_task)
     network: AllToAll
 
-    def task_at(self, available: Sequence[int], rng: np.random.Generator, done: float) -> Task:
+    @classmethod
+    def task_at(cls, available: Sequence[int], rng: np.random.Generator, done: float) -> Task:
         """Published as epochs of 60: up to the 10th one sequence is missing, up to the 20th two at
         most, up to the 30th three, then any number."""
         most = 1 + sum(done >= epoch / EPOCHS for epoch in (11, 21, 31))
