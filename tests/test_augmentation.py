@@ -24,7 +24,8 @@ from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import build_network
 from tsf_seq2seq.models.build import NETWORKS
-from tsf_seq2seq.tasks import Task, sample_fusion_task
+from tsf_seq2seq.tasks import Task
+from tsf_seq2seq.training.objectives import TSFObjective
 
 SPATIAL = {"rotation": 20, "scale": 0.1, "elastic": 1}
 INTENSITY = {"gain": 0.1, "gamma": 0.2, "bias": 0.2, "noise": 0.02}
@@ -289,7 +290,7 @@ def crops(tiny_config) -> Callable[..., list[tuple[Crop, Position]]]:
     def take(keys, number=8, start=Position(), *overrides):  # noqa: B008
         config = load_config(tiny_config, [*overrides_of(keys), *overrides])
         subjects = find_subjects(config.data, config.data.train)
-        return list(islice(CropStream(subjects, config, sample_fusion_task, start), number))
+        return list(islice(CropStream(subjects, config, TSFObjective.task_at, start), number))
 
     return take
 

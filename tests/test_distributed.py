@@ -35,9 +35,9 @@ from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.distributed import ALONE, Processes, joined_processes
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import build_network
-from tsf_seq2seq.tasks import Task, sample_fusion_task
 from tsf_seq2seq.training import loop
 from tsf_seq2seq.training.loop import Trainer
+from tsf_seq2seq.training.objectives import TSFObjective
 
 CPU = torch.device("cpu")
 TRAIN = "src/train/seq2seq/train_brats_seq2seq_2d.py"
@@ -75,10 +75,6 @@ def test_shares_are_put_together_in_order(monkeypatch):
     assert Processes(1, 3).gather_shares(shares[1]) == items
 
 
-def fusion_task(available: Sequence[int], rng: np.random.Generator, _: float) -> Task:
-    return sample_fusion_task(available, rng)
-
-
 @pytest.mark.parametrize("augmentation", [{}, {"rotation": 20, "elastic": 1, "noise": 0.05}])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_streams_of_processes_make_up_the_stream_of_one(config, workers, augmentation):
@@ -90,7 +86,7 @@ def test_streams_of_processes_make_up_the_stream_of_one(config, workers, augment
         data = dataclasses.replace(config.data, workers=workers)
         varied = AugmentationConfig(**augmentation)
         settings = dataclasses.replace(config, train=train, data=data, augmentation=varied)
-        crops = CropStream(subjects, settings, fusion_task, Position(), processes)
+        crops = CropStream(subjects, settings, TSFObjective.task_at, Position(), processes)
         return list(islice(crops, 12))
 
     whole = stream(ALONE, 2)

@@ -192,7 +192,7 @@ def incomplete(tmp_path) -> Path:
 
 def stream(config: Config) -> CropStream:
     subjects = find_subjects(config.data, config.data.train)
-    return CropStream(subjects, config, lambda own, rng, _: TSFObjective.sample_task(own, rng))
+    return CropStream(subjects, config, TSFObjective.task_at)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
