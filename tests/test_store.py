@@ -26,8 +26,8 @@ from tsf_seq2seq.data.subjects import find_files, find_subject, find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.models import build_network
 from tsf_seq2seq.synthesis.windows import load_window
-from tsf_seq2seq.tasks import sample_fusion_task
 from tsf_seq2seq.training import loop as training
+from tsf_seq2seq.training.objectives import TSFObjective
 
 NAME = "Tiny_00000"
 ALL = {f"Tiny_0000{i}": 15 for i in range(4)}
@@ -229,7 +229,7 @@ def test_the_crop_stream_is_the_same(tiny_config, data, path, crop, workers):
     for overrides in (["data.workers=0"], [f"data.store={path}", f"data.workers={workers}"]):
         config = load_config(tiny_config, [f"data.crop={crop}", *overrides])
         found = find_subjects(config.data, config.data.train)
-        stream = CropStream(found, config, sample_fusion_task, Position())
+        stream = CropStream(found, config, TSFObjective.task_at, Position())
         streams.append(list(islice(stream, 16)))
     for (wanted, place), (crop_read, other_place) in zip(*streams, strict=True):
         assert (wanted.task, wanted.coin) == (crop_read.task, crop_read.coin)
