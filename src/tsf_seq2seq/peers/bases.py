@@ -6,6 +6,7 @@ trained on its own tasks alone, and a step trains one of them.
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -71,16 +72,24 @@ class FixedNetwork(SynthesisNetwork):
         return output
 
 
-class PairFamily(FixedNetwork):
-    """A network for each ordered pair; of several sources the outputs are averaged, as in the
-    paper."""
+class Family(FixedNetwork):
+    """A network for every task of `n_sources` sources."""
+
+    n_sources: ClassVar[int]
 
     def __init__(
         self, n_sequences: int, slices: int, multiple: int, make_network: MakeNetwork
     ) -> None:
         super().__init__(n_sequences, slices, multiple)
-        tasks = member_tasks(n_sequences, 1)
+        tasks = member_tasks(n_sequences, self.n_sources)
         self.members = nn.ModuleDict({member_name(task): make_network() for task in tasks})
+
+
+class PairFamily(Family):
+    """A network for each ordered pair; of several sources the outputs are averaged, as in the
+    paper."""
+
+    n_sources = 1
 
     def accepts(self, task: Task, variant: str = FULL) -> bool:
         return task.target not in task.sources
@@ -103,15 +112,10 @@ class PairFamily(FixedNetwork):
                 yield FULL, task, torch.stack(parts).mean(dim=0)
 
 
-class TwoSourceFamily(FixedNetwork):
+class TwoSourceFamily(Family):
     """A network for every two sources and a target; other numbers of sources it can't do."""
 
-    def __init__(
-        self, n_sequences: int, slices: int, multiple: int, make_network: MakeNetwork
-    ) -> None:
-        super().__init__(n_sequences, slices, multiple)
-        tasks = member_tasks(n_sequences, 2)
-        self.members = nn.ModuleDict({member_name(task): make_network() for task in tasks})
+    n_sources = 2
 
     def accepts(self, task: Task, variant: str = FULL) -> bool:
         return len(task.sources) == 2 and task.target not in task.sources
@@ -138,9 +142,6 @@ class AllToAll(FixedNetwork):
         """`generator`: (B, S·C, H, W) → the same, in [-1, 1]."""
         super().__init__(n_sequences, slices, multiple)
         self.generator = generator
-
-    def accepts(self, task: Task, variant: str = FULL) -> bool:
-        return True
 
     def generate(self, x: Tensor) -> Tensor:
         """What the generator makes of a stack."""

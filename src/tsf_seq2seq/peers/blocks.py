@@ -1,6 +1,7 @@
 """What the comparison methods share: discriminators of patches, fusion of two maps, padding."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -8,11 +9,13 @@ from torch import Tensor, nn
 
 from tsf_seq2seq.data.slices import BACKGROUND
 
+Module = TypeVar("Module", bound=nn.Module)
 MakeNorm = Callable[[int], nn.Module]
 
 
 def patch_layers(
-    channels: Sequence[int],
+    c_in: int,
+    channels: int,
     kernel: int,
     strides: Sequence[int],
     norm: MakeNorm,
@@ -21,25 +24,25 @@ def patch_layers(
 ) -> list[nn.Module]:
     """Layers of a discriminator up to its last convolution: conv, norm, LeakyReLU(0.2) each.
 
-    `channels`: of the input and after each layer. `bias`: of the layers with a norm; the first
-    layer has one in any case, and a norm only if `first_normed`.
+    `channels`: after the first layer, then twice as many after each. `bias`: of the layers with a
+    norm; the first layer has one in any case, and a norm only if `first_normed`.
     """
     layers: list[nn.Module] = []
     for place, stride in enumerate(strides):
         normed = place > 0 or first_normed
-        c_in, c_out = channels[place : place + 2]
+        c_out = channels * 2**place
         layers.append(nn.Conv2d(c_in, c_out, kernel, stride, 1, bias=bias or not normed))
         layers += [norm(c_out)] if normed else []
         layers.append(nn.LeakyReLU(0.2))
+        c_in = c_out
     return layers
 
 
 def patch_gan(c_in: int, channels: int = 64) -> nn.Sequential:
     """The discriminator of 70 × 70 patches (Isola et al. 2017): images (B, c_in, H, W) → logits
     (B, 1, H/8 − 2, W/8 − 2)."""
-    widths = [c_in, *(channels * factor for factor in (1, 2, 4, 8))]
-    layers = patch_layers(widths, 4, (2, 2, 2, 1), nn.BatchNorm2d, bias=False)
-    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, 1, 1))
+    layers = patch_layers(c_in, channels, 4, (2, 2, 2, 1), nn.BatchNorm2d, bias=False)
+    return nn.Sequential(*layers, nn.Conv2d(8 * channels, 1, 4, 1, 1))
 
 
 def conv_norm_act(c_in: int, c_out: int, slope: float) -> list[nn.Module]:
@@ -71,9 +74,9 @@ def pad_with_background(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, (0, right, 0, bottom), value=BACKGROUND) if bottom or right else x
 
 
-def draw_weights(module: nn.Module) -> None:
-    """Weights of convolutions from N(0, 0.02), those of BatchNorm from N(1, 0.02), biases zero: how
-    the networks of Pix2Pix and its successors start."""
+def draw_weights(module: Module) -> Module:
+    """The module, as the networks of Pix2Pix and its successors start: weights of convolutions from
+    N(0, 0.02), those of BatchNorm from N(1, 0.02), biases zero."""
     for own in module.modules():
         if isinstance(own, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(own.weight, 0, 0.02)
@@ -83,6 +86,7 @@ def draw_weights(module: nn.Module) -> None:
             continue
         if own.bias is not None:
             nn.init.zeros_(own.bias)
+    return module
 
 
 def check_share(value: float, name: str) -> None:

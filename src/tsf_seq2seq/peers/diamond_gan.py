@@ -152,13 +152,12 @@ class EvenDownsampling(nn.Conv2d):
 
 def diamond_discriminator(c_in: int, channels: int = 64) -> nn.Sequential:
     """Images (B, c_in, H, W) → how real each patch is, (B, 1, H/16, W/16) in [0, 1]."""
-    widths = [c_in, *(channels * factor for factor in (1, 2, 4, 8))]
 
     def norm(c: int) -> nn.Module:
         return ScaledNorm(c)
 
-    layers = patch_layers(widths, 4, (2, 2, 2, 2), norm)
-    last = nn.Conv2d(widths[-1], 1, 4)
+    layers = patch_layers(c_in, channels, 4, (2, 2, 2, 2), norm)
+    last = nn.Conv2d(8 * channels, 1, 4)
     return nn.Sequential(*layers, nn.ZeroPad2d((1, 2, 1, 2)), last, nn.Sigmoid())
 
 

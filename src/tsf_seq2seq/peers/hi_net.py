@@ -35,9 +35,7 @@ class HiNetConfig(NetworkSettings):
 
     def build(self, n_sequences: int, stack: int) -> TwoSourceFamily:
         def make_network() -> nn.Module:
-            network = HiNetGenerator(stack, stack, self.channels)
-            draw_weights(network)
-            return network
+            return draw_weights(HiNetGenerator(stack, stack, self.channels))
 
         family = TwoSourceFamily(n_sequences, stack, 8, make_network)
         family.judge_channels = self.discriminator_channels
@@ -95,13 +93,12 @@ def hi_net_discriminator(
 ) -> nn.Sequential:
     """Images (B, c_in, H, W) → scores of patches (B, 1, H/16 − 2, W/16 − 2); MMgSN-Net's with
     `first_normed`."""
-    widths = [c_in, *(channels * factor for factor in (1, 2, 4, 8))]
 
     def norm(c: int) -> nn.Module:
         return nn.BatchNorm2d(c, NORM_EPSILON)
 
-    layers = patch_layers(widths, 3, (2, 2, 2, 2), norm, first_normed)
-    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3))
+    layers = patch_layers(c_in, channels, 3, (2, 2, 2, 2), norm, first_normed)
+    return nn.Sequential(*layers, nn.Conv2d(8 * channels, 1, 3))
 
 
 def two_convs(c_in: int, c_out: int) -> nn.Sequential:

@@ -84,7 +84,6 @@ class MMGANGenerator(nn.Module):
 
 def mm_gan_discriminator(c_in: int, c_out: int, channels: int = 64) -> nn.Sequential:
     """Candidate and real images (B, 2·c, H, W) → a map of patches each (B, c_out, H/16, W/16)."""
-    widths = [c_in, *(channels * factor for factor in (1, 2, 4, 8))]
-    layers = patch_layers(widths, 4, (2, 2, 2, 2), nn.InstanceNorm2d)
-    last = nn.Conv2d(widths[-1], c_out, 4, padding=1, bias=False)
+    layers = patch_layers(c_in, channels, 4, (2, 2, 2, 2), nn.InstanceNorm2d)
+    last = nn.Conv2d(8 * channels, c_out, 4, padding=1, bias=False)
     return nn.Sequential(*layers, nn.ZeroPad2d((1, 0, 1, 0)), last)

@@ -30,9 +30,7 @@ class MMgSNConfig(NetworkSettings):
 
     def build(self, n_sequences: int, stack: int) -> TwoSourceFamily:
         def make_network() -> nn.Module:
-            network = MMgSNGenerator(stack, stack, self.channels)
-            draw_weights(network)
-            return network
+            return draw_weights(MMgSNGenerator(stack, stack, self.channels))
 
         family = TwoSourceFamily(n_sequences, stack, 4, make_network)
         family.judge_channels = self.discriminator_channels

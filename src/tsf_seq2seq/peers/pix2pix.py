@@ -29,9 +29,9 @@ class Pix2PixConfig(NetworkSettings):
         check_share(self.dropout, "dropout")
 
         def make_network() -> nn.Module:
-            network = Pix2PixGenerator(stack, stack, self.channels, self.downs, self.dropout)
-            draw_weights(network)
-            return network
+            return draw_weights(
+                Pix2PixGenerator(stack, stack, self.channels, self.downs, self.dropout)
+            )
 
         family = PairFamily(n_sequences, stack, 2**self.downs, make_network)
         family.judge_channels = self.discriminator_channels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -99,7 +99,7 @@ class Pix2PixObjective(ConditionalObjective):
         judges = {
             name: patch_gan(2 * self.network.slices, channels) for name in self.network.members
         }
-        return _drawn(nn.ModuleDict(judges))
+        return draw_weights(nn.ModuleDict(judges))
 
     def example(self, crop: Crop) -> tuple[Tensor, Tensor, Tensor, nn.Module]:
         (source, *_), target = crop.task
@@ -132,7 +132,7 @@ class ResViTObjective(ConditionalObjective):
 
     def new_discriminator(self) -> nn.Module:
         size = self.network.n_sequences * self.network.slices
-        return _drawn(patch_gan(2 * size, self.network.judge_channels))
+        return draw_weights(patch_gan(2 * size, self.network.judge_channels))
 
     def example(self, crop: Crop) -> tuple[Tensor, Tensor, Tensor, nn.Module]:
         sources, network = crop.task.sources, self.network
@@ -183,7 +183,7 @@ class MMGANObjective(AdversarialObjective):
 
     def new_discriminator(self) -> nn.Module:
         size = self.network.n_sequences * self.network.slices
-        return _drawn(mm_gan_discriminator(2 * size, size, self.network.judge_channels))
+        return draw_weights(mm_gan_discriminator(2 * size, size, self.network.judge_channels))
 
     def losses(self, name: str, crop: Crop) -> dict[str, Tensor]:
         missing = _missing(crop)
@@ -414,12 +414,7 @@ def _judges(network: TwoSourceFamily, first_normed: bool) -> nn.Module:
         name: hi_net_discriminator(network.slices, network.judge_channels, first_normed)
         for name in network.members
     }
-    return _drawn(nn.ModuleDict(judges))
-
-
-def _drawn(module: Any) -> Any:
-    draw_weights(module)
-    return module
+    return draw_weights(nn.ModuleDict(judges))
 
 
 def _missing(crop: Crop) -> list[int]:
