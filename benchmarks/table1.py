@@ -3,7 +3,8 @@
 Trains TSF-Seq2Seq in its two stages (the first is Seq2Seq, the second without f_A its ablation),
 the zero-filled U-Net, TSF-Pyramid and the six comparison methods at the demo's size, evaluates all
 tasks, and writes table1.md in the paper's layout, with paired tests against the best, weights,
-arithmetic and seconds. Each step is one of the software's own commands, printed before it runs;
+arithmetic and seconds. With several seeds the first one's first four are trained with the others,
+too. Each step is one of the software's own commands, printed before it runs;
 what is done isn't done again, and what was interrupted goes on.
 """
 
@@ -33,6 +34,7 @@ from tsf_seq2seq.files.writing import write_text
 PEERS = ("pix2pix", "mm_gan", "diamond_gan", "resvit", "hi_net", "mmgsn_net")
 OWN = ("unet", "tsf_pyramid")
 BATCH = 4
+RANKS = 4  # of the first seed, that are trained with further seeds
 # Real scans, as config/few_scans has them: masks are of validation.
 TRAINED = {
     "brats/BraTS-GLI-00000-000": 11,
@@ -58,9 +60,10 @@ def table1(data: Data, output: Path, seeds: Sequence[int]) -> None:
     """Train, evaluate and lay out."""
     scores: dict[int, list[Path]] = {}
     seconds: dict[str, list[float]] = {}
+    names = ("tsf", *OWN, *PEERS)
     for seed in seeds:
         runs = output / f"seed{seed}"
-        networks = _trained(data, runs, seed)
+        networks = _trained(data, runs, seed, names)
         for name, path in networks.items():
             took = training_seconds(path.parent)
             took += seconds["seq2seq"][-1] if name == "tsf" else 0
@@ -71,9 +74,13 @@ def table1(data: Data, output: Path, seeds: Sequence[int]) -> None:
             *("mean_image", "--no-predictions", "-o", runs / "scores"),
         )
         scores[seed] = [runs / "scores/metrics.csv"]
+        if seed == seeds[0]:
+            trained = {_method(name): name for name in names}
+            ranked = [name for name in ranks(scores[seed][0]) if name in trained]
+            names = tuple(trained[name] for name in ranked[:RANKS])
     seconds |= {"seq2seq_average": seconds["seq2seq"], "tsf_without_attention": seconds["tsf"]}
     merge(scores, output / "metrics.csv")
-    best = best_of(output / "metrics.csv")
+    best, *_ = ranks(output / "metrics.csv")
     run_command("src/evaluate/seq2seq/compare_methods.py", output, "--method", best, "-o", output)
     costs = [cost_of(_config(name), 96) for name in ("tsf_seq2seq", *OWN, *PEERS)]
     text = f"{summarise(scores, best, seconds)}\n{costs_table(costs)}"
@@ -81,8 +88,8 @@ def table1(data: Data, output: Path, seeds: Sequence[int]) -> None:
     print(text)
 
 
-def best_of(path: Path) -> str:
-    """The method of the highest PSNR, the mean over subjects of those that do every task."""
+def ranks(path: Path) -> list[str]:
+    """Methods that do every task, by their PSNR's mean over subjects, the highest first."""
     rows = read_scores(path)
     most = max(sum(row.method == method for row in rows) for method in methods_of(rows))
     means = {}
@@ -90,7 +97,7 @@ def best_of(path: Path) -> str:
         own = [row for row in rows if row.method == method]
         if len(own) == most:
             means[method] = float(subject_means(own, PSNR.of).mean())
-    return max(means, key=means.__getitem__)
+    return sorted(means, key=means.__getitem__, reverse=True)
 
 
 def costs_table(costs: Sequence[Cost]) -> str:
@@ -103,22 +110,31 @@ def costs_table(costs: Sequence[Cost]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _trained(data: Data, runs: Path, seed: int) -> dict[str, Path]:
-    """best.pth of every method, by its name in the table."""
+def _trained(data: Data, runs: Path, seed: int, names: Sequence[str]) -> dict[str, Path]:
+    """best.pth of the named methods, by their names in the table; of tsf both stages'."""
     half = data.crops // 2
-    tsf = train_tsf(runs, data.settings, (half, half), data.n_training, seed, data.scans)
-    networks = {"tsf": tsf, "seq2seq": runs / "seq2seq/best.pth"}
+    networks = {}
+    if "tsf" in names:
+        tsf = train_tsf(runs, data.settings, (half, half), data.n_training, seed, data.scans)
+        networks = {"seq2seq": runs / "seq2seq/best.pth", "tsf": tsf}
     size = (f"train.steps={data.crops // BATCH}", f"train.batch_size={BATCH}")
     course = assignments(*(f"data.{key}={value}" for key, value in data.settings.items()), *size)
     for name in (*OWN, *PEERS):
+        if name not in names:
+            continue
         config = _own_settings(runs, name, data.scans)
         folder = runs / name
         run_command(
             *("src/train/train.py", "-c", config, *course),
             *("--seed", seed, "--resume", "-o", folder),
         )
-        networks[name.removeprefix("tsf_")] = folder / "best.pth"
-    return {"seq2seq": networks.pop("seq2seq"), **networks}
+        networks[_method(name)] = folder / "best.pth"
+    return networks
+
+
+def _method(name: str) -> str:
+    """A network's name in the table."""
+    return name.removeprefix("tsf_")
 
 
 def _config(name: str) -> Path:
@@ -164,7 +180,7 @@ def main() -> None:
     parser.add_argument("--scans", type=Path, help="real scans, of config/few_scans, instead")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--crops", type=int, default=8000, help="that each method sees")
+    parser.add_argument("--crops", type=int, default=6000, help="that each method sees")
     arguments = parser.parse_args()
     output = arguments.output.absolute()
     if arguments.scans is None:
