@@ -235,6 +235,17 @@ def test_mistakes(script, settings, words, tiny_dataset, tmp_path):
     assert words in outcome.err[-1]
 
 
+def test_crops_of_less_than_half_the_size_that_a_network_takes(script, tiny_dataset, tmp_path):
+    """They are padded with background, as far as it takes."""
+    path = tmp_path / "settings.yaml"
+    settings = "{name: pix2pix, channels: 1, discriminator_channels: 1, downs: 7}"
+    path.write_text(tiny_yaml(f"\nnetwork: {settings}\n", tiny_dataset, tmp_path / "run"))
+    crop = ("--set", "data.crop=[32,32]", "--set", "train.steps=1")
+    outcome = script(train_network, "-c", path, *crop)
+    assert outcome.code == 0, outcome.error
+    assert (tmp_path / "run/best.pth").is_file()
+
+
 def test_two_sequences_are_too_few_for_families_of_two_sources(script, tiny_dataset, tmp_path):
     path = tmp_path / "settings.yaml"
     text = tiny_yaml("\nnetwork: {name: hi_net}\n", tiny_dataset, tmp_path / "run")

@@ -60,6 +60,12 @@ class SynthesisNetwork(nn.Module):
         return None
 
     @property
+    def smallest_image(self) -> int:
+        """The smallest height and width that `pad` can bring to a multiple: reflection less than
+        doubles a side."""
+        return self.size_multiple // 2 + 1
+
+    @property
     def regression_head(self) -> RegressionHead | None:
         """What the output starts from at every voxel, where there is such a part."""
         return None

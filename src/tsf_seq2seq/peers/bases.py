@@ -50,6 +50,11 @@ class FixedNetwork(SynthesisNetwork):
         super().__init__()
         self.n_sequences, self.slices, self.size_multiple = n_sequences, slices, multiple
 
+    @property
+    def smallest_image(self) -> int:
+        """Background pads any size."""
+        return 1
+
     def pad(self, x: Tensor) -> Tensor:
         return pad_with_background(x, self.size_multiple)
 

@@ -352,15 +352,15 @@ def _find_data(
 
 
 def _check_crop(config: Config, network: SynthesisNetwork, objective: Objective) -> None:
-    """UserError where crops can't be padded by reflection to a size that the network takes, or are
-    too small for what judges its outputs."""
+    """UserError where crops can't be padded to a size that the network takes, or are too small for
+    what judges its outputs."""
     for size in config.data.crop:
         if size < objective.smallest_crop:
             raise UserError(
                 f"data.crop {size} is too small to train {objective.title}, which takes "
                 f"{objective.smallest_crop} or more"
             )
-        if -size % network.size_multiple >= size:
+        if size < network.smallest_image:
             raise UserError(
                 f"data.crop {size} is too small for network {config.network.name}, which takes "
                 f"multiples of {network.size_multiple:,}"
