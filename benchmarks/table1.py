@@ -26,14 +26,17 @@ from study import (
 )
 from study_tables import merge, summarise, training_seconds
 
+from tsf_seq2seq.config import load_config
 from tsf_seq2seq.errors import UserError, run_script
 from tsf_seq2seq.evaluation.scores import PSNR, methods_of, read_scores
 from tsf_seq2seq.evaluation.statistics import subject_means
 from tsf_seq2seq.files.writing import write_text
+from tsf_seq2seq.tables import markdown
 
 PEERS = ("pix2pix", "mm_gan", "diamond_gan", "resvit", "hi_net", "mmgsn_net")
 OWN = ("unet", "tsf_pyramid")
 BATCH = 4
+RATE = 1e13  # multiply-additions a second that a data centre's GPU is trusted with: 20 TFLOP/s
 RANKS = 4  # of the first seed, that are trained with further seeds
 # Real scans, as config/few_scans has them: masks are of validation.
 TRAINED = {
@@ -100,14 +103,28 @@ def ranks(path: Path) -> list[str]:
     return sorted(means, key=means.__getitem__, reverse=True)
 
 
-def costs_table(costs: Sequence[Cost]) -> str:
-    """Weights, and the multiply-additions of a task by its number of sources."""
-    lines = ["| network | weights | task of 1, 2, 3 sources (GMAC) | step |", "|---|---|---|---|"]
-    for cost in costs:
+def costs_table(costs: Sequence[Cost], crops: Sequence[int] = ()) -> str:
+    """Weights, and the multiply-additions of a task by its number of sources and of a step; with
+    the `crops` of each training the hours that they take at RATE."""
+    headings = ["network", "weights", "task of 1, 2, 3 sources (GMAC)", "step of one crop (GMAC)"]
+    rows = [headings + (["crops", "hours"] if crops else [])]
+    for place, cost in enumerate(costs):
         macs = " / ".join("–" if own is None else f"{own / 1e9:.2f}" for own in cost.task_macs)
-        weights, step = f"{cost.weights / 1e6:.2f} M", f"{cost.step_macs / 1e9:.1f}"
-        lines.append(f"| {cost.name} | {weights} | {macs} | {step} |")
-    return "\n".join(lines) + "\n"
+        row = [cost.name, f"{cost.weights / 1e6:.2f} M", macs, f"{cost.step_macs / 1e9:.1f}"]
+        if crops:
+            hours = cost.step_macs * crops[place] / RATE / 3600
+            row += [f"{crops[place]:,}", f"{hours:.0f}"]
+        rows.append(row)
+    return markdown(rows) + "\n"
+
+
+def published_table() -> str:
+    """Costs at the published sizes, for 192 × 192 × 3, and of the trainings of their YAML files."""
+    ends = [f"{name}_brats_2d" for name in ("seq2seq", "tsf_seq2seq", *OWN)]
+    paths = [REPOSITORY / f"config/{end}.yaml" for end in (*ends, *(f"peers/{p}" for p in PEERS))]
+    courses = [load_config(path).train for path in paths]
+    crops = [train.steps * train.batch_size for train in courses]
+    return costs_table([cost_of(path, 192) for path in paths], crops)
 
 
 def _trained(data: Data, runs: Path, seed: int, names: Sequence[str]) -> dict[str, Path]:
@@ -178,10 +195,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-r", "--root", type=Path, default=Path("data/phantom"), help="phantoms")
     parser.add_argument("--scans", type=Path, help="real scans, of config/few_scans, instead")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/table1"), metavar="FOLDER")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--crops", type=int, default=6000, help="that each method sees")
+    published = "only count what the published sizes cost"
+    parser.add_argument("--published", action="store_true", help=published)
     arguments = parser.parse_args()
+    if arguments.published:
+        print(published_table())
+        return
     output = arguments.output.absolute()
     if arguments.scans is None:
         data = phantoms(arguments.root.absolute(), arguments.crops)
