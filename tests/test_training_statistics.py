@@ -45,6 +45,7 @@ def test_medians_of_files(data, capsys):
     measured = measure_statistics(data, find_subjects(data, data.train))
     assert measured.maxima == {"t1": 6, "t1ce": 12, "t2": 21, "flair": 24}
     assert measured.spacing == (3, 2)  # y, x
+    assert measured.means == dict.fromkeys(SEQUENCES, 0)  # half of what becomes 1
     assert capsys.readouterr().out == "intensity statistics: of 5 of 5 training subjects\n"
 
 
@@ -57,15 +58,26 @@ def test_files_are_sampled_evenly(data, capsys, monkeypatch):
     assert "of 3 of 5 training subjects" in capsys.readouterr().out
 
 
-def test_store_knows_all_without_reading(data, tmp_path, capsys, monkeypatch):
+def test_store_knows_all_but_means_without_reading(data, tmp_path, capsys, monkeypatch):
     wanted = measure_statistics(data, find_subjects(data, data.train))
     store = tmp_path / "store"
     assert len(list(fill_store(data, {f"Tiny_0000{s}": 0 for s in range(5)}, store))) == 5
     data = DataConfig(root=data.root, train=data.train, store=store)
     monkeypatch.setattr(statistics, "SAMPLE", 1)
     capsys.readouterr()
-    assert measure_statistics(data, find_subjects(data, data.train)) == wanted
+    measured = measure_statistics(data, find_subjects(data, data.train))
+    assert (measured.maxima, measured.spacing) == (wanted.maxima, wanted.spacing)
+    assert measured.means == {"t1": 0, "t1ce": 0, "flair": 0}  # of the first alone
     assert capsys.readouterr().out == ""
+
+
+def test_means_are_of_what_is_above_the_background(data):
+    """Half of a volume is 0, the rest 1, 2 and 3 in equal shares: 6 becomes 1."""
+    voxels = np.zeros((4, 5, 6), np.int16)
+    voxels[..., 3:] = np.arange(1, 4)
+    save_nifti(sequence_file(data.root, 0, "t1"), voxels, AFFINE)
+    means = measure_statistics(data, find_subjects(data, data.train)[:1]).means
+    assert means["t1"] == pytest.approx(2 * 2 / 6 - 1)
 
 
 def test_only_what_training_uses(data):

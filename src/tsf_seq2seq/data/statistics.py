@@ -4,17 +4,18 @@ The network sees each volume scaled by its own maximum, so that it can't know on
 missing one would have been; the training subjects say what is usual.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tsf_seq2seq.config import DataConfig
-from tsf_seq2seq.data.loading import Subject, read_sequences
+from tsf_seq2seq.data.loading import Subject, load_box
 from tsf_seq2seq.data.nifti import Geometry
-from tsf_seq2seq.data.store import VolumeStore, open_store
+from tsf_seq2seq.data.slices import BACKGROUND, central_window
+from tsf_seq2seq.data.store import open_store
 
-SAMPLE = 32  # subjects whose NIfTI files are read; a store's index knows all of them
+SAMPLE = 32  # subjects whose images are read; a store's index knows the maxima of all
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,22 @@ class TrainingStatistics:
     """Medians over training subjects.
 
     `maxima`: sequence name → intensity that becomes 1 (2 × 99th percentile of a volume);
-    `spacing`: voxel size within axial slices, y and x, in mm. ValueError where one isn't positive.
+    `spacing`: voxel size within axial slices, y and x, in mm; `means`: sequence name → mean over
+    the voxels above the background, in [-1, 1]; None in checkpoints that were made without.
+    ValueError where a maximum or a spacing isn't positive, or a mean not in that range.
     """
 
     maxima: dict[str, float]
     spacing: tuple[float, float]
+    means: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         for value in (*self.maxima.values(), *self.spacing):
             if not value > 0:
                 raise ValueError(f"maxima and spacing must be above 0, not {value:g}")
+        for value in (self.means or {}).values():
+            if not -1 <= value <= 1:
+                raise ValueError(f"means must be in [-1, 1], not {value:g}")
 
 
 def measure_statistics(data: DataConfig, subjects: Sequence[Subject]) -> TrainingStatistics:
@@ -41,19 +48,32 @@ def measure_statistics(data: DataConfig, subjects: Sequence[Subject]) -> Trainin
     can't be used.
     """
     store, names = open_store(data), list(data.sequences)
+    sample = [subjects[i] for i in evenly_spaced(len(subjects), SAMPLE)]
     if store is None:
-        sample = [subjects[i] for i in evenly_spaced(len(subjects), SAMPLE)]
         print(f"intensity statistics: of {len(sample)} of {len(subjects)} training subjects")
-        subjects = sample
-    maxima: dict[int, list[float]] = {}
+    maxima, means = dict[int, list[float]](), dict[int, list[float]]()
     spacings = []
-    for subject in subjects:
-        for index, maximum, geometry in _measured(subject, data, store):
-            maxima.setdefault(index, []).append(maximum)
-            spacings.append(in_plane_spacing(geometry))
+    for subject in sample:
+        indices = subject.trained_on(data.use_all_sequences)
+        volumes = load_box(
+            subject, lambda grid: central_window(grid, grid[0], grid[1:]), len(names), indices
+        )
+        for index in indices:
+            image = volumes.images[index]
+            mean = image[image > BACKGROUND].mean(dtype=np.float64)
+            means.setdefault(index, []).append(float(mean))
+            if store is None:
+                maxima.setdefault(index, []).append(float(volumes.maxima[index]))
+        if store is None:
+            spacings.append(in_plane_spacing(volumes.geometry))
+    if store is not None:
+        for subject in subjects:
+            entry, indices = store.entry(subject.name), subject.trained_on(data.use_all_sequences)
+            for index in indices:
+                maxima.setdefault(index, []).append(entry.sequences[names[index]].maximum)
+            spacings.append(in_plane_spacing(entry.geometry(names[indices[0]])))
     y, x = np.median(spacings, axis=0)
-    medians = {names[i]: float(np.median(maxima[i])) for i in sorted(maxima)}
-    return TrainingStatistics(medians, (float(y), float(x)))
+    return TrainingStatistics(_medians(maxima, names), (float(y), float(x)), _medians(means, names))
 
 
 def in_plane_spacing(geometry: Geometry) -> tuple[float, float]:
@@ -69,15 +89,6 @@ def evenly_spaced(length: int, count: int) -> list[int]:
     return [i * (length - 1) // max(count - 1, 1) for i in range(count)]
 
 
-def _measured(
-    subject: Subject, data: DataConfig, store: VolumeStore | None
-) -> Iterator[tuple[int, float, Geometry]]:
-    """Index, maximum and grid of each sequence that training takes of a subject."""
-    indices, names = subject.trained_on(data.use_all_sequences), list(data.sequences)
-    if store is None:
-        for index, _, geometry, maximum in read_sequences(subject, indices):
-            yield index, maximum, geometry
-        return
-    entry = store.entry(subject.name)
-    for index in indices:
-        yield index, entry.sequences[names[index]].maximum, entry.geometry(names[index])
+def _medians(values: Mapping[int, Sequence[float]], names: Sequence[str]) -> dict[str, float]:
+    """Of each sequence, by its name."""
+    return {names[index]: float(np.median(values[index])) for index in sorted(values)}
