@@ -113,7 +113,7 @@ def costs_table(costs: Sequence[Cost], crops: Sequence[int] = ()) -> str:
         row = [cost.name, f"{cost.weights / 1e6:.2f} M", macs, f"{cost.step_macs / 1e9:.1f}"]
         if crops:
             hours = cost.step_macs * crops[place] / RATE / 3600
-            row += [f"{crops[place]:,}", f"{hours:.0f}"]
+            row += [f"{crops[place]:,}", f"{hours:.1f}"]
         rows.append(row)
     return markdown(rows) + "\n"
 

@@ -20,7 +20,6 @@ from tsf_seq2seq.evaluation.statistics import over_subjects
 from tsf_seq2seq.explain.error_estimation import (
     ErrorRow,
     gradient_magnitude,
-    source_sets,
     synthesized,
 )
 from tsf_seq2seq.explain.ranking import (
@@ -37,7 +36,7 @@ from tsf_seq2seq.explain.ranking import (
 )
 from tsf_seq2seq.explain.tsem import enhanced_maps
 from tsf_seq2seq.synthesis.windows import load_window
-from tsf_seq2seq.tasks import Task
+from tsf_seq2seq.tasks import Task, source_sets
 
 
 def ause(estimate: np.ndarray, error: np.ndarray) -> float:

@@ -87,6 +87,15 @@ def all_tasks(n_sequences: int) -> list[Task]:
     ]
 
 
+def source_sets(task: Task) -> list[Task]:
+    """The task from every set of its sources: 2^n − 1 tasks, itself the last."""
+    return [
+        Task(sources, task.target)
+        for size in range(1, len(task.sources) + 1)
+        for sources in combinations(task.sources, size)
+    ]
+
+
 def translation_pairs(sequences: Sequence[int]) -> list[Task]:
     """Every ordered pair (source, target) of the sequences, equal ones included."""
     return [Task((source,), target) for source in sequences for target in sequences]

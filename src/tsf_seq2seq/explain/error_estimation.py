@@ -5,7 +5,6 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
-from itertools import combinations
 from math import nan
 from typing import Any, ClassVar, NamedTuple
 
@@ -31,7 +30,7 @@ from tsf_seq2seq.explain.tsem import enhanced_maps
 from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.synthesis.windows import load_window, window_labels
-from tsf_seq2seq.tasks import Task
+from tsf_seq2seq.tasks import Task, source_sets
 
 ORACLE = "oracle"
 BRAIN = "brain"
@@ -189,15 +188,6 @@ def synthesized(
             if len(task.sources) > 1:
                 estimates["disagreement"] = np.std([maps[s][0] for s in source_sets(task)], axis=0)
             yield Synthesized(task, synthesis, estimates)
-
-
-def source_sets(task: Task) -> list[Task]:
-    """The task from every set of its sources: 2^n − 1 tasks, itself the last."""
-    return [
-        Task(sources, task.target)
-        for size in range(1, len(task.sources) + 1)
-        for sources in combinations(task.sources, size)
-    ]
 
 
 def gradient_magnitude(volume: np.ndarray) -> np.ndarray:
