@@ -60,7 +60,7 @@ def test_each_file_has_a_place_of_its_own(names, targets, layout, pattern):
         if told:
             check_sentence(told, names, targets)
             return
-        files = [f for _, places in wanted for paths in places.values() for f in paths if f]
+        files = [f for _, places in wanted for paths in places.values() for f in paths.all]
         for path in files:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(exist_ok=False)

@@ -17,7 +17,13 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.files.writing import Write, write_together
 from tsf_seq2seq.imputation.mapped import AppliedMap
-from tsf_seq2seq.imputation.places import Paths, bids_name, check_labels, check_places
+from tsf_seq2seq.imputation.places import (
+    TSEM,
+    Paths,
+    bids_name,
+    check_labels,
+    check_places,
+)
 from tsf_seq2seq.imputation.record import FINISH_KEY, read_record, refuse_foreign
 from tsf_seq2seq.imputation.subject import Imputation
 from tsf_seq2seq.synthesis.contrast_map import map_terms
@@ -57,9 +63,14 @@ class Output:
                 f"subject {subject.name}: what its data set would call {target} can't be told from "
                 f"its names ({subject.naming.title})"
             )
-        maps = self.folder / f"{tsem}.nii.gz"
-        found = Paths(self.folder / f"{image}.nii.gz", maps, self.folder / f"{image}.json")
-        return found._replace(tsem_sidecar=sidecar_path(maps)) if self.layout == "bids" else found
+        maps = {TSEM: self.folder / f"{tsem}.nii.gz"}
+        sidecars = {kind: sidecar_path(path) for kind, path in maps.items()}
+        return Paths(
+            self.folder / f"{image}.nii.gz",
+            self.folder / f"{image}.json",
+            maps,
+            sidecars if self.layout == "bids" else {},
+        )
 
     def check(self, wanted: Sequence[tuple[FoundSubject, Mapping[str, Paths]]]) -> None:
         """UserError unless each file of what is wanted (subject, and files by target) has a place
@@ -93,15 +104,19 @@ def write(
     """
     refuse_foreign(paths)
     record, prints = sidecar(found, command) | dict(made_in), dict[str, str]()
-    writes: dict[Path, Write] = {paths.image: _image_writer(found.image, "image", prints)}
-    removed = []
-    if found.tsem is not None:
-        writes[paths.tsem] = _image_writer(found.tsem, "TSEM", prints)
-        if paths.tsem_sidecar is not None:
-            words = {"Description": f"TSEM of a {RESEARCH_USE}"}
-            writes[paths.tsem_sidecar] = _json_writer(lambda: record | words)
-    else:  # an earlier network's
-        removed = [p for p in (paths.tsem, paths.tsem_sidecar) if p is not None and p.exists()]
+    writes: dict[Path, Write] = {}
+    for kind, image in found.images.items():
+        writes[paths.images[kind]] = _image_writer(image, kind, prints)
+        if kind in paths.map_sidecars:
+            told = record | {"Description": f"{kind} of a {RESEARCH_USE}"}
+            writes[paths.map_sidecars[kind]] = _json_writer(told.copy)
+    others = [
+        own[kind]
+        for own in (paths.maps, paths.map_sidecars)
+        for kind in own
+        if kind not in found.images
+    ]
+    removed = [path for path in others if path.exists()]  # an earlier imputation's
     if output.layout == "bids" and not (output.folder / DESCRIPTION_FILE).exists():
         writes[output.folder / DESCRIPTION_FILE] = _json_writer(lambda: DATASET_DESCRIPTION)
     # The last, as the images' fingerprints are known when they have been written.

@@ -11,16 +11,32 @@ from tsf_seq2seq.data.namings import BIDS_SUFFIXES, canonical_name
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.writing import is_inside
 
+IMAGE, TSEM = "image", "TSEM"  # kinds of images
 REMEDY = "rename one, or impute them into folders of their own"
 
 
 class Paths(NamedTuple):
-    """Where an imputation goes; in BIDS also beside the TSEM lies a sidecar."""
+    """Where an imputation goes: its image and sidecar; `maps`: kind → file of what may lie beside
+    the image, such as TSEM; in BIDS each of these has a sidecar, too: `map_sidecars`."""
 
     image: Path
-    tsem: Path
     sidecar: Path
-    tsem_sidecar: Path | None = None
+    maps: Mapping[str, Path]
+    map_sidecars: Mapping[str, Path]
+
+    @property
+    def images(self) -> dict[str, Path]:
+        """Kind → file of all images."""
+        return {IMAGE: self.image, **self.maps}
+
+    @property
+    def sidecars(self) -> dict[str, Path]:
+        """Kind → file of their sidecars, where they have one."""
+        return {IMAGE: self.sidecar, **self.map_sidecars}
+
+    @property
+    def all(self) -> list[Path]:
+        return [*self.images.values(), *self.sidecars.values()]
 
 
 Wanted = Sequence[tuple[FoundSubject, Mapping[str, Paths]]]  # subjects, files of each target
@@ -36,8 +52,7 @@ def check_places(folder: Path, wanted: Wanted) -> None:
         (number, target, path)
         for number, (_, places) in enumerate(wanted)
         for target, paths in places.items()
-        for path in paths
-        if path is not None
+        for path in paths.all
     ]
     inside: set[Path] = set()
     owners: dict[str, tuple[int, str]] = {}

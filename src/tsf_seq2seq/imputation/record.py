@@ -9,7 +9,7 @@ from tsf_seq2seq.checkpoints.checkpoint import Model
 from tsf_seq2seq.data.synthetic import RECORD_KEY, is_marked_file, is_record, may_be_replaced
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.fingerprint import fingerprint
-from tsf_seq2seq.imputation.places import Paths
+from tsf_seq2seq.imputation.places import IMAGE, Paths
 from tsf_seq2seq.synthesis.finish import Finish
 
 FINISH_KEY = "Finish"  # steps, null for none
@@ -50,21 +50,21 @@ def out_of_date(paths: Paths, wanted: Mapping[str, Any]) -> str | None:
         if record.get(key) != value:
             return _change(key, record, wanted)
     outputs = record.get("OutputFingerprints")
-    for kind, path in (("image", paths.image), ("TSEM", paths.tsem)):
+    for kind, path in paths.images.items():
         known = outputs.get(kind) if isinstance(outputs, dict) else None
-        if (known or kind == "image") and not _holds(path, known):
+        if (known or kind == IMAGE) and not _holds(path, known):
             return f"its {kind} has changed" if path.exists() else f"its {kind} is missing"
     return None
 
 
 def refuse_foreign(paths: Paths) -> None:
     """UserError where what isn't ours lies in a file's place; its content decides, not its name."""
-    for path in (paths.image, paths.tsem):
+    for path in paths.images.values():
         if path.exists() and not may_be_replaced(path, paths.sidecar):
             raise UserError(f"{path} exists and is not of a synthetic image: choose another folder")
-    sidecars = ((paths.image, paths.sidecar), (paths.tsem, paths.tsem_sidecar))
-    for image, record in sidecars:
-        if record is None or not record.exists() or (record.is_file() and is_record(record)):
+    for kind, record in paths.sidecars.items():
+        image = paths.images[kind]
+        if not record.exists() or (record.is_file() and is_record(record)):
             continue
         if not record.is_file() or not is_marked_file(image) or read_record(record) is not None:
             raise UserError(

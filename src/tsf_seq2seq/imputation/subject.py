@@ -12,6 +12,7 @@ from tsf_seq2seq.checkpoints.checkpoint import Model, open_model
 from tsf_seq2seq.data.nifti import image_like
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.imputation.mapped import AppliedMap, apply_map
+from tsf_seq2seq.imputation.places import IMAGE, TSEM
 from tsf_seq2seq.imputation.references import Like, References, find_references
 from tsf_seq2seq.imputation.slices import BATCH_SIZE, Slices, synthesize_grid
 from tsf_seq2seq.imputation.sources import Image, Sources, load_sources, told_synthetic
@@ -47,6 +48,11 @@ class Imputation:
     precision: str
     adapted: AppliedMap | None = None
     finish: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> dict[str, nib.Nifti1Image]:
+        """Kind → image of all that is written."""
+        return {IMAGE: self.image} | ({} if self.tsem is None else {TSEM: self.tsem})
 
 
 def impute(
