@@ -214,6 +214,7 @@ def test_data_set(run, checkpoint, tiny_dataset, out):
         "RecordVersion": 2,
         "ReferenceFingerprints": None,
         "Adaptation": None,
+        "Contributions": None,
         "SourceFingerprints": [fingerprint(path) for path in files.values()],
         "Checkpoint": "tsf.pth",
         "CheckpointSHA256": open_model(checkpoint).sha256,

@@ -49,9 +49,10 @@ def images_of(number: int, affine: np.ndarray = LPS_AFFINE) -> dict[str, nib.Nif
 def seen(model: Model, given: Images, target: str) -> tuple[np.ndarray, np.ndarray]:
     """Sources (n, Z, Y, X) in the sequences' order, and the network's output from them."""
     sources = load_sources(given)
-    slices, _ = synthesize_grid(model, sources, [target], "fp32", 4)
+    task = model.task(given, target)
+    slices, _ = synthesize_grid(model, sources, [task], "fp32", 4)
     stack = [sources.images[name] for name in SEQUENCES if name in sources.images]
-    return np.stack(stack), slices[target].image
+    return np.stack(stack), slices[task].image
 
 
 def fit_by_hand(
@@ -232,9 +233,9 @@ def test_references_are_put_through_the_network_once(model, tiny_dataset, monkey
     """For all targets together, and for whoever comes next with the same sources."""
     calls, real = [], references.synthesize_grid
 
-    def synthesize(model, sources, targets, *rest, **options):
-        calls.append((list(sources.images), list(targets)))
-        return real(model, sources, targets, *rest, **options)
+    def synthesize(model, sources, tasks, *rest, **options):
+        calls.append((list(sources.images), [model.sequences[task.target] for task in tasks]))
+        return real(model, sources, tasks, *rest, **options)
 
     monkeypatch.setattr(references, "synthesize_grid", synthesize)
     like = References(model, {"r": files_of(tiny_dataset, 1), "s": images_of(2)})

@@ -420,6 +420,27 @@ def test_imputes(network, config, tiny_dataset, tmp_path, name):
     assert (found.fusion_weights is not None) == (name in ("tsf_seq2seq", "tsf_pyramid"))
 
 
+def test_contributions_add_up(network, config, tiny_dataset, tmp_path, name):
+    """To the synthesis, of as many sources as the network takes; two alone can't be told apart."""
+    save_checkpoint(tmp_path / "one.pth", network, config)
+    task = [task for task in possible_tasks(network) if task.target == 3][-1]
+    names = [SEQUENCES[source] for source in task.sources]
+    files = {s: next(tiny_dataset.glob(f"*/*_{s}.nii.gz")) for s in names}
+    if name in ("hi_net", "mmgsn_net"):
+        with pytest.raises(UserError, match="TwoSourceFamily can't do with fewer sources"):
+            impute(files, tmp_path / "one.pth", "flair", contributions=True)
+        return
+    found = impute(files, tmp_path / "one.pth", "flair", contributions=True)
+    own = found.contributions
+    total = sum(image.get_fdata() for image in own.images.values())
+    brain = np.any([read_volume(path)[0] > 0 for path in files.values()], axis=0)
+    total[brain] += own.empty
+    scale = found.intensity_maximum
+    np.testing.assert_allclose(total / scale, found.image.get_fdata() / scale, atol=1e-6)
+    assert list(own.shares) == names
+    assert sum(own.shares.values()) == pytest.approx(1)
+
+
 @pytest.mark.slow
 def test_onnx_file_gives_the_same(network, tmp_path):
     task = possible_tasks(network)[-1]

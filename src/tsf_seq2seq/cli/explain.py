@@ -11,10 +11,13 @@ from tsf_seq2seq.cli.arguments import (
 )
 from tsf_seq2seq.cli.loading import experiment, load_network, load_stage1
 from tsf_seq2seq.config import Config
+from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import check_known, read_scores
 from tsf_seq2seq.explain.contribution import contribution_of, contribution_table, write_contribution
+from tsf_seq2seq.explain.contribution_maps import check_explicable
+from tsf_seq2seq.explain.contributions import CSV, share_table, write_contributions
 from tsf_seq2seq.explain.differentiation import complete_subjects, write_differentiation
 from tsf_seq2seq.explain.fusion_figure import plot_fusion_weights
 from tsf_seq2seq.explain.fusion_weights import (
@@ -26,6 +29,7 @@ from tsf_seq2seq.explain.fusion_weights import (
 )
 from tsf_seq2seq.explain.regression_shares import regression_share_table
 from tsf_seq2seq.explain.seq2seq_figures import plot_contribution
+from tsf_seq2seq.explain.source_values import EMPTY
 from tsf_seq2seq.explain.tsem import (
     Case,
     finding_table,
@@ -35,6 +39,8 @@ from tsf_seq2seq.explain.tsem import (
     write_tsem,
 )
 from tsf_seq2seq.files.folder import claimed
+from tsf_seq2seq.synthesis.synthesizers import fit_baselines
+from tsf_seq2seq.tasks import Task
 
 
 def explain_fusion_weights(description: str | None) -> None:
@@ -116,6 +122,44 @@ def explain_contribution(description: str | None) -> None:
         print(f"contribution.csv, .json, .pdf and .png are in {output}")
 
 
+def map_contributions(description: str | None) -> None:
+    """Contributions of each source to test subjects' syntheses: table and figure."""
+    optional = (*OF_NETWORK, "subjects", "max_subjects", "batch_size")
+    parser = script_parser(description, ["load", "output"], optional)
+    parser.add_argument(
+        "--task",
+        action="append",
+        default=[],
+        metavar="SOURCES:TARGET",
+        help="such as t1+t2:flair, for every subject that has them; may be repeated (default: "
+        "every sequence from all others)",
+    )
+    parser.add_argument(
+        "--cases", type=positive_number, default=4, metavar="N", help="rows of the figure"
+    )
+    arguments = parser.parse_args()
+    with claimed(arguments.output):
+        config = experiment(arguments)
+        names = list(config.data.sequences)
+        others = [
+            tuple(i for i in range(len(names)) if i != target) for target in range(len(names))
+        ]
+        usual = [Task(sources, target) for target, sources in enumerate(others)]
+        tasks = [parse_task(text, names) for text in arguments.task] or usual
+        network = load_network(arguments, config)
+        check_explicable(network, tasks)
+        cases = possible_cases(_chosen_subjects(arguments, config), tasks)
+        if not cases:
+            raise UserError(f"no subject of {config.data.test} has the sequences of these tasks")
+        (mean_image,) = fit_baselines(config, [EMPTY], {case.task for case in cases})
+        size, output = arguments.batch_size, arguments.output
+        rows = write_contributions(
+            network, config, cases, mean_image, size, output, arguments.cases
+        )
+        print(share_table(rows, names).markdown())
+        print(f"{CSV}, contributions.pdf and .png are in {output}")
+
+
 def map_differentiation(description: str | None) -> None:
     """Imaging-differentiation maps of the test subjects that have all sequences."""
     optional = ("device", *SETTINGS, "subjects", "max_subjects", "batch_size")
@@ -132,15 +176,20 @@ def map_differentiation(description: str | None) -> None:
         print(f"maps (NIfTI) and figures of {len(subjects)} subjects are in {arguments.output}")
 
 
-def _chosen_cases(arguments: argparse.Namespace, config: Config) -> list[Case]:
-    names = list(config.data.sequences)
-    tasks = [parse_task(text, names) for text in arguments.task]
+def _chosen_subjects(arguments: argparse.Namespace, config: Config) -> list[Subject]:
+    """Test subjects, as --subjects and --max-subjects choose them."""
     subjects = find_subjects(config.data, config.data.test)
     if arguments.subjects:
         if unknown := set(arguments.subjects) - {subject.name for subject in subjects}:
             raise UserError(f"{config.data.test} names no subject {min(unknown)}")
         subjects = [subject for subject in subjects if subject.name in arguments.subjects]
-    subjects = subjects[: arguments.max_subjects]
+    return subjects[: arguments.max_subjects]
+
+
+def _chosen_cases(arguments: argparse.Namespace, config: Config) -> list[Case]:
+    names = list(config.data.sequences)
+    tasks = [parse_task(text, names) for text in arguments.task]
+    subjects = _chosen_subjects(arguments, config)
     if arguments.metrics:
         scores = read_scores(arguments.metrics)
         check_known(arguments.metrics, scores, names)

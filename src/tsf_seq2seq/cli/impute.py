@@ -29,7 +29,7 @@ LAYOUTS = (
 )
 TAKEN = (
     "help load device output target sources synthetic-sources precision resample batch-size bids "
-    "keep-names like finish"
+    "keep-names like finish contributions labels"
 )
 
 
@@ -54,6 +54,8 @@ def _impute_sequences(description: str, known: argparse.Namespace) -> None:
     arguments = parser.parse_args()
     assert model is not None  # -l is required
     subjects = _subjects(arguments, model)
+    if arguments.labels is not None and (not arguments.contributions or len(subjects) > 1):
+        raise UserError("--labels is for the --contributions of one subject")
     request = Request(
         targets=arguments.target,
         sources=_names_of(arguments.sources),
@@ -63,6 +65,8 @@ def _impute_sequences(description: str, known: argparse.Namespace) -> None:
         synthetic_sources=arguments.synthetic_sources,
         like=arguments.like,
         finish=arguments.finish,
+        contributions=arguments.contributions,
+        labels=arguments.labels,
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     )
     output = Output(arguments.output, arguments.layout)
@@ -102,6 +106,17 @@ def _parser(description: str, sequences: Sequence[str]) -> argparse.ArgumentPars
         metavar="SUBJECT",
         help="complete subjects of the same scanner, to whose contrast the synthesis is adapted: "
         "folders, files, or names of subjects in the folders",
+    )
+    parser.add_argument(
+        "--contributions",
+        action="store_true",
+        help="also an image for each source of what it adds; they add up to the synthesis",
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="NIFTI",
+        help="with --contributions, of one subject: a label map, to tell shares in the lesion too",
     )
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument(

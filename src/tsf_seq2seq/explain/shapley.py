@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from itertools import combinations
 from math import factorial
+from typing import TypeVar
 
 import numpy as np
 
-Coalition = frozenset[str]
-Game = Mapping[Coalition, np.ndarray]  # every coalition, the empty one too → values (subjects,)
+Player = TypeVar("Player", int, str)
+# Every coalition, the empty one too → values of one shape: a number a subject, an image, …
+Game = Mapping[frozenset[Player], np.ndarray]
 
 
-def coalitions(players: frozenset[str]) -> list[Coalition]:
+def coalitions(players: frozenset[Player]) -> list[frozenset[Player]]:
     """All 2^n sets of the players, the empty one included, by size."""
     ordered = sorted(players)
     return [
@@ -20,10 +22,10 @@ def coalitions(players: frozenset[str]) -> list[Coalition]:
     ]
 
 
-def shapley_values(game: Game) -> dict[str, np.ndarray]:
+def shapley_values(game: Game[Player]) -> dict[Player, np.ndarray]:
     """φ_i = Σ_A |A|! (n − |A| − 1)! / n! · (v(A ∪ i) − v(A)) over the sets A of others.
 
-    Shapley 1953; exact. Player → (subjects,); they add up to v(all) − v(empty).
+    Shapley 1953; exact. Player → values; they add up to v(all) − v(empty).
     """
     players = max(game, key=len)
     n = len(players)
@@ -38,7 +40,7 @@ def shapley_values(game: Game) -> dict[str, np.ndarray]:
     return values
 
 
-def leave_one_out(game: Game) -> dict[str, np.ndarray]:
-    """v(all) − v(all but i): what is lost when only player i is missing, (subjects,) each."""
+def leave_one_out(game: Game[Player]) -> dict[Player, np.ndarray]:
+    """v(all) − v(all but i): what is lost when only player i is missing."""
     players = max(game, key=len)
     return {player: game[players] - game[players - {player}] for player in players}

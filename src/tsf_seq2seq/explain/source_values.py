@@ -8,11 +8,11 @@ import numpy as np
 
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import COMPARED, Metric, Score, examined_method
-from tsf_seq2seq.explain.shapley import Coalition, coalitions, leave_one_out, shapley_values
+from tsf_seq2seq.explain.shapley import coalitions, leave_one_out, shapley_values
 from tsf_seq2seq.models.base import WITHOUT_ATTENTION
 
 EMPTY = "mean_image"  # the method that has no sources
-ScoresOfSubject = dict[tuple[Coalition, str], Score]  # sources and target → score
+ScoresOfSubject = dict[tuple[frozenset[str], str], Score]  # sources and target → score
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,8 @@ FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what a disk says o
 @dataclass(frozen=True)
 class Request:
     """What is to be made of each subject; empty `targets`: all that it lacks; `like`: references,
-    which may be among the subjects; `finish`: steps, None for those of the checkpoint."""
+    which may be among the subjects; `finish`: steps, None for those of the checkpoint;
+    `contributions`: of each source; `labels`: of the only subject's lesion."""
 
     targets: Sequence[str] = ()
     sources: Sequence[str] | None = None
@@ -51,6 +52,8 @@ class Request:
     command: str | None = None
     like: Sequence[Like] = ()
     finish: Sequence[str] | None = None
+    contributions: bool = False
+    labels: Path | None = None
 
 
 def impute_subjects(
@@ -109,7 +112,10 @@ def impute_subject(
         files = {name: subject.files[name] for name in sources}
         told_synthetic(files, request.synthetic_sources)
         made_in = {
-            target: circumstances(model, files, request.precision, request.resample, finish)
+            target: circumstances(
+                *(model, files, request.precision, request.resample, finish),
+                *(request.contributions, request.labels),
+            )
             | _references(references, sources, target, files)
             for target in group
         }
@@ -123,6 +129,8 @@ def impute_subject(
                 synthetic_sources=request.synthetic_sources,
                 like=references or (),
                 finish=request.finish,
+                contributions=request.contributions,
+                labels=request.labels,
                 progress=progress,
             )
             for target in left:
@@ -152,7 +160,10 @@ def _places(
     if subject.doubles:
         raise UserError(f"subject {subject.name}: {subject.doubles[0]}")
     missing = [name for name in model.sequences if name not in subject.files]
-    return {target: output.paths(subject, target) for target in request.targets or missing}
+    return {
+        target: output.paths(subject, target, [s for s in model.sequences if s != target])
+        for target in request.targets or missing
+    }
 
 
 def _is_left(subject: FoundSubject, target: str, paths: Paths, made_in: Mapping[str, Any]) -> bool:

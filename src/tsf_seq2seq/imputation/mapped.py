@@ -10,6 +10,7 @@ from tsf_seq2seq.imputation.sources import Sources
 from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.synthesis.contrast_map import ContrastMap
 from tsf_seq2seq.synthesis.likeness import Difference, Histogram, differences, histogram
+from tsf_seq2seq.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def apply_map(
     fitted = adaptation.map_of(task, names)
     if fitted is None:
         return None
-    image = fitted(source_stack(model, sources), output, sources.brain)
+    image = fitted(source_stack(model, sources, task), output, sources.brain)
     change = (image - output)[sources.brain]
     own = histogram("the subject", sources.images)
     labels = [names[i] for i in task.sources] + ["output"]
@@ -62,6 +63,6 @@ def training_histograms(model: Model) -> Sequence[Histogram]:
     return model.prior.histograms if model.prior else ()
 
 
-def source_stack(model: Model, sources: Sources) -> np.ndarray:
-    """The sources' images in the model's order, (n, Z, Y, X)."""
-    return np.stack([sources.images[name] for name in model.sequences if name in sources.images])
+def source_stack(model: Model, sources: Sources, task: Task) -> np.ndarray:
+    """The images of a task's sources, (n, Z, Y, X)."""
+    return np.stack([sources.images[model.sequences[i]] for i in task.sources])

@@ -16,6 +16,7 @@ from tsf_seq2seq.data.synthetic import RECORD_KEY, RESEARCH_USE, SOFTWARE, sidec
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.files.writing import Write, write_together
+from tsf_seq2seq.imputation.contributions import Contributions
 from tsf_seq2seq.imputation.mapped import AppliedMap
 from tsf_seq2seq.imputation.places import (
     TSEM,
@@ -23,6 +24,7 @@ from tsf_seq2seq.imputation.places import (
     bids_name,
     check_labels,
     check_places,
+    contribution_kind,
 )
 from tsf_seq2seq.imputation.record import FINISH_KEY, read_record, refuse_foreign
 from tsf_seq2seq.imputation.subject import Imputation
@@ -46,29 +48,37 @@ class Output:
     folder: Path
     layout: Layout = "plain"
 
-    def paths(self, subject: FoundSubject, target: str) -> Paths:
-        """Files of a target. UserError where its own name is wanted but can't be told."""
-        own = f"{subject.name}_{target}"
+    def paths(self, subject: FoundSubject, target: str, sources: Sequence[str] = ()) -> Paths:
+        """Files of a target, also of contributions of the `sources`. UserError where its own name
+        is wanted but can't be told."""
+        own, kinds = f"{subject.name}_{target}", {TSEM: "tsem"}
+        kinds |= {contribution_kind(source): f"contribution-{source}" for source in sources}
         if self.layout == "bids":
-            image, tsem = (bids_name(subject, target, kind) for kind in ("synth", "tsem"))
+            image = bids_name(subject, target, "synth")
+            maps = {kind: bids_name(subject, target, end) for kind, end in kinds.items()}
+            if len(set(maps.values())) < len(maps):
+                raise UserError(f"some of {', '.join(sources)} would be one label in BIDS")
         elif self.layout == "plain":
-            image, tsem = f"{own}_synth", f"{own}_tsem"
+            image = f"{own}_synth"
+            maps = {kind: f"{own}_{end}" for kind, end in kinds.items()}
         elif target in subject.naming.names:
             above = subject.name.removesuffix(subject.short_name)
             named = subject.naming.names[target].replace(NAME, subject.short_name)
             image = str(Path(above, named))
-            image, tsem = image.removesuffix(".gz").removesuffix(".nii"), f"tsem/{own}_tsem"
+            image = image.removesuffix(".gz").removesuffix(".nii")
+            folders = {kind: end.partition("-")[0] for kind, end in kinds.items()}
+            maps = {kind: f"{folders[kind]}/{own}_{end}" for kind, end in kinds.items()}
         else:
             raise UserError(
                 f"subject {subject.name}: what its data set would call {target} can't be told from "
                 f"its names ({subject.naming.title})"
             )
-        maps = {TSEM: self.folder / f"{tsem}.nii.gz"}
-        sidecars = {kind: sidecar_path(path) for kind, path in maps.items()}
+        files = {kind: self.folder / f"{name}.nii.gz" for kind, name in maps.items()}
+        sidecars = {kind: sidecar_path(path) for kind, path in files.items()}
         return Paths(
             self.folder / f"{image}.nii.gz",
             self.folder / f"{image}.json",
-            maps,
+            files,
             sidecars if self.layout == "bids" else {},
         )
 
@@ -149,6 +159,7 @@ def sidecar(found: Imputation, command: str | None = None) -> dict[str, Any]:
         "SoftwareVersion": __version__,
         "Command": command,
         "Adaptation": None if found.adapted is None else _adaptation(found.adapted),
+        "Contributions": None if found.contributions is None else _shares(found.contributions),
     }
 
 
@@ -178,6 +189,17 @@ def _adaptation(adapted: AppliedMap) -> dict[str, Any]:
             }
             for found in adapted.differences
         ],
+    }
+
+
+def _shares(found: Contributions) -> dict[str, Any]:
+    """What is to be known of contributions beside their images."""
+    return {
+        "Shares": found.shares,
+        "SharesOf": "mean of the amounts over the brain",
+        "LesionShares": found.lesion_shares,
+        "WithoutSources": found.empty,
+        "WithoutSourcesOf": found.empty_of,
     }
 
 

@@ -11,8 +11,13 @@ from tsf_seq2seq.data.namings import BIDS_SUFFIXES, canonical_name
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.writing import is_inside
 
-IMAGE, TSEM = "image", "TSEM"  # kinds of images
+IMAGE, TSEM = "image", "TSEM"  # kinds of images, beside contributions
 REMEDY = "rename one, or impute them into folders of their own"
+
+
+def contribution_kind(source: str) -> str:
+    """The kind of image that shows what a source contributes."""
+    return f"contribution of {source}"
 
 
 class Paths(NamedTuple):
@@ -96,7 +101,7 @@ def bids_name(subject: FoundSubject, target: str, kind: str) -> str:
     canonical = canonical_name(target)
     ending = BIDS_SUFFIXES[canonical] if canonical else f"_{_label(target, target)}"
     entities, _, suffix = f"{'_'.join(labels)}{ending}".rpartition("_")
-    return f"{'/'.join(labels)}/anat/{entities}_desc-{kind}_{suffix}"
+    return f"{'/'.join(labels)}/anat/{entities}_desc-{_alphanumeric(kind)}_{suffix}"
 
 
 def _bids_labels(subject: FoundSubject) -> tuple[str, list[str]]:

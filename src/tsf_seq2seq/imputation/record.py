@@ -13,6 +13,8 @@ from tsf_seq2seq.imputation.places import IMAGE, Paths
 from tsf_seq2seq.synthesis.finish import Finish
 
 FINISH_KEY = "Finish"  # steps, null for none
+WITH_CONTRIBUTIONS = "WithContributions"
+LABELS_KEY = "LabelMapFingerprint"
 REFERENCES_KEY = "ReferenceFingerprints"  # name → sequence → fingerprint, where there are some
 RECORD_VERSION = 2  # of what a sidecar must hold for its image to be done already
 
@@ -23,14 +25,21 @@ def circumstances(
     precision: str,
     resample: bool,
     finish: Finish | None = None,
+    contributions: bool = False,
+    labels: Path | None = None,
 ) -> dict[str, Any]:
     """What decides on an imputation, as its sidecar tells; to be taken before the sources are read.
 
-    Raises UserError where a source can't be read.
+    What isn't asked for doesn't decide. Raises UserError where a source or the label map can't be
+    read.
     """
-    if missing := [path for path in sources.values() if not path.exists()]:
+    given = [*sources.values(), *([] if labels is None else [labels])]
+    if missing := [path for path in given if not path.exists()]:
         raise UserError(f"{missing[0]} does not exist")
-    return {
+    asked: dict[str, Any] = {WITH_CONTRIBUTIONS: True} if contributions else {}
+    if labels is not None:
+        asked[LABELS_KEY] = fingerprint(labels)
+    return asked | {
         "RecordVersion": RECORD_VERSION,
         RECORD_KEY: model.sha256,
         "SourceSequences": list(sources),
@@ -111,6 +120,8 @@ def _change(key: str, record: Mapping[str, Any], wanted: Mapping[str, Any]) -> s
         RECORD_KEY: "the checkpoint is another one",
         "Precision": f"it was made in {old}",
         FINISH_KEY: _finish_before(old),
+        WITH_CONTRIBUTIONS: "it was made without contributions",
+        LABELS_KEY: "the label map has changed" if old else "it was made without label map",
         REFERENCES_KEY: _change_of_references(old, wanted.get(REFERENCES_KEY)),
         "Resample": "--resample was given before" if old else "--resample was not given before",
     }

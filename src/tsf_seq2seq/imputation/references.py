@@ -200,21 +200,22 @@ class References:
         told_synthetic(given, allowed=False, hint="")
         loaded = load_sources(given, self.resample)
         seen = loaded.of(sources)
+        tasks = {target: self.model.task(sources, target) for target in targets}
         slices, _ = synthesize_grid(
-            *(self.model, seen, targets, self.precision, self.batch_size),
+            *(self.model, seen, list(tasks.values()), self.precision, self.batch_size),
             with_tsem=False,
             finish=self.finish,
         )
-        images = source_stack(self.model, seen)
+        images = source_stack(self.model, seen, next(iter(tasks.values())))
         shape = histogram(name, seen.images)
         return {
             target: _Look(
-                slab_moments(images, slices[target].image, loaded.images[target], seen.brain),
+                slab_moments(images, slices[task].image, loaded.images[target], seen.brain),
                 loaded.maxima[target],
                 shape,
                 loaded.not_stripped + loaded.doubts,
             )
-            for target in targets
+            for target, task in tasks.items()
         }
 
 

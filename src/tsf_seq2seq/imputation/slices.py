@@ -71,15 +71,15 @@ def synthesize_slices(
 def synthesize_grid(
     model: Model,
     sources: Sources,
-    targets: Sequence[str],
+    tasks: Sequence[Task],
     precision: str,
     batch_size: int,
     progress: Progress | None = None,
     with_tsem: bool = True,
     finish: Finish | None = None,
-) -> tuple[dict[str, Slices], tuple[str, ...]]:
-    """Each target's whole grid in [-1, 1], as `finish` makes it, and the resampling that was done
-    for it."""
+) -> tuple[dict[Task, Slices], tuple[str, ...]]:
+    """Each task's whole grid in [-1, 1], as `finish` makes it, and the resampling that was done
+    for it. The tasks' sources are among `sources`, whose brain is theirs, too."""
     names, height = list(model.sequences), model.network.slices
     view, resampling = _view(model, sources)
 
@@ -92,10 +92,8 @@ def synthesize_grid(
         window[names.index(name)] = view.to_network(image[places])
 
     # --- the network
-    tasks = {target: model.task(sources.images, target) for target in targets}
-    wanted = list(tasks.values())
     outputs = synthesize_slices(
-        model.network, window, wanted, batch_size, precision, progress, with_tsem, finish
+        model.network, window, tasks, batch_size, precision, progress, with_tsem, finish
     )
 
     # --- back to the whole grid
@@ -105,13 +103,13 @@ def synthesize_grid(
         volume[~sources.brain] = outside
         return volume
 
-    slices, images = {}, source_stack(model, sources) if finish else None
-    for target, task in tasks.items():
+    slices = {}
+    for task in tasks:
         image, tsem = outputs[task]
         image = whole(image, BACKGROUND)
-        if finish is not None and images is not None:
-            image = finish(task, images, image, sources.brain)
-        slices[target] = Slices(image, None if tsem is None else whole(tsem, 0))
+        if finish is not None:
+            image = finish(task, source_stack(model, sources, task), image, sources.brain)
+        slices[task] = Slices(image, None if tsem is None else whole(tsem, 0))
     return slices, resampling
 
 

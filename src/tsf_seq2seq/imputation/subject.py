@@ -1,7 +1,7 @@
 """Imputation of a subject's missing sequences: from images to images on the same grid."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -9,16 +9,20 @@ import numpy as np
 import torch
 
 from tsf_seq2seq.checkpoints.checkpoint import Model, open_model
+from tsf_seq2seq.data.loading import load_segmentation
 from tsf_seq2seq.data.nifti import image_like
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.explain.contribution_maps import check_explicable
+from tsf_seq2seq.imputation.contributions import Contributions, contributions_of
 from tsf_seq2seq.imputation.mapped import AppliedMap, apply_map
-from tsf_seq2seq.imputation.places import IMAGE, TSEM
+from tsf_seq2seq.imputation.places import IMAGE, TSEM, contribution_kind
 from tsf_seq2seq.imputation.references import Like, References, find_references
 from tsf_seq2seq.imputation.slices import BATCH_SIZE, Slices, synthesize_grid
 from tsf_seq2seq.imputation.sources import Image, Sources, load_sources, told_synthetic
 from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.synthesis.finish import Finish, network_finish
 from tsf_seq2seq.synthesis.stacks import Progress
+from tsf_seq2seq.tasks import source_sets
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Imputation:
     brain; `fusion_weights`: source → ω. These three are None for a network without.
     `intensity_maximum`: what the network's 1 became, by the rule that `intensity_scale` tells;
     `adapted`: what a contrast map made of the network's output, of which TSEM and ω go on
-    speaking; None where there was none. `finish`: the steps that were done to the output.
+    speaking; None where there was none. `finish`: the steps that were done to the output;
+    `contributions`: what each source added to it, where that was asked for.
     """
 
     target: str
@@ -48,11 +53,15 @@ class Imputation:
     precision: str
     adapted: AppliedMap | None = None
     finish: tuple[str, ...] = ()
+    contributions: Contributions | None = None
 
     @property
     def images(self) -> dict[str, nib.Nifti1Image]:
         """Kind → image of all that is written."""
-        return {IMAGE: self.image} | ({} if self.tsem is None else {TSEM: self.tsem})
+        maps = {} if self.tsem is None else {TSEM: self.tsem}
+        if self.contributions is not None:
+            maps |= {contribution_kind(s): own for s, own in self.contributions.images.items()}
+        return {IMAGE: self.image, **maps}
 
 
 def impute(
@@ -68,6 +77,8 @@ def impute(
     synthetic_sources: bool = False,
     like: Sequence[Like] | Like = (),
     finish: Sequence[str] | None = None,
+    contributions: bool = False,
+    labels: Path | str | None = None,
 ) -> Imputation:
     """Synthesize sequence `target` of a subject from its co-registered, skull-stripped images.
 
@@ -77,8 +88,9 @@ def impute(
     grids to the first one's; `synthetic_sources`: take images that this software made as sources;
     `like`: complete subjects of the same scanner, to whose contrast the synthesis is adapted: their
     folders, files, or mappings from sequence to image, or one of these; `finish`: the steps that
-    are done to the output, by default those of the checkpoint's `evaluation.finish`. Raises
-    UserError, one sentence, for whatever can't be used.
+    are done to the output, by default those of the checkpoint's `evaluation.finish`;
+    `contributions`: also tell what each source adds, with `labels`, a label map on the grid, in the
+    lesion, too. Raises UserError, one sentence, for whatever can't be used.
     """
     found = impute_targets(
         *(images, model, [target], sources),
@@ -89,6 +101,8 @@ def impute(
         synthetic_sources=synthetic_sources,
         like=like,
         finish=finish,
+        contributions=contributions,
+        labels=labels,
     )
     return found[target]
 
@@ -106,6 +120,8 @@ def impute_targets(
     synthetic_sources: bool = False,
     like: Sequence[Like] | Like | References = (),
     finish: Sequence[str] | None = None,
+    contributions: bool = False,
+    labels: Path | str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Imputation]:
     """Several targets as `impute` gives each, from the same sources, which are encoded once.
@@ -123,7 +139,11 @@ def impute_targets(
     chosen, notes = choose_sources(model, list(images), targets, sources)
     given = {name: images[name] for name in chosen}
     notes += told_synthetic(given, synthetic_sources)
+    tasks = {target: model.task(given, target) for target in targets}
+    if contributions:
+        check_explicable(model.network, tasks.values())
     loaded = load_sources(given, resample)
+    lesion = None if labels is None else load_segmentation(Path(labels), loaded.geometry) > 0
     adaptations = dict.fromkeys(targets, model.adaptation)
     told: dict[str, tuple[str, ...]] = dict.fromkeys(targets, ())
     if like:
@@ -134,19 +154,37 @@ def impute_targets(
             like = References(model, references, precision, resample, batch_size, done)
         like.check_model()
         for target in targets:
-            found = like.adaptation(chosen, target, given, targets)
-            adaptations[target], told[target] = found
+            adapted = like.adaptation(chosen, target, given, targets)
+            adaptations[target], told[target] = adapted
+    run = model, loaded
     slices, resampling = synthesize_grid(
-        model, loaded, targets, precision, batch_size, progress, finish=done
+        *run, list(tasks.values()), precision, batch_size, progress, finish=done
     )
     notes += loaded.not_stripped + loaded.doubts
-    return {
+    found = {
         target: _imputation(
-            *(model, loaded, target, slices[target], resampling, notes + told[target], precision),
+            *(*run, target, slices[task], resampling, notes + told[target], precision),
             adaptations[target],
             done,
         )
-        for target in targets
+        for target, task in tasks.items()
+    }
+    if not contributions:
+        return found
+    fewer = [own for task in tasks.values() for own in source_sets(task)[:-1]]
+    if fewer:
+        slices |= synthesize_grid(
+            *run, fewer, precision, batch_size, progress, with_tsem=False, finish=done
+        )[0]
+    outputs = {task: own.image for task, own in slices.items()}
+    return {
+        target: replace(
+            found[target],
+            contributions=contributions_of(
+                *run, task, outputs, found[target].intensity_maximum, lesion
+            ),
+        )
+        for target, task in tasks.items()
     }
 
 
