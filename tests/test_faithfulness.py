@@ -13,6 +13,7 @@ from tsf_seq2seq.cli.trust import check_faithfulness
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import Score, write_scores
 from tsf_seq2seq.explain.attention_gain import attention_gains
+from tsf_seq2seq.explain.contributions import SourceShare
 from tsf_seq2seq.explain.faithfulness import agreements, faithfulness
 from tsf_seq2seq.explain.fusion_weights import (
     fusion_tasks,
@@ -21,7 +22,9 @@ from tsf_seq2seq.explain.fusion_weights import (
     read_fusion_csv,
 )
 from tsf_seq2seq.explain.shapley import coalitions, leave_one_out, shapley_values
-from tsf_seq2seq.explain.source_values import source_values
+from tsf_seq2seq.explain.share_agreement import ShareAgreement, share_agreements
+from tsf_seq2seq.explain.source_values import SourceValue, source_values
+from tsf_seq2seq.tables import write_rows
 from tsf_seq2seq.tasks import Task
 
 NAMES = ("t1", "t2", "flair")
@@ -219,6 +222,51 @@ def test_script(run, tmp_path):
         *("shapley.csv", "faithfulness.csv", "faithfulness.md"),
         *("agreement.csv", "attention_gain.csv"),
     }
+
+
+def value(name: str, source: str, shapley: float) -> SourceValue:
+    return SourceValue(name, "flair", source, "psnr", shapley, 0, 0, 0, 0)
+
+
+def share(name: str, source: str, amount: float, region: str = "brain") -> SourceShare:
+    return SourceShare(name, "t1+t1ce+t2", "flair", source, region, 0, amount, amount)
+
+
+def test_orders_of_sources_by_hand():
+    """What sources bring: a 3, 2, 1, b 1, 2, 3. ω says 3, 2, 1 of both, contributions 2, 3, 1 of a
+    and 1, 2, 3 of b: rank correlations ½ and 1."""
+    sources = ("t1", "t1ce", "t2")
+    brought, shown = {"a": (3, 2, 1), "b": (1, 2, 3)}, {"a": (2, 3, 1), "b": (1, 2, 3)}
+    values = [
+        value(name, *own) for name in "ab" for own in zip(sources, brought[name], strict=True)
+    ]
+    rows = [share(name, *own) for name in "ab" for own in zip(sources, shown[name], strict=True)]
+    rows += [share("a", "t1", 9, "lesion"), share("c", "t1", 1)]
+    omega = {("t1+t1ce+t2", "flair"): dict(zip(sources, (0.5, 0.3, 0.2), strict=True))}
+    wanted = ("psnr", 2, 0.0, 0.5, 0.75, 0.5)
+    assert share_agreements(values, omega, rows) == [
+        ShareAgreement("flair", *wanted),
+        ShareAgreement("all", *wanted),
+    ]
+    with pytest.raises(UserError, match="no subject has both"):
+        share_agreements(values, omega, rows[-1:])
+
+
+def test_script_with_contributions(run, tmp_path):
+    metrics, _ = write_inputs(tmp_path)
+    rows = [
+        SourceShare("a", "t1+t2", "flair", source, "brain", 0, amount, amount)
+        for source, amount in {"t1": 0.4, "t2": 0.6}.items()
+    ]
+    write_rows(tmp_path / "contributions.csv", SourceShare, rows)
+    options = ("--fusion-weights", tmp_path, "--contributions", tmp_path)
+    outcome = run(metrics, *options, "-o", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    with open(tmp_path / "out" / "share_agreement.csv", newline="") as file:
+        (first, *_) = csv.DictReader(file)
+    assert first["target"] == "flair"
+    assert [float(first[key]) for key in ("omega", "contributions")] == pytest.approx([1, -1])
+    assert "## Contributions" in (tmp_path / "out" / "faithfulness.md").read_text()
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "sources,target,t1\nt1,t2,much\n"])

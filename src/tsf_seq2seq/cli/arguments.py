@@ -24,6 +24,7 @@ def _file_or_folder(name: str, path: str | Path) -> Path:
 # argparse types
 metrics_file = partial(_file_or_folder, "metrics.csv")
 fusion_weights_file = partial(_file_or_folder, "fusion_weights.csv")
+contributions_file = partial(_file_or_folder, "contributions.csv")
 
 
 def _whole_number_from(lowest: int) -> Callable[[str], int]:

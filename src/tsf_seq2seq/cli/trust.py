@@ -7,7 +7,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tsf_seq2seq.cli.arguments import OF_NETWORK, SETTINGS, fusion_weights_file, script_parser
+from tsf_seq2seq.cli.arguments import (
+    OF_NETWORK,
+    SETTINGS,
+    contributions_file,
+    fusion_weights_file,
+    script_parser,
+)
 from tsf_seq2seq.cli.loading import experiment, load_network
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.subjects import find_subjects
@@ -17,6 +23,7 @@ from tsf_seq2seq.evaluation.scores import check_known, read_scores
 from tsf_seq2seq.evaluation.statistics import Comparison, compare, comparison_table
 from tsf_seq2seq.evaluation.tumour import RegionScore, region_means, region_table, score_regions
 from tsf_seq2seq.explain.attention_gain import AttentionGain, attention_gain_table, attention_gains
+from tsf_seq2seq.explain.contributions import read_contributions
 from tsf_seq2seq.explain.error_estimation import (
     Measured,
     allowed_tasks,
@@ -32,6 +39,11 @@ from tsf_seq2seq.explain.faithfulness import (
     faithfulness_markdown,
 )
 from tsf_seq2seq.explain.fusion_weights import read_fusion_csv
+from tsf_seq2seq.explain.share_agreement import (
+    ShareAgreement,
+    share_agreement_table,
+    share_agreements,
+)
 from tsf_seq2seq.explain.source_values import SourceValue, source_values
 from tsf_seq2seq.explain.tsem import parse_task
 from tsf_seq2seq.files.folder import claimed
@@ -91,6 +103,12 @@ def check_faithfulness(description: str | None) -> None:
         metavar="CSV",
         help="fusion_weights.csv or its folder",
     )
+    parser.add_argument(
+        "--contributions",
+        type=contributions_file,
+        metavar="CSV",
+        help="contributions.csv or its folder: how they order the sources, beside ω",
+    )
     parser.add_argument("--method", help="of the metrics, the one examined (default: the first)")
     arguments = parser.parse_args()
     output = arguments.output
@@ -109,6 +127,10 @@ def check_faithfulness(description: str | None) -> None:
             "agreement.csv": rows_text(Agreement, found),
             "attention_gain.csv": rows_text(AttentionGain, gains),
         }
+        if arguments.contributions is not None:
+            orders = share_agreements(values, omega, read_contributions(arguments.contributions))
+            tables["share_agreement.csv"] = rows_text(ShareAgreement, orders)
+            text += f"\n## Contributions\n\n{share_agreement_table(orders).markdown()}\n"
         write_texts(output, tables | {"faithfulness.md": text})
         print(text)
         print(
