@@ -22,11 +22,14 @@ from tsf_seq2seq.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2Seq
 from tsf_seq2seq.settings import parse
 from tsf_seq2seq.synthesis.adaptation import Adaptation, task_key
+from tsf_seq2seq.synthesis.error_map import ErrorMap, StoredErrorMap
 from tsf_seq2seq.tasks import Task, all_tasks
 
 FORMAT = "tsf-seq2seq checkpoint"
 VERSION = 2
 STATISTICS, PRIOR, ADAPTATION = "statistics", "prior", "adaptation"  # keys of what is optional
+ERROR_MAP = "error_map"  # another; its weights stand among the network's, behind ERROR_WEIGHTS
+ERROR_WEIGHTS = "error_map."
 PROBE_BYTES = 2**20
 READABLE = (1, 2)  # version 1 had other keys in its settings, which migration.py knows
 
@@ -37,7 +40,8 @@ class Model:
 
     `statistics`: None in checkpoints that carry none, such as imported weights; `sha256`: of the
     checkpoint file, hexadecimal; `prior`: maps fitted on validation subjects, as training leaves
-    them; `adaptation`: maps fitted on subjects of the scanner that the checkpoint was adapted to.
+    them; `adaptation`: maps fitted on subjects of the scanner that the checkpoint was adapted to;
+    `error_map`: an estimator of the network's errors, where one was trained.
     """
 
     network: SynthesisNetwork = field(repr=False)
@@ -47,6 +51,7 @@ class Model:
     sha256: str
     prior: Adaptation | None = field(default=None, repr=False)
     adaptation: Adaptation | None = field(default=None, repr=False)
+    error_map: ErrorMap | None = field(default=None, repr=False)
 
     @property
     def sequences(self) -> tuple[str, ...]:
@@ -67,12 +72,16 @@ def save_checkpoint(
     statistics: TrainingStatistics | None = None,
     prior: Adaptation | None = None,
     adaptation: Adaptation | None = None,
+    error_map: ErrorMap | None = None,
 ) -> None:
     """Write weights and settings, `training` state, data `statistics` and maps where given.
 
     All or nothing. Raises UserError for weights that are NaN or infinite: they couldn't be loaded.
     """
-    weights = network.state_dict()
+    weights = dict(network.state_dict())
+    if error_map is not None:
+        own = error_map.estimator.state_dict()
+        weights |= {f"{ERROR_WEIGHTS}{key}": value for key, value in own.items()}
     for key, value in weights.items():
         if not is_finite(value):
             raise UserError(f"{path} was not written: {key} holds NaN or infinite values")
@@ -87,6 +96,8 @@ def save_checkpoint(
     for key, value in ((STATISTICS, statistics), (PRIOR, prior), (ADAPTATION, adaptation)):
         if value is not None:
             content[key] = to_mapping(value)
+    if error_map is not None:
+        content[ERROR_MAP] = to_mapping(StoredErrorMap(error_map.settings, error_map.calibration))
 
     def save(temporary: Path) -> None:
         try:
@@ -116,8 +127,13 @@ def open_model(path: Path | str, device: str | torch.device = "cpu") -> Model:
     content = read_checkpoint(path)
     network, config = _rebuild(content, path)
     statistics = checkpoint_statistics(content, path)
-    maps = (_maps_of(content, key, path, config) for key in (PRIOR, ADAPTATION))
-    return Model(network.to(device).eval(), config, statistics, path, sha256(path), *maps)
+    prior, adaptation = (_maps_of(content, key, path, config) for key in (PRIOR, ADAPTATION))
+    error_map = _error_map_of(content, network, path)
+    if error_map is not None:
+        error_map.estimator.to(device).eval()
+    network = network.to(device).eval()
+    maps = prior, adaptation, error_map
+    return Model(network, config, statistics, path, sha256(path), *maps)
 
 
 def checkpoint_adaptation(path: Path) -> Adaptation | None:
@@ -148,8 +164,30 @@ def _rebuild(content: Mapping[str, Any], path: Path) -> tuple[SynthesisNetwork, 
         network = build_network(config)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    load_state(network, content["weights"], path)
+    load_state(network, _network_weights(content["weights"]), path)
     return network, config
+
+
+def _network_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those that aren't an error map's."""
+    return {key: own for key, own in weights.items() if not key.startswith(ERROR_WEIGHTS)}
+
+
+def _error_map_of(
+    content: Mapping[str, Any], network: SynthesisNetwork, path: Path
+) -> ErrorMap | None:
+    """The error map of a checkpoint, where it carries one; UserError where it is damaged."""
+    if ERROR_MAP not in content:
+        return None
+    stored = parse(StoredErrorMap, content[ERROR_MAP], str(path), f"{ERROR_MAP}.")
+    estimator = stored.settings.build(network.n_sequences, network.slices)
+    weights = {
+        key.removeprefix(ERROR_WEIGHTS): own
+        for key, own in content["weights"].items()
+        if key.startswith(ERROR_WEIGHTS)
+    }
+    load_state(estimator, weights, path)
+    return ErrorMap(stored.settings, estimator, stored.calibration)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -281,7 +319,7 @@ def _state_of(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
         return check_tensors(content, path)
     content = _checked(content, path)
     check_sequences(path, checkpoint_config(content, path), names)
-    return content["weights"]
+    return _network_weights(content["weights"])
 
 
 def check_sequences(path: Path, config: Config, names: Sequence[str]) -> None:

@@ -60,6 +60,7 @@ def adapt(description: str | None) -> None:
         statistics=model.statistics,
         prior=model.prior,
         adaptation=adaptation,
+        error_map=model.error_map,
     )
     table.write_csv(output.with_suffix(".csv"))
     plot_shares(adaptation, model.sequences, output.with_suffix(""))

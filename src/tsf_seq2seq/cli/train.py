@@ -2,15 +2,30 @@
 
 import argparse
 import dataclasses
+from pathlib import Path
 
-from tsf_seq2seq.checkpoints.checkpoint import load_seq2seq_weights, load_weights
-from tsf_seq2seq.cli.arguments import script_parser
-from tsf_seq2seq.cli.loading import find_device
+from tsf_seq2seq.checkpoints.checkpoint import (
+    load_seq2seq_weights,
+    load_weights,
+    open_model,
+    save_checkpoint,
+)
+from tsf_seq2seq.cli.arguments import add_arguments, positive_number, script_parser
+from tsf_seq2seq.cli.loading import experiment, find_device
 from tsf_seq2seq.config import Config, load_config
 from tsf_seq2seq.distributed import joined_processes
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.files.writing import check_place
 from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.models.build import build_network
+from tsf_seq2seq.models.error_estimator import ErrorEstimatorConfig
+from tsf_seq2seq.synthesis.risk_control import fewest_subjects
+from tsf_seq2seq.training.error_map_fit import (
+    ErrorMapTraining,
+    calibration_table,
+    fit_error_map,
+    usable_subjects,
+)
 from tsf_seq2seq.training.loop import train
 
 
@@ -44,6 +59,70 @@ def train_network(description: str, network_name: str | None = None) -> None:
     _load_first_weights(network, arguments, config)
     with joined_processes(device) as processes:
         train(config, network, device, arguments.resume, processes)
+
+
+def train_error_map(description: str | None) -> None:
+    """Train and calibrate an error map; write the checkpoint with it."""
+    parser = script_parser(
+        description,
+        ["load", "output"],
+        ["device", "set", "batch_size"],
+        load="a checkpoint of ours, whose network stays as it is",
+        output="checkpoint to write, .pth",
+    )
+    parser.add_argument(
+        "--fit",
+        type=Path,
+        metavar="CSV",
+        help="subjects to train on, that the network was not trained on (else data.valid)",
+    )
+    parser.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="CSV",
+        help="further subjects to calibrate on (else those of --fit, by cross-fitting)",
+    )
+    parser.add_argument("--steps", type=positive_number, default=800, metavar="N")
+    parser.add_argument("--crops", type=positive_number, default=4, metavar="N", help="in a step")
+    add_arguments(parser, ["seed"])
+    arguments = parser.parse_args()
+    output: Path = arguments.output
+    if output.suffix != ".pth":
+        raise UserError(f"-o must end in .pth, not {output.name}")
+    check_place(output)
+    arguments.config = None
+    config, model = experiment(arguments), open_model(arguments.load, find_device(arguments.device))
+    fitted = usable_subjects(model.network, config, arguments.fit or config.data.valid)
+    calibrated = []
+    if arguments.calibrate is not None:
+        calibrated = usable_subjects(model.network, config, arguments.calibrate)
+        if both := {one.name for one in fitted} & {one.name for one in calibrated}:
+            raise UserError(f"{arguments.calibrate} has {min(both)}, which is trained on, too")
+    settings = ErrorEstimatorConfig()
+    training = ErrorMapTraining(settings, arguments.steps, arguments.crops, arguments.seed)
+    error_map = fit_error_map(
+        *(model.network, config, fitted, calibrated, training, arguments.batch_size), print
+    )
+    save_checkpoint(
+        output,
+        model.network,
+        model.config,
+        statistics=model.statistics,
+        prior=model.prior,
+        adaptation=model.adaptation,
+        error_map=error_map,
+    )
+    if error_map.calibration is None:
+        print("one subject can't calibrate what trained on it: scales are as they are")
+    else:
+        print(calibration_table(error_map.calibration).markdown())
+        for alpha, factor in error_map.calibration.factors.items():
+            if factor is None:
+                print(
+                    f"too few subjects for a band of all but {alpha}: it takes "
+                    f"{fewest_subjects(float(alpha))} and errors that they allow"
+                )
+    print(f"{output} has an error map")
 
 
 def _load_first_weights(

@@ -114,8 +114,13 @@ class SynthesisNetwork(nn.Module):
 
     def pad(self, x: Tensor) -> Tensor:
         """Reflect right and bottom edges of (N, C, H, W) so that `size_multiple` divides H, W."""
-        bottom, right = (-x.shape[-2] % self.size_multiple, -x.shape[-1] % self.size_multiple)
-        return F.pad(x, (0, right, 0, bottom), mode="reflect") if bottom or right else x
+        return reflect_to_multiple(x, self.size_multiple)
+
+
+def reflect_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """(N, C, H, W) with right and bottom edges reflected until `multiple` divides H and W."""
+    bottom, right = (-x.shape[-2] % multiple, -x.shape[-1] % multiple)
+    return F.pad(x, (0, right, 0, bottom), mode="reflect") if bottom or right else x
 
 
 @contextmanager

@@ -1,0 +1,238 @@
+"""Training and calibration of an error map for a network whose weights stay as they are."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from math import nan
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from tsf_seq2seq.config import AugmentationConfig, Config
+from tsf_seq2seq.data.loading import Subject
+from tsf_seq2seq.data.sampling import Crop, CropStream
+from tsf_seq2seq.data.slices import BACKGROUND, stacks
+from tsf_seq2seq.data.statistics import evenly_spaced
+from tsf_seq2seq.data.subjects import find_subjects
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.evaluation.protocol import complete_tasks
+from tsf_seq2seq.evaluation.regions import brain_mask
+from tsf_seq2seq.models.base import SynthesisNetwork, seeded
+from tsf_seq2seq.models.error_estimator import (
+    ERROR_SCALE,
+    ErrorEstimator,
+    ErrorEstimatorConfig,
+    JudgedNetwork,
+)
+from tsf_seq2seq.synthesis.error_map import Calibration, ErrorMap, brain_psnr, plain_psnr
+from tsf_seq2seq.synthesis.risk_control import Ratios, margin, smallest_factor
+from tsf_seq2seq.synthesis.stacks import run_stacks
+from tsf_seq2seq.synthesis.synthesizers import variant_for
+from tsf_seq2seq.synthesis.windows import load_window
+from tsf_seq2seq.tables import Table
+from tsf_seq2seq.tasks import Task, all_tasks, sample_missing_task
+from tsf_seq2seq.training.objectives import one_cycle_learning_rate
+
+ALPHAS = (0.1, 0.2)  # shares of the brain that may lie outside a band
+FOLDS = 3  # of cross-fitting
+LARGEST_GRADIENT = 1.0
+STACKS = 32  # of a subject that calibration looks at
+
+
+@dataclass(frozen=True)
+class ErrorMapTraining:
+    """How an estimator is trained."""
+
+    settings: ErrorEstimatorConfig
+    steps: int
+    batch_size: int
+    seed: int
+    lr: float = 2e-3
+
+
+@dataclass
+class Seen:
+    """What calibration sees of a subject: all tasks that its sequences allow."""
+
+    name: str
+    ratios: Ratios = field(default_factory=Ratios.none)
+    error: float = 0  # sums over voxels
+    scale: float = 0
+    psnr: list[tuple[float, float]] = field(default_factory=list)  # by the scales, true
+
+
+def judged_variant(network: SynthesisNetwork) -> str:
+    """The variant whose outputs an error map is of: what the network gives for all its tasks."""
+    return variant_for(network, all_tasks(network.n_sequences))
+
+
+def fit_estimator(
+    network: SynthesisNetwork,
+    config: Config,
+    subjects: Sequence[Subject],
+    training: ErrorMapTraining,
+) -> ErrorEstimator:
+    """An estimator of the network's errors on crops of the subjects, where the network is."""
+    device = next(network.parameters()).device
+    with seeded(training.seed):
+        estimator = training.settings.build(network.n_sequences, network.slices).to(device)
+    optimizer = torch.optim.AdamW(estimator.parameters(), lr=training.lr)
+    course = replace(
+        config.train,
+        batch_size=min(training.batch_size, len(subjects)),
+        seed=training.seed,
+        steps=training.steps,
+    )
+    config = replace(config, train=course, augmentation=AugmentationConfig())
+    variant = judged_variant(network)
+
+    def sample_task(available: Sequence[int], rng: np.random.Generator, done: float) -> Task:
+        while not network.accepts(task := sample_missing_task(available, rng), variant):
+            pass
+        return task
+
+    network.eval()
+    stream = iter(CropStream(subjects, config, sample_task))
+    bar = tqdm(islice(stream, training.steps), total=training.steps, unit="step", leave=False)
+    for step, (crop, _) in enumerate(bar):
+        rate = one_cycle_learning_rate(training.lr, step / training.steps, warm_up=0.05)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        loss = _loss(network, estimator, crop.to(device), variant)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(estimator.parameters(), LARGEST_GRADIENT)
+        optimizer.step()
+        bar.set_postfix_str(f"loss {loss.item():.3f}")
+    stream.close()
+    return estimator.eval()
+
+
+def _loss(network: SynthesisNetwork, estimator: ErrorEstimator, crop: Crop, variant: str) -> Tensor:
+    """−log likelihood of the centre slices' errors in the brain, the mean over all targets."""
+    sources, first = crop.task
+    targets = [first, *(i for i in crop.available if i not in (*sources, first))]
+    tasks = [Task(sources, target) for target in targets]
+    images, middle = crop.inputs, network.slices // 2
+    with torch.no_grad():
+        outputs = list(network.synthesize(images, tasks, (variant,)))
+    brain = (images[:, list(sources), middle] > BACKGROUND).any(dim=1)  # (B, H, W)
+    terms = []
+    for _, task, output in outputs:
+        error = (output[:, middle] - crop.images[:, task.target, middle]).abs()  # (B, H, W)
+        log_scale = estimator(images, output, task)
+        terms.append((log_scale + error * torch.exp(-log_scale))[brain].mean())
+    return torch.stack(terms).mean()
+
+
+def look_at(
+    network: SynthesisNetwork,
+    estimator: ErrorEstimator,
+    config: Config,
+    subject: Subject,
+    batch_size: int,
+) -> Seen:
+    """A subject's errors beside their scales, target by target, on stacks spread over the
+    evaluated window."""
+    variant, seen = judged_variant(network), Seen(subject.name)
+    judged = JudgedNetwork(network, estimator, variant)
+    loaded = load_window(config, subject)
+    places = evenly_spaced(loaded.images.shape[1] - loaded.height + 1, STACKS)
+    blocks = stacks(loaded.images, loaded.height)[:, places]
+    centres = loaded.centres[:, places]
+    tasks = complete_tasks(subject, network.n_sequences)
+    for target in subject.on_disk:
+        own = [t for t in tasks if t.target == target and network.accepts(t, variant)]
+        outputs = run_stacks(judged, blocks, own, batch_size, (variant, ERROR_SCALE), centre=True)
+        for task in own:
+            brain = brain_mask(centres[list(task.sources)])
+            error = np.abs(outputs[variant, task] - centres[target])[brain]
+            scale = outputs[ERROR_SCALE, task][brain]
+            seen.ratios.add(error, scale)
+            seen.error += float(error.sum(dtype=np.float64))
+            seen.scale += float(scale.sum(dtype=np.float64))
+            seen.psnr.append((plain_psnr(scale), brain_psnr(error)))
+    return seen
+
+
+def calibration_of(seen: Sequence[Seen], separate: bool) -> Calibration:
+    """What scales mean, by the subjects seen."""
+    expected = sum(own.error for own in seen) / sum(own.scale for own in seen)
+    shift = -20 * np.log10(expected)  # what `expected` does to a PSNR by scales
+    pairs = [(by_scale + shift, true) for own in seen for by_scale, true in own.psnr]
+    offset = float(np.median([true - told for told, true in pairs]))
+    scores = [max(abs(t - (s + shift + offset)) for s, t in own.psnr) for own in seen]
+    ratios = [own.ratios for own in seen]
+    return Calibration(
+        subjects=len(seen),
+        separate=separate,
+        expected=expected,
+        factors={f"{alpha:g}": smallest_factor(ratios, alpha) for alpha in ALPHAS},
+        psnr_offset=offset,
+        psnr_margins={f"{alpha:g}": margin(scores, alpha) for alpha in ALPHAS},
+    )
+
+
+def usable_subjects(network: SynthesisNetwork, config: Config, split: Path) -> list[Subject]:
+    """A split's subjects with sequences for a task of the network; UserError where none has."""
+    variant = judged_variant(network)
+    found = [
+        subject
+        for subject in find_subjects(config.data, split)
+        if any(network.accepts(t, variant) for t in complete_tasks(subject, network.n_sequences))
+    ]
+    if not found:
+        raise UserError(f"{split}: no subject has the sequences of a task of the network")
+    return found
+
+
+def fit_error_map(
+    network: SynthesisNetwork,
+    config: Config,
+    fitted: Sequence[Subject],
+    calibrated: Sequence[Subject],
+    training: ErrorMapTraining,
+    batch_size: int,
+    say: Callable[[str], object],
+) -> ErrorMap:
+    """An estimator of the errors on `fitted` subjects, calibrated on others.
+
+    Without `calibrated` subjects it is cross-fitted: those of each fold are looked at by an
+    estimator of the other folds.
+    """
+    seen = []
+    if not calibrated and len(fitted) > 1:
+        folds = [fitted[number::FOLDS] for number in range(min(FOLDS, len(fitted)))]
+        for number, fold in enumerate(folds, start=1):
+            say(f"cross-fitting: fold {number} of {len(folds)}")
+            names = {subject.name for subject in fold}
+            others = [subject for subject in fitted if subject.name not in names]
+            part = fit_estimator(network, config, others, training)
+            seen += [look_at(network, part, config, one, batch_size) for one in fold]
+    say(f"training on {len(fitted)} subjects")
+    estimator = fit_estimator(network, config, fitted, training)
+    for subject in tqdm(calibrated, unit="subject", desc="calibrating", disable=not calibrated):
+        seen.append(look_at(network, estimator, config, subject, batch_size))
+    calibration = calibration_of(seen, bool(calibrated)) if seen else None
+    return ErrorMap(training.settings, estimator, calibration)
+
+
+def calibration_table(calibration: Calibration) -> Table:
+    """One row an α."""
+    rows = [
+        [alpha, calibration.factors[alpha] or nan, calibration.psnr_margins[alpha] or nan]
+        for alpha in calibration.factors
+    ]
+    how = "that the estimator didn't see" if calibration.separate else "by cross-fitting"
+    return Table(
+        f"Calibration on {calibration.subjects} subjects, {how}: the mean absolute error is "
+        f"{calibration.expected:.2f} times the mean scale. All but a share α of a brain lies "
+        "within λ scales of the synthesis; its PSNR within the margin of the expected one for all "
+        "but a share α of subjects.",
+        ["α", "λ", "margin of PSNR (dB)"],
+        rows,
+        labels=1,
+    )

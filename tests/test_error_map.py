@@ -1,0 +1,291 @@
+"""Error maps: bands by hand and in simulation, the estimator, its checkpoints, the script."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import SEQUENCES, blob, save_nifti, sequence_file
+from torch import nn
+
+from tsf_seq2seq.checkpoints.checkpoint import load_model, open_model, read_checkpoint
+from tsf_seq2seq.checkpoints.portable import save_portable
+from tsf_seq2seq.cli.train import train_error_map
+from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.models.base import FULL, SynthesisNetwork
+from tsf_seq2seq.models.error_estimator import (
+    ERROR_SCALE,
+    USUAL,
+    ErrorEstimator,
+    ErrorEstimatorConfig,
+    JudgedNetwork,
+)
+from tsf_seq2seq.synthesis.error_map import Calibration, ErrorMap, brain_psnr, plain_psnr
+from tsf_seq2seq.synthesis.risk_control import (
+    EDGES,
+    Ratios,
+    fewest_subjects,
+    margin,
+    smallest_factor,
+)
+from tsf_seq2seq.tasks import Task
+from tsf_seq2seq.training.error_map_fit import Seen, calibration_of
+
+TASK = Task((0, 2), 3)
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def estimator_of(seed: int = 0) -> ErrorEstimator:
+    """With noise on all weights: an untrained one gives the same everywhere."""
+    estimator = ErrorEstimatorConfig((4, 8), 1).build(4, 3).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in estimator.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return estimator
+
+
+class Copy(SynthesisNetwork):
+    """The first source."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_sequences, self.slices, self.size_multiple = 4, 3, 1
+        self.place = nn.Linear(1, 1)
+
+    def forward(self, images, available, target):
+        return images[:, self.sources_of(available)[0]]
+
+
+# --- bands
+
+
+def subject(*tasks: list[float]) -> Ratios:
+    """Of ratios |error| / scale, a list a task."""
+    own = Ratios.none()
+    for ratios in tasks:
+        own.add(np.array(ratios), np.ones(len(ratios)))
+    return own
+
+
+def test_a_subject_s_risk_is_the_mean_over_its_tasks():
+    own = subject([0.5, 1.5, 2.5, 3.5], [0.5, 0.5])
+    for edge, risk in ((1.0, (3 / 4 + 0) / 2), (2.0, (2 / 4) / 2), (3.0, (1 / 4) / 2), (4.0, 0)):
+        assert own.risk[np.searchsorted(EDGES, edge)] == pytest.approx(risk)
+
+
+def test_the_smallest_factor_by_hand():
+    """Nine subjects whose every voxel is off by its number: with α = 0.2, (Σ R + 1) / 10 ≤ 0.2
+    allows one of them outside, so that λ covers the eighth; with 0.1 none."""
+    nine = [subject([float(number)]) for number in range(1, 10)]
+    for alpha, covered in ((0.2, 8), (0.1, 9), (0.5, 5)):
+        found = smallest_factor(nine, alpha)
+        assert covered <= found < covered * 1.0101
+
+
+def test_too_few_subjects():
+    assert [fewest_subjects(alpha) for alpha in (0.1, 0.2, 0.5)] == [9, 4, 1]
+    assert smallest_factor([subject([1.0])] * 8, 0.1) is None
+    assert smallest_factor([subject([1.0])] * 9, 0.1) is not None
+    assert smallest_factor([subject([1e6])] * 9, 0.1) is None  # no edge is as wide
+
+
+def test_coverage_of_simulated_subjects():
+    """1,000 times 20 subjects and a further one, whose errors are larger or smaller as a whole:
+    the mean share outside is at most α, and no more than 1 / (n + 1) below it."""
+    rng, n, voxels, outside = np.random.default_rng(0), 20, 200, []
+    for _ in range(1000):
+        width = np.exp(0.4 * rng.standard_normal(n + 1))[:, None]
+        errors = np.abs(rng.laplace(0, width, (n + 1, voxels)))
+        factor = smallest_factor([subject(own) for own in errors[:n]], 0.2)
+        outside.append(np.mean(errors[n] > factor))
+    mean, deviation = np.mean(outside), np.std(outside) / np.sqrt(1000)
+    assert mean < 0.2 + 2.6 * deviation  # 99 %
+    assert mean > 0.2 - 1 / (n + 1) - 2.6 * deviation
+
+
+def test_margin_by_hand():
+    """Of nine scores the 9th for 0.1, ⌈10 · 0.9⌉, the 8th for 0.2."""
+    scores = [3.0, 1, 2, 9, 8, 7, 4, 5, 6]
+    assert (margin(scores, 0.1), margin(scores, 0.2)) == (9, 8)
+    assert margin(scores[:8], 0.1) is None
+
+
+def test_what_scales_mean():
+    """Errors half as large as their scales; PSNR true to the scales but for 1 dB."""
+    seen = []
+    for number in range(9):
+        own = Seen(str(number), subject([0.5]), error=50.0, scale=100.0)
+        by_scale = 20.0 + number
+        own.psnr = [(by_scale, by_scale + 20 * np.log10(2) + 1)]
+        seen.append(own)
+    found = calibration_of(seen, separate=True)
+    assert (found.subjects, found.expected) == (9, 0.5)
+    assert found.psnr_offset == pytest.approx(1)
+    assert found.psnr_margins["0.1"] == pytest.approx(0, abs=1e-9)
+    assert 0.5 <= found.factors["0.1"] < 0.506
+
+
+def test_expected_psnr_of_laplace_errors():
+    error = np.abs(np.random.default_rng(0).laplace(0, 0.05, 200_000))
+    assert plain_psnr(np.full(10, 0.05)) == pytest.approx(brain_psnr(error), abs=0.05)
+
+
+# --- the estimator
+
+
+def test_an_untrained_estimator_gives_the_usual_error():
+    scale = ErrorEstimatorConfig().build(4, 3)(images(2, 4, 3, 13, 18), images(2, 3, 13, 18), TASK)
+    assert scale.shape == (2, 13, 18)
+    assert (scale == USUAL).all()
+
+
+def test_what_the_estimator_looks_at():
+    """Sources, output and task; not the absent sequences, nor the target."""
+    estimator, given, output = estimator_of(), images(1, 4, 3, 16, 16), images(1, 3, 16, 16)
+    scale = estimator(given, output, TASK)
+    absent = given.clone()
+    absent[:, [1, 3]] = torch.nan
+    assert torch.equal(scale, estimator(absent, output, TASK))
+    for other in (
+        estimator(given.flip(-1), output, TASK),
+        estimator(given, -output, TASK),
+        estimator(given, output, Task((0, 2), 1)),
+        estimator(given, output, Task((0, 1, 2), 3)),
+    ):
+        assert (other - scale).abs().max() > 1e-4
+
+
+def test_a_judged_network_gives_outputs_and_scales_in_one_pass():
+    network, estimator, given = Copy(), estimator_of(), images(2, 4, 3, 16, 16)
+    calls = []
+    network.register_forward_hook(lambda *_: calls.append(1))
+    judged = JudgedNetwork(network, estimator)
+    tasks = [TASK, Task((1,), 0)]
+    with torch.no_grad():
+        found = {(v, t): own for v, t, own in judged.synthesize(given, tasks, (FULL, ERROR_SCALE))}
+        assert len(calls) == 2
+        for task in tasks:
+            output = given[:, task.sources[0]]
+            assert torch.equal(found[FULL, task], output)
+            scale = estimator(given, output, task).exp()
+            assert torch.equal(found[ERROR_SCALE, task][:, 1], scale)
+        only = list(judged.synthesize(given, [TASK], (ERROR_SCALE,)))
+    assert [variant for variant, *_ in only] == [ERROR_SCALE]
+
+
+# --- the script, and checkpoints
+
+
+@pytest.fixture
+def splits(tiny_dataset):
+    """Twelve subjects: 0 and 1 trained the network, 4 to 6 are to fit on, 7 to 15 to calibrate."""
+    for number in range(4, 16):
+        for index, sequence in enumerate(SEQUENCES):
+            save_nifti(sequence_file(tiny_dataset, number, sequence), blob(10 * number + index))
+    for name, numbers in {"fit": range(4, 7), "calibrate": range(7, 16)}.items():
+        text = "".join(f"{sequence_file(tiny_dataset, i, 't1').parent.name},8\n" for i in numbers)
+        (tiny_dataset / f"{name}.csv").write_text(text)
+    return tiny_dataset
+
+
+@pytest.fixture
+def run(script, checkpoint, tmp_path):
+    options = ("-l", checkpoint, "-o", tmp_path / "with.pth", "--steps", 3)
+    return lambda *more: script(train_error_map, *options, *more)
+
+
+def test_script(run, splits, checkpoint, tmp_path):
+    """The network stays as it is; a second run gives the same."""
+    options = ("--fit", splits / "fit.csv", "--calibrate", splits / "calibrate.csv")
+    outcome = run(*options)
+    assert outcome.code == 0, outcome.err
+    before, model = open_model(checkpoint), open_model(tmp_path / "with.pth")
+    for key, value in before.network.state_dict().items():
+        assert torch.equal(value, model.network.state_dict()[key])
+    assert model.statistics == before.statistics
+    calibration = model.error_map.calibration
+    assert (calibration.subjects, calibration.separate) == (9, True)
+    assert calibration.factors["0.1"] >= calibration.factors["0.2"] > 0
+    assert "Calibration on 9 subjects, that the estimator didn't see" in outcome.out
+    content = read_checkpoint(tmp_path / "with.pth")
+    assert run(*options).code == 0
+    again = read_checkpoint(tmp_path / "with.pth")
+    assert content["error_map"] == again["error_map"]
+    assert all(torch.equal(own, again["weights"][key]) for key, own in content["weights"].items())
+
+
+def test_cross_fitting(run, splits, tmp_path):
+    """Three subjects are enough for no band."""
+    outcome = run("--fit", splits / "fit.csv")
+    assert outcome.code == 0, outcome.err
+    calibration = open_model(tmp_path / "with.pth").error_map.calibration
+    assert (calibration.subjects, calibration.separate) == (3, False)
+    assert calibration.factors == {"0.1": None, "0.2": None}
+    assert "too few subjects for a band of all but 0.1: it takes 9" in outcome.out
+
+
+def test_one_subject(run, tmp_path):
+    """data.valid's; what it trained it can't judge."""
+    outcome = run()
+    assert outcome.code == 0, outcome.err
+    assert open_model(tmp_path / "with.pth").error_map.calibration is None
+    assert "one subject can't calibrate" in outcome.out
+
+
+def test_training_brings_scales_to_the_errors(run, splits, tmp_path):
+    """Those of an untrained network are far from usual ones."""
+    distances = []
+    for steps in (1, 60):
+        assert run("--fit", splits / "fit.csv", "--steps", steps).code == 0
+        expected = open_model(tmp_path / "with.pth").error_map.calibration.expected
+        distances.append(abs(np.log(expected)))
+    assert distances[1] < distances[0] / 2
+
+
+def test_safetensors(run, splits, tmp_path):
+    assert run("--fit", splits / "fit.csv").code == 0
+    content = read_checkpoint(tmp_path / "with.pth")
+    save_portable(tmp_path / "with.safetensors", content)
+    one, other = (open_model(tmp_path / f"with.{end}").error_map for end in ("pth", "safetensors"))
+    assert one.calibration == other.calibration
+    pairs = zip(one.estimator.parameters(), other.estimator.parameters(), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
+    assert load_model(tmp_path / "with.safetensors") is not None
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda c: c.update(error_map=3), "'error_map' must be a mapping"),
+        (lambda c: c["error_map"]["calibration"].update(expected=-1), "a factor must be above 0"),
+        (lambda c: c["weights"].popitem(), "of another architecture"),
+        (lambda c: c["error_map"]["settings"].update(channels=[4, 4]), "of another architecture"),
+    ],
+)
+def test_damaged(run, splits, tmp_path, damage, words):
+    assert run("--fit", splits / "fit.csv").code == 0
+    content = read_checkpoint(tmp_path / "with.pth")
+    damage(content)
+    torch.save(content, tmp_path / "damaged.pth")
+    with pytest.raises(UserError, match=words):
+        open_model(tmp_path / "damaged.pth")
+
+
+def test_mistakes(run, script, splits, checkpoint, tmp_path):
+    both = ("--fit", splits / "fit.csv", "--calibrate", splits / "fit.csv")
+    assert "has Tiny_00004, which is trained on, too" in run(*both).error
+    assert "does not exist" in run("--fit", splits / "no.csv").error
+    outcome = script(train_error_map, "-l", checkpoint, "-o", tmp_path / "folder")
+    assert outcome.error == "-o must end in .pth, not folder"
+    assert not (tmp_path / "with.pth").exists()
+
+
+def test_expected_errors_are_multiples_of_scales():
+    settings = ErrorEstimatorConfig((4,))
+    calibration = Calibration(9, True, 2.0, {"0.1": 3.0}, 0.5, {"0.1": None})
+    found = ErrorMap(settings, settings.build(4, 3), calibration)
+    scale = np.full(5, 0.01, np.float32)
+    np.testing.assert_allclose(found.expected_error(scale), 0.02)
+    assert found.expected_psnr(scale) == pytest.approx(plain_psnr(np.array([0.02])) + 0.5)
