@@ -11,8 +11,8 @@ from tsf_seq2seq.cli.evaluate import evaluate_tsf_seq2seq
 from tsf_seq2seq.data.slices import stacks
 from tsf_seq2seq.evaluation.scores import Score, read_scores
 from tsf_seq2seq.evaluation.statistics import compare
-from tsf_seq2seq.models.base import AVERAGE, FULL, WITHOUT_ATTENTION
-from tsf_seq2seq.synthesis.synthesizers import BASELINES, NetworkSynthesizer, variant_for
+from tsf_seq2seq.models.base import AVERAGE, FULL, WITHOUT_ATTENTION, variant_for
+from tsf_seq2seq.synthesis.synthesizers import BASELINES, NetworkSynthesizer
 from tsf_seq2seq.synthesis.windows import SubjectWindow
 from tsf_seq2seq.tasks import Task
 

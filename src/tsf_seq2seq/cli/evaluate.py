@@ -46,14 +46,13 @@ from tsf_seq2seq.evaluation.scores import (
 )
 from tsf_seq2seq.evaluation.statistics import compare, comparison_table, method_means, method_table
 from tsf_seq2seq.files.fingerprint import sha256
-from tsf_seq2seq.models.base import AVERAGE, FULL, WITHOUT_ATTENTION
+from tsf_seq2seq.models.base import AVERAGE, FULL, WITHOUT_ATTENTION, variant_for
 from tsf_seq2seq.synthesis.adapted import MappedSynthesizer
 from tsf_seq2seq.synthesis.finish import finish_line, finished_name
 from tsf_seq2seq.synthesis.synthesizers import (
     BASELINES,
     NetworkSynthesizer,
     Synthesizer,
-    variant_for,
 )
 from tsf_seq2seq.tasks import Task, missing_target_tasks
 

@@ -13,9 +13,8 @@ import numpy as np
 from tsf_seq2seq.data.slices import stacks
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.explain.shapley import shapley_values
-from tsf_seq2seq.models.base import SynthesisNetwork
+from tsf_seq2seq.models.base import SynthesisNetwork, variant_for
 from tsf_seq2seq.synthesis.stacks import run_stacks
-from tsf_seq2seq.synthesis.synthesizers import variant_for
 from tsf_seq2seq.tasks import Task, source_sets
 
 

@@ -123,6 +123,13 @@ def reflect_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, (0, right, 0, bottom), mode="reflect") if bottom or right else x
 
 
+def variant_for(network: SynthesisNetwork, tasks: Iterable[Task]) -> str:
+    """The first variant that can do all the tasks; the whole network where none can."""
+    tasks = list(tasks)
+    able = (v for v in network.variants if all(network.accepts(task, v) for task in tasks))
+    return next(able, FULL)
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Within it, random weights come from `seed`; random numbers outside stay untouched."""

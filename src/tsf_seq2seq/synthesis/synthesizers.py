@@ -115,13 +115,6 @@ def _finished(
     return found
 
 
-def variant_for(network: SynthesisNetwork, tasks: Iterable[Task]) -> str:
-    """The first variant that can do all the tasks; the whole network where none can."""
-    tasks = list(tasks)
-    able = (v for v in network.variants if all(network.accepts(task, v) for task in tasks))
-    return next(able, FULL)
-
-
 class BaselineSynthesizer:
     """A baseline without network, on the centre slices of the stacks; with a `finish`, also as that
     makes it."""

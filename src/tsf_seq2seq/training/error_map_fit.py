@@ -20,7 +20,7 @@ from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.protocol import complete_tasks
 from tsf_seq2seq.evaluation.regions import brain_mask
-from tsf_seq2seq.models.base import SynthesisNetwork, seeded
+from tsf_seq2seq.models.base import SynthesisNetwork, seeded, variant_for
 from tsf_seq2seq.models.error_estimator import (
     ERROR_SCALE,
     ErrorEstimator,
@@ -30,7 +30,6 @@ from tsf_seq2seq.models.error_estimator import (
 from tsf_seq2seq.synthesis.error_map import Calibration, ErrorMap, brain_psnr, plain_psnr
 from tsf_seq2seq.synthesis.risk_control import Ratios, margin, smallest_factor
 from tsf_seq2seq.synthesis.stacks import run_stacks
-from tsf_seq2seq.synthesis.synthesizers import variant_for
 from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tables import Table
 from tsf_seq2seq.tasks import Task, all_tasks, sample_missing_task
