@@ -1,15 +1,32 @@
 """Error maps: bands by hand and in simulation, the estimator, its checkpoints, the script."""
 
+import csv
+import itertools
+
 import numpy as np
 import pytest
 import torch
-from conftest import SEQUENCES, blob, save_nifti, sequence_file
+from conftest import SEQUENCES, TINY_UNET, blob, save_nifti, sequence_file, tiny_yaml
+from scipy.stats import spearmanr
 from torch import nn
 
-from tsf_seq2seq.checkpoints.checkpoint import load_model, open_model, read_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import (
+    load_model,
+    open_model,
+    read_checkpoint,
+    save_checkpoint,
+)
 from tsf_seq2seq.checkpoints.portable import save_portable
 from tsf_seq2seq.cli.train import train_error_map
+from tsf_seq2seq.cli.trust import check_error_estimates
+from tsf_seq2seq.config import load_config
+from tsf_seq2seq.data.nifti import Geometry
+from tsf_seq2seq.data.slices import stacks
+from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.evaluation.regions import brain_mask
+from tsf_seq2seq.explain import error_estimation
+from tsf_seq2seq.models import build_network
 from tsf_seq2seq.models.base import FULL, SynthesisNetwork
 from tsf_seq2seq.models.error_estimator import (
     ERROR_SCALE,
@@ -18,7 +35,13 @@ from tsf_seq2seq.models.error_estimator import (
     ErrorEstimatorConfig,
     JudgedNetwork,
 )
-from tsf_seq2seq.synthesis.error_map import Calibration, ErrorMap, brain_psnr, plain_psnr
+from tsf_seq2seq.synthesis.error_map import (
+    Calibration,
+    ErrorMap,
+    brain_psnr,
+    judged,
+    plain_psnr,
+)
 from tsf_seq2seq.synthesis.risk_control import (
     EDGES,
     Ratios,
@@ -26,6 +49,8 @@ from tsf_seq2seq.synthesis.risk_control import (
     margin,
     smallest_factor,
 )
+from tsf_seq2seq.synthesis.stacks import run_stacks
+from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tasks import Task
 from tsf_seq2seq.training.error_map_fit import Seen, calibration_of
 
@@ -161,17 +186,17 @@ def test_a_judged_network_gives_outputs_and_scales_in_one_pass():
     network, estimator, given = Copy(), estimator_of(), images(2, 4, 3, 16, 16)
     calls = []
     network.register_forward_hook(lambda *_: calls.append(1))
-    judged = JudgedNetwork(network, estimator)
+    both = JudgedNetwork(network, estimator)
     tasks = [TASK, Task((1,), 0)]
     with torch.no_grad():
-        found = {(v, t): own for v, t, own in judged.synthesize(given, tasks, (FULL, ERROR_SCALE))}
+        found = {(v, t): own for v, t, own in both.synthesize(given, tasks, (FULL, ERROR_SCALE))}
         assert len(calls) == 2
         for task in tasks:
             output = given[:, task.sources[0]]
             assert torch.equal(found[FULL, task], output)
             scale = estimator(given, output, task).exp()
             assert torch.equal(found[ERROR_SCALE, task][:, 1], scale)
-        only = list(judged.synthesize(given, [TASK], (ERROR_SCALE,)))
+        only = list(both.synthesize(given, [TASK], (ERROR_SCALE,)))
     assert [variant for variant, *_ in only] == [ERROR_SCALE]
 
 
@@ -289,3 +314,74 @@ def test_expected_errors_are_multiples_of_scales():
     scale = np.full(5, 0.01, np.float32)
     np.testing.assert_allclose(found.expected_error(scale), 0.02)
     assert found.expected_psnr(scale) == pytest.approx(plain_psnr(np.array([0.02])) + 0.5)
+
+
+# --- against the error
+
+
+def rows_of(path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_error_estimation(run, script, splits, tmp_path):
+    """The error map is one of the estimators; its bands and PSNR are looked at, too."""
+    options = ("--fit", splits / "fit.csv", "--calibrate", splits / "calibrate.csv")
+    assert run(*options).code == 0
+    chosen = ("--tasks", "t1+t2:flair", "t1:flair")
+    out = ("-l", tmp_path / "with.pth", "-o", tmp_path / "out")
+    outcome = script(check_error_estimates, *out, *chosen)
+    assert outcome.code == 0, outcome.err
+    rows = rows_of(tmp_path / "out/error_estimation.csv")
+    found = [row["estimator"] for row in rows if row["sources"] == "t1+t2"]
+    assert found == ["error_map", "tsem", "gradient", "disagreement", "floor"]
+    model = open_model(tmp_path / "with.pth")
+    (subject,) = find_subjects(model.config.data, model.config.data.test)
+    loaded, task = load_window(model.config, subject), Task((0, 2), 3)
+    blocks = stacks(loaded.images, 3)
+    judged_network = judged(model.network, model.error_map)
+    outputs = run_stacks(judged_network, blocks, [task], 8, (FULL, ERROR_SCALE), centre=True)
+    brain = brain_mask(loaded.centres)
+    error = np.abs(outputs[FULL, task] - loaded.centres[3])[brain]
+    scale = outputs[ERROR_SCALE, task][brain]
+    (row,) = [r for r in rows_of(tmp_path / "out/error_map.csv") if r["sources"] == "t1+t2"]
+    factor = model.error_map.calibration.factors["0.1"]
+    assert float(row["within_90"]) == pytest.approx(np.mean(error <= factor * scale), abs=1e-4)
+    assert float(row["psnr"]) == pytest.approx(brain_psnr(error), abs=1e-3)
+    assert float(row["expected_psnr"]) == pytest.approx(
+        model.error_map.expected_psnr(scale), abs=1e-3
+    )
+    (own,) = [r for r in rows if (r["sources"], r["estimator"]) == ("t1+t2", "error_map")]
+    assert float(own["spearman"]) == pytest.approx(spearmanr(scale, error).statistic, abs=1e-3)
+    assert "The error map: the share of the brain within its bands" in outcome.out
+
+
+def test_networks_without_tsem_are_looked_at(script, tiny_dataset, tmp_path):
+    path = tmp_path / "unet.yaml"
+    path.write_text(tiny_yaml(TINY_UNET, tiny_dataset, tmp_path / "run"))
+    config = load_config(path)
+    save_checkpoint(tmp_path / "unet.pth", build_network(config), config)
+    out = ("-l", tmp_path / "unet.pth", "-o", tmp_path / "out", "--tasks", "t1+t2:flair")
+    outcome = script(check_error_estimates, *out)
+    assert outcome.code == 0, outcome.err
+    rows = rows_of(tmp_path / "out/error_estimation.csv")
+    assert [row["estimator"] for row in rows] == ["gradient", "disagreement"]
+    assert rows_of(tmp_path / "out/error_map.csv") == []
+
+
+def test_blocks_of_a_cubic_centimetre():
+    """Voxels of 5 × 5 × 10 mm (x, y, z): blocks of 2 × 2 × 1; of one only a quarter is brain."""
+    brain = np.ones((2, 4, 4), bool)
+    brain[1, 2:, 2:] = [[True, False], [False, False]]
+    numbers = error_estimation._blocks(brain, Geometry((4, 4, 2), np.diag([-5.0, -5, 10, 1])))
+    whole = np.full(brain.shape, -2)
+    whole[brain] = numbers
+    assert whole[1, 2, 2] == -1
+    for z, y, x in itertools.product(range(2), (0, 2), (0, 2)):
+        if (z, y, x) != (1, 2, 2):
+            assert len(set(whole[z, y : y + 2, x : x + 2].ravel())) == 1
+    assert len(set(numbers)) == 7 + 1
+    values = np.zeros(brain.shape)
+    values[0, :2, :2] = [[1, 2], [3, 6]]
+    means = error_estimation._block_means(values[brain], numbers)
+    assert sorted(means) == [*[0] * 6, 3]

@@ -147,6 +147,18 @@ def checkpoint_prior(path: Path, network: str) -> Adaptation | None:
     return _maps_in(path, PRIOR, network)
 
 
+def checkpoint_error_map(path: Path, network: SynthesisNetwork) -> ErrorMap | None:
+    """The error map in a weights file, for its network; None where it is the authors', or has
+    none."""
+    content = _read(path)
+    if not is_checkpoint(content):
+        return None
+    found = _error_map_of(_checked(content, path), network, path)
+    if found is not None:
+        found.estimator.to(next(network.parameters()).device).eval()
+    return found
+
+
 def _maps_in(path: Path, key: str, network: str | None = None) -> Adaptation | None:
     content = _read(path)
     if not is_checkpoint(content):

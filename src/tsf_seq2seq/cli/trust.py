@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from tsf_seq2seq.checkpoints.checkpoint import checkpoint_error_map
 from tsf_seq2seq.cli.arguments import (
     OF_NETWORK,
     SETTINGS,
@@ -165,6 +166,7 @@ def _measured(arguments: argparse.Namespace, config: Config, tasks: Sequence[Tas
     """What was measured of every subject asked for, in this run or, still true, in earlier ones."""
     output, data = arguments.output, config.data
     network = load_network(arguments, config)
+    error_map = checkpoint_error_map(arguments.load, network)
     found = find_subjects(data, data.test)[: arguments.max_subjects]
     subjects = {subject.name: subject for subject in found if allowed_tasks(subject, tasks)}
     if not subjects:
@@ -181,7 +183,8 @@ def _measured(arguments: argparse.Namespace, config: Config, tasks: Sequence[Tas
             path.unlink(missing_ok=True)
     for name in tqdm(waiting, unit="subject", desc="measuring"):
         made_from = inputs[name]()  # before the files are read, in case they change
-        own = measure_errors(network, config, subjects[name], tasks, arguments.batch_size)
+        subject = subjects[name]
+        own = measure_errors(network, config, subject, tasks, arguments.batch_size, error_map)
         record.finish(name, Entry(made_from, own.to_json()))
     record.compact(subjects)
     measured = Measured()

@@ -12,6 +12,8 @@ import numpy as np
 
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
+from tsf_seq2seq.data.nifti import Geometry
+from tsf_seq2seq.data.slices import stacks
 from tsf_seq2seq.data.subjects import find_segmentation
 from tsf_seq2seq.evaluation.metrics import psnr
 from tsf_seq2seq.evaluation.record import made_from
@@ -26,13 +28,17 @@ from tsf_seq2seq.explain.ranking import (
     sparsification_curve,
     spearman,
 )
-from tsf_seq2seq.explain.tsem import enhanced_maps
+from tsf_seq2seq.explain.tsem import rank_correlation
 from tsf_seq2seq.files.fingerprint import fingerprint
-from tsf_seq2seq.models.base import SynthesisNetwork
+from tsf_seq2seq.models.base import WITHOUT_ATTENTION, SynthesisNetwork, variant_for
+from tsf_seq2seq.models.error_estimator import ERROR_SCALE
+from tsf_seq2seq.synthesis.error_map import ErrorMap, brain_psnr, judged
+from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.synthesis.windows import load_window, window_labels
 from tsf_seq2seq.tasks import Task, source_sets
 
-ORACLE = "oracle"
+ORACLE, ERROR_MAP, FLOOR = "oracle", "error_map", "floor"
+BLOCK_MM = 10  # of a side
 BRAIN = "brain"
 
 
@@ -42,7 +48,10 @@ class ErrorRow:
 
     psnr in dB, of the evaluated window; means of the estimate and of the absolute error
     (normalised intensities, range 2); Spearman's correlation of the two; AUSE (`area_between`),
-    that of the random order, and their ratio: 0 for a perfect order, 1 for a random one.
+    that of the random order, and their ratio: 0 for a perfect order, 1 for a random one;
+    Spearman's correlation of the means in blocks of about 1 cm³, of the brain alone. The estimator
+    `floor` orders errors that are drawn from an error map's own scales: no better order is possible
+    where these are true.
     """
 
     LABELS: ClassVar[int] = 5
@@ -59,6 +68,26 @@ class ErrorRow:
     ause: float
     ause_random: float
     ause_relative: float
+    spearman_blocks: float = nan
+
+
+@dataclass(frozen=True)
+class ErrorMapRow:
+    """What an error map says of a volume, and what is true: a row of error_map.csv.
+
+    PSNR (dB) in the brain, as expected and as it is, and how far the former may be off for 90 % of
+    subjects; shares of the brain within the bands for 90 and 80 %; nan where calibration gave none.
+    """
+
+    LABELS: ClassVar[int] = 3
+    name: str
+    sources: str
+    target: str
+    expected_psnr: float
+    psnr: float
+    margin: float
+    within_90: float
+    within_80: float
 
 
 @dataclass(frozen=True)
@@ -102,18 +131,22 @@ class Measured:
     parts: list[CalibrationRow] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     counts: dict[tuple[str, str, str], np.ndarray] = field(default_factory=no_counts)
+    maps: list[ErrorMapRow] = field(default_factory=list)
 
     def to_json(self) -> list[Any]:
         """As JSON, from which `add_json` makes the same; the counts are packed."""
-        rows, parts = ([list(astuple(row)) for row in own] for own in (self.rows, self.parts))
+        rows, parts, maps = (
+            [list(astuple(row)) for row in own] for own in (self.rows, self.parts, self.maps)
+        )
         curves = [[*curve[:4], curve.errors.tolist()] for curve in self.curves]
         counts = np.array(list(self.counts.values()), "<i4").tobytes()
         packed = base64.b64encode(zlib.compress(counts)).decode()
-        return [rows, parts, curves, list(self.counts), packed]
+        return [rows, parts, curves, list(self.counts), packed, maps]
 
     def add_json(self, values: Sequence[Any]) -> None:
         """Add what `to_json` gave of another."""
-        rows, parts, curves, keys, packed = values
+        rows, parts, curves, keys, packed, maps = values
+        self.maps += [ErrorMapRow(*row) for row in maps]
         self.rows += [ErrorRow(*row) for row in rows]
         self.parts += [CalibrationRow(*row) for row in parts]
         self.curves += [Curve(n, s, t, order, np.array(own)) for n, s, t, order, own in curves]
@@ -142,24 +175,67 @@ def measure_errors(
     subject: Subject,
     tasks: Sequence[Task],
     batch_size: int,
+    error_map: ErrorMap | None = None,
 ) -> Measured:
     """Measure every estimator on every task that a subject's sequences on disk allow.
 
-    Only the maps of one target are in memory at a time.
+    Only the maps of one target are in memory at a time. With an `error_map` of the network, that is
+    one of them.
     """
+    network = judged(network, error_map)
     names, measured = list(config.data.sequences), Measured()
     loaded = load_window(config, subject)
     brain = brain_mask(loaded.centres)
     regions = error_regions(brain, window_labels(config, loaded))
     inside = {name: mask[brain] for name, mask in regions.items()}
+    blocks = _blocks(brain, loaded.volumes.geometry)
     allowed = allowed_tasks(subject, tasks)
     for volume in synthesized(network, loaded.images, allowed, batch_size):
         wanted = loaded.centres[volume.task.target]
         key = subject.name, *volume.task.label(names)
         error = np.abs(volume.synthesis - wanted)[brain]
         estimates = {name: own[brain] for name, own in volume.estimates.items()}
-        _measure(measured, key, psnr(wanted, volume.synthesis), estimates, error, inside)
+        quality = psnr(wanted, volume.synthesis)
+        _measure(measured, key, quality, estimates, error, inside, blocks)
+        if error_map is not None:
+            scale = estimates[ERROR_MAP]
+            measured.maps.append(_map_row(key, error_map, scale, error))
+            drawn = np.abs(np.random.default_rng(0).laplace(0, scale)).astype(np.float32)
+            floor = Measured()
+            _measure(floor, key, quality, {FLOOR: scale}, drawn, {BRAIN: inside[BRAIN]}, blocks)
+            measured.rows += floor.rows
     return measured
+
+
+def _map_row(
+    key: tuple[str, str, str], error_map: ErrorMap, scale: np.ndarray, error: np.ndarray
+) -> ErrorMapRow:
+    """Of scales and errors (N,) in the brain."""
+    known = error_map.calibration
+    factors = [known.factors.get(alpha) if known else None for alpha in ("0.1", "0.2")]
+    margin = known.psnr_margins.get("0.1") if known else None
+    within = [nan if f is None else float(np.mean(error <= f * scale)) for f in factors]
+    expected = error_map.expected_psnr(scale)
+    return ErrorMapRow(*key, expected, brain_psnr(error), margin or nan, *within)
+
+
+def _blocks(brain: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Number (N,) of the block of about 1 cm³ that each voxel of the brain (Z, Y, X) lies in; −1 in
+    blocks of which less than half is brain."""
+    spacing = np.linalg.norm(geometry.lps().affine[:3, :3], axis=0)[::-1]  # z, y, x
+    sizes = np.maximum(np.rint(BLOCK_MM / spacing).astype(int), 1)
+    places = [np.arange(n) // size for n, size in zip(brain.shape, sizes, strict=True)]
+    z, y, x = np.meshgrid(*places, indexing="ij")
+    numbers = ((z * (places[1][-1] + 1) + y) * (places[2][-1] + 1) + x)[brain]
+    large = np.bincount(numbers) >= np.prod(sizes) / 2
+    return np.where(large[numbers], numbers, -1)
+
+
+def _block_means(values: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """Means of values (N,) in each block."""
+    inside = blocks >= 0
+    counts = np.bincount(blocks[inside])
+    return np.bincount(blocks[inside], values[inside])[counts > 0] / counts[counts > 0]
 
 
 class Synthesized(NamedTuple):
@@ -175,18 +251,28 @@ def synthesized(
 ) -> Iterator[Synthesized]:
     """Synthesis and estimates of each task, from a window (S, Z, Y, X), target by target.
 
-    `tsem`; `gradient`: the synthesis' gradient magnitude, per voxel; `disagreement`: the standard
-    deviation between the outputs of all sets of the task's sources, for two sources and more.
+    `error_map`: scales of errors, and `tsem`, of networks that have them; `gradient`: the
+    synthesis' gradient magnitude, per voxel; `disagreement`: the standard deviation between the
+    outputs of all sets of the task's sources, for two sources and more that the network can do.
     """
+    blocks = stacks(window, network.slices)
+    others = [v for v in (WITHOUT_ATTENTION, ERROR_SCALE) if v in network.variants]
     for target in dict.fromkeys(task.target for task in tasks):
         wanted = [task for task in tasks if task.target == target]
         sets = sorted({own for task in wanted for own in source_sets(task)})
-        maps = enhanced_maps(network, window, sets, batch_size)
-        for task in wanted:
-            synthesis, tsem = maps[task]
-            estimates = {"tsem": tsem, "gradient": gradient_magnitude(synthesis)}
-            if len(task.sources) > 1:
-                estimates["disagreement"] = np.std([maps[s][0] for s in source_sets(task)], axis=0)
+        whole = variant_for(network, sets)
+        sets = [own for own in sets if network.accepts(own, whole)]
+        outputs = run_stacks(network, blocks, sets, batch_size, [whole, *others], centre=True)
+        for task in (task for task in wanted if task in sets):
+            synthesis, estimates = outputs[whole, task], {}
+            if ERROR_SCALE in others:
+                estimates[ERROR_MAP] = outputs[ERROR_SCALE, task]
+            if WITHOUT_ATTENTION in others:
+                estimates["tsem"] = np.abs(synthesis - outputs[WITHOUT_ATTENTION, task])
+            estimates["gradient"] = gradient_magnitude(synthesis)
+            subsets = [outputs[whole, own] for own in source_sets(task) if own in sets]
+            if len(subsets) > 1:
+                estimates["disagreement"] = np.std(subsets, axis=0)
             yield Synthesized(task, synthesis, estimates)
 
 
@@ -208,8 +294,11 @@ def _measure(
     estimates: Mapping[str, np.ndarray],
     error: np.ndarray,
     inside: Mapping[str, np.ndarray],
+    blocks: np.ndarray,
 ) -> None:
-    """Add one volume: estimates and error (N,) of the brain's voxels, `inside` regions of them."""
+    """Add one volume: estimates and error (N,) of the brain's voxels, `inside` regions of them,
+    `blocks` the numbers of theirs."""
+    block_errors = _block_means(error, blocks)
     for region, mask in inside.items():
         own = error[mask]
         truth = Ranking.of(own)
@@ -218,6 +307,9 @@ def _measure(
         for name, estimate in estimates.items():
             ranking = Ranking.of(estimate[mask])
             curve = sparsification_curve(ranking, own)
+            agreed = nan
+            if region == BRAIN:
+                agreed = rank_correlation(_block_means(estimate, blocks), block_errors)
             ause = area_between(curve, oracle)
             measured.rows.append(
                 ErrorRow(
@@ -225,7 +317,7 @@ def _measure(
                     float(estimate[mask].mean()),
                     float(own.mean()),
                     spearman(ranking, truth),
-                    *(ause, random, ause / random if random > 0 else nan),
+                    *(ause, random, ause / random if random > 0 else nan, agreed),
                 )
             )
             if region == BRAIN:

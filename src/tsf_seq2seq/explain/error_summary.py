@@ -13,8 +13,11 @@ from tsf_seq2seq.evaluation.scores import Metric
 from tsf_seq2seq.evaluation.statistics import bootstrap, means_of, means_table
 from tsf_seq2seq.explain.error_estimation import (
     BRAIN,
+    ERROR_MAP,
+    FLOOR,
     CalibrationRow,
     Curve,
+    ErrorMapRow,
     ErrorRow,
     Measured,
 )
@@ -30,25 +33,30 @@ SUMMARY_FILES = (
     "sparsification.csv",
     "pooled_counts.csv",
     "error_estimation_tasks.csv",
+    "error_map.csv",
     "sparsification.json",
     "error_estimation.md",
 )
 SHARES = [f"removed_{share:.2f}" for share in REMOVED]
 CURVE_COLUMNS = ["name", "sources", "target", "order"]
 # What readers call the orders of voxels, the best possible one first.
-ESTIMATORS_SHOWN = {"oracle": "the error itself", "tsem": "TSEM"}
+ESTIMATORS_SHOWN = {"oracle": "the error itself", FLOOR: "floor of the error map"}
+ESTIMATORS_SHOWN |= {ERROR_MAP: "error map", "tsem": "TSEM"}
 ESTIMATORS_SHOWN |= {"disagreement": "disagreement of source sets"}
 ESTIMATORS_SHOWN |= {"gradient": "gradient of the synthesis", "random": "random order"}
 ERROR_METRICS = (
     Metric("spearman", 1, "Spearman", 3, signed=True),
     *(Metric("ause", -1, "AUSE", 3), Metric("ause_relative", -1, "relative AUSE", 3)),
+    Metric("spearman_blocks", 1, "Spearman in cm³", 3, signed=True),
     Metric("mean_error", -1, "mean error", 4),
 )
 MEANINGS = (
     "Spearman: correlation of an estimate with the absolute error over voxels. AUSE: the area "
     "between the sparsification curves of the estimate and of the error itself, in units of the "
     "mean error; relative AUSE: as a share of a random order's, 0 is perfect and 1 random. "
-    "Disagreement: the standard deviation between the outputs from all sets of the sources."
+    "Disagreement: the standard deviation between the outputs from all sets of the sources. "
+    "Spearman in cm³: of the means in blocks of 1 cm³. The floor orders errors that are drawn from "
+    "the error map's own scales."
 )
 COUNT_COLUMNS = ["sources", "target", "estimator", "estimate_class", "error_class", "voxels"]
 
@@ -85,7 +93,7 @@ def task_summaries(measured: Measured) -> list[TaskSummary]:
             *key,
             len(own),
             *bootstrap([row.spearman for row in own]),
-            pooled_spearman(measured.counts[key]),
+            pooled_spearman(measured.counts[key]) if key in measured.counts else nan,
             *bootstrap([row.ause_relative for row in own]),
             _ranks_subjects(own),
         )
@@ -110,6 +118,7 @@ def write_summary(output: Path, measured: Measured) -> str:
         table_text([*CURVE_COLUMNS, *SHARES], curves),
         table_text(COUNT_COLUMNS, counts),
         rows_text(TaskSummary, task_summaries(measured)),
+        rows_text(ErrorMapRow, measured.maps),
         json.dumps(means, indent=1) + "\n",
         text,
     )
@@ -138,6 +147,8 @@ def error_markdown(measured: Measured) -> str:
     brain = [row for row in measured.rows if row.region == BRAIN]
     by_task = _error_table("By task", brain, "task", lambda row: f"{row.sources} → {row.target}")
     tables = [*error_tables(measured.rows), calibration_table(measured.parts), by_task]
+    if measured.maps:
+        tables.insert(0, error_map_table(measured.maps))
     texts = ["# TSEM as an estimate of the error", MEANINGS, *(own.markdown() for own in tables)]
     return "\n\n".join(texts) + "\n"
 
@@ -152,6 +163,30 @@ def error_tables(rows: Sequence[ErrorRow]) -> list[Table]:
         caption = "By region, from two and more sources"
         tables.append(_error_table(caption, several, "region", lambda row: row.region))
     return tables
+
+
+def error_map_table(rows: Sequence[ErrorMapRow]) -> Table:
+    """What an error map's bands and its expected PSNR are worth, by number of inputs."""
+    cells: list[list[object]] = []
+    groups = group_by(rows, lambda row: str(n_inputs(row.sources)))
+    for inputs, own in {**groups, "all": list(rows)}.items():
+        expected, true = (np.array([getattr(r, f) for r in own]) for f in ("expected_psnr", "psnr"))
+        off = np.abs(expected - true)
+        within = [float(np.mean([getattr(row, f"within_{p}") for row in own])) for p in (90, 80)]
+        numbers = [rank_correlation(expected, true), float(off.mean())]
+        inside = float(np.mean([o <= row.margin for o, row in zip(off, own, strict=True)]))
+        cells.append([inputs, *within, *numbers, inside, len({row.name for row in own})])
+    return Table(
+        "The error map: the share of the brain within its bands for 90 and 80 %; Spearman's "
+        "correlation of expected with true PSNR over subjects and tasks, how far they are apart, "
+        "and the share of volumes within the margin for 90 % of subjects.",
+        [
+            *("inputs", "within 90 %", "within 80 %", "expected and true PSNR", "apart (dB)"),
+            *("within the margin", "subjects"),
+        ],
+        cells,
+        labels=1,
+    )
 
 
 def calibration_means(parts: Sequence[CalibrationRow]) -> list[tuple[str, int, float, float]]:

@@ -83,6 +83,7 @@ class JudgedNetwork(SynthesisNetwork):
         self.network, self.estimator, self.judged = network, estimator, judged
         self.n_sequences, self.slices = network.n_sequences, network.slices
         self.size_multiple = network.size_multiple
+        self.variants = (*network.variants, ERROR_SCALE)  # type: ignore[misc]
 
     def accepts(self, task: Task, variant: str = FULL) -> bool:
         return self.network.accepts(task, self.judged if variant == ERROR_SCALE else variant)

@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tsf_seq2seq.models.error_estimator import ErrorEstimator, ErrorEstimatorConfig
+from tsf_seq2seq.models.base import SynthesisNetwork, variant_for
+from tsf_seq2seq.models.error_estimator import ErrorEstimator, ErrorEstimatorConfig, JudgedNetwork
+from tsf_seq2seq.tasks import all_tasks
 
 RANGE = 2.0  # of normalised intensities
 SMALLEST = 1e-12  # mean square, of a perfect synthesis
@@ -58,6 +60,18 @@ class ErrorMap:
         """Of the brain's scales (N,): PSNR in the brain, data range 2, dB."""
         offset = self.calibration.psnr_offset if self.calibration else 0
         return plain_psnr(self.expected_error(scale)) + offset
+
+
+def judged_variant(network: SynthesisNetwork) -> str:
+    """The variant whose outputs an error map is of: what the network gives for all its tasks."""
+    return variant_for(network, all_tasks(network.n_sequences))
+
+
+def judged(network: SynthesisNetwork, error_map: ErrorMap | None) -> SynthesisNetwork:
+    """The network with the variant ERROR_SCALE, where there is an error map; else itself."""
+    if error_map is None:
+        return network
+    return JudgedNetwork(network, error_map.estimator, judged_variant(network))
 
 
 def plain_psnr(expected: np.ndarray) -> float:

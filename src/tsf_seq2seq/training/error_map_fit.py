@@ -20,19 +20,25 @@ from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.protocol import complete_tasks
 from tsf_seq2seq.evaluation.regions import brain_mask
-from tsf_seq2seq.models.base import SynthesisNetwork, seeded, variant_for
+from tsf_seq2seq.models.base import SynthesisNetwork, seeded
 from tsf_seq2seq.models.error_estimator import (
     ERROR_SCALE,
     ErrorEstimator,
     ErrorEstimatorConfig,
     JudgedNetwork,
 )
-from tsf_seq2seq.synthesis.error_map import Calibration, ErrorMap, brain_psnr, plain_psnr
+from tsf_seq2seq.synthesis.error_map import (
+    Calibration,
+    ErrorMap,
+    brain_psnr,
+    judged_variant,
+    plain_psnr,
+)
 from tsf_seq2seq.synthesis.risk_control import Ratios, margin, smallest_factor
 from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tables import Table
-from tsf_seq2seq.tasks import Task, all_tasks, sample_missing_task
+from tsf_seq2seq.tasks import Task, sample_missing_task
 from tsf_seq2seq.training.objectives import one_cycle_learning_rate
 
 ALPHAS = (0.1, 0.2)  # shares of the brain that may lie outside a band
@@ -61,11 +67,6 @@ class Seen:
     error: float = 0  # sums over voxels
     scale: float = 0
     psnr: list[tuple[float, float]] = field(default_factory=list)  # by the scales, true
-
-
-def judged_variant(network: SynthesisNetwork) -> str:
-    """The variant whose outputs an error map is of: what the network gives for all its tasks."""
-    return variant_for(network, all_tasks(network.n_sequences))
 
 
 def fit_estimator(
