@@ -2,6 +2,8 @@
 
 import csv
 import itertools
+import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from conftest import SEQUENCES, TINY_UNET, blob, save_nifti, sequence_file, tiny
 from scipy.stats import spearmanr
 from torch import nn
 
+from tsf_seq2seq import impute
 from tsf_seq2seq.checkpoints.checkpoint import (
     load_model,
     open_model,
@@ -17,10 +20,11 @@ from tsf_seq2seq.checkpoints.checkpoint import (
     save_checkpoint,
 )
 from tsf_seq2seq.checkpoints.portable import save_portable
+from tsf_seq2seq.cli.impute import impute_sequences
 from tsf_seq2seq.cli.train import train_error_map
 from tsf_seq2seq.cli.trust import check_error_estimates
 from tsf_seq2seq.config import load_config
-from tsf_seq2seq.data.nifti import Geometry
+from tsf_seq2seq.data.nifti import Geometry, read_volume
 from tsf_seq2seq.data.slices import stacks
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
@@ -385,3 +389,64 @@ def test_blocks_of_a_cubic_centimetre():
     values[0, :2, :2] = [[1, 2], [3, 6]]
     means = error_estimation._block_means(values[brain], numbers)
     assert sorted(means) == [*[0] * 6, 3]
+
+
+# --- imputation
+
+
+@pytest.fixture
+def with_map(run, splits, tmp_path):
+    """A checkpoint whose error map nine subjects calibrated."""
+    options = ("--fit", splits / "fit.csv", "--calibrate", splits / "calibrate.csv")
+    assert run(*options).code == 0
+    return tmp_path / "with.pth"
+
+
+def test_imputes(script, with_map, tiny_dataset, tmp_path):
+    """The image is as without error map; the error is the scale's multiple, the bounds lie around
+    the image, all on its grid."""
+    sequence_file(tiny_dataset, 0, "flair").unlink()
+    patient, out, stem = tiny_dataset / "Tiny_00000", tmp_path / "out", "Tiny_00000_flair"
+    arguments = (patient, "-l", with_map, "-o", out)
+    assert script(impute_sequences, *arguments).code == 0
+    assert {path.name for path in out.iterdir()} == {
+        f"{stem}_{kind}" for kind in ("synth.nii.gz", "synth.json", "tsem.nii.gz", "error.nii.gz")
+    }
+    outcome = script(impute_sequences, *arguments, "--interval")
+    assert "made again: it was made without interval" in outcome.out
+    assert "dB expected in the brain" in outcome.out
+    assert "flair is done already" in script(impute_sequences, *arguments).out
+    image, error, lower, upper = (
+        read_volume(out / f"{stem}_{kind}.nii.gz")[0]
+        for kind in ("synth", "error", "lower", "upper")
+    )
+    model = open_model(with_map)
+    files = {name: sequence_file(tiny_dataset, 0, name) for name in SEQUENCES[:3]}
+    plain = replace(model, error_map=None)
+    np.testing.assert_array_equal(image, impute(files, plain, "flair").image.get_fdata())
+    brain = np.any([blob(index) > 0 for index in range(3)], axis=0)
+    assert (error[brain] > 0).all()
+    assert (error[~brain] == 0).all()
+    calibration = model.error_map.calibration
+    width = calibration.factors["0.1"] / calibration.expected * error
+    np.testing.assert_allclose(upper - image, width, rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(lower, (image - width).clip(min=0), rtol=1e-4, atol=1e-2)
+    told = json.loads((out / f"{stem}_synth.json").read_text())["ErrorMap"]
+    assert told["MeanExpectedError"] == pytest.approx(error[brain].mean(), rel=1e-5)
+    assert told["CalibrationSubjects"] == 9
+    maximum = impute(files, plain, "flair").intensity_maximum
+    assert told["ExpectedPSNR"] == pytest.approx(
+        plain_psnr(error[brain] * 2 / maximum) + calibration.psnr_offset, abs=1e-3
+    )
+
+
+def test_images_without_bounds(script, run, checkpoint, with_map, splits, tiny_dataset, tmp_path):
+    sequence_file(tiny_dataset, 0, "flair").unlink()
+    arguments = (tiny_dataset / "Tiny_00000", "-o", tmp_path / "out", "--interval", "-l")
+    assert "has no error map" in script(impute_sequences, *arguments, checkpoint).error
+    like = ("--like", tiny_dataset / "Tiny_00001")
+    error = script(impute_sequences, *arguments, with_map, *like).error
+    assert error.startswith("an adapted image has no bounds")
+    assert run("--fit", splits / "fit.csv").code == 0
+    error = script(impute_sequences, *arguments, with_map).error
+    assert "has no bounds: 3 subjects calibrated it, which are too few" in error

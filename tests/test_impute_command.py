@@ -215,6 +215,7 @@ def test_data_set(run, checkpoint, tiny_dataset, out):
         "ReferenceFingerprints": None,
         "Adaptation": None,
         "Contributions": None,
+        "ErrorMap": None,
         "SourceFingerprints": [fingerprint(path) for path in files.values()],
         "Checkpoint": "tsf.pth",
         "CheckpointSHA256": open_model(checkpoint).sha256,

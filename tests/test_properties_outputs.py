@@ -64,7 +64,7 @@ def test_each_file_has_a_place_of_its_own(names, targets, layout, pattern):
         for path in files:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(exist_ok=False)
-        assert len(files) == len(names) * len(targets) * (4 if layout == "bids" else 3)
+        assert len(files) == len(names) * len(targets) * (10 if layout == "bids" else 6)
         assert len({str(path).casefold() for path in files}) == len(files)
         below = [path for path in Path(home).rglob("*") if path.is_file()]
         assert sorted(below) == sorted(files)

@@ -29,7 +29,7 @@ LAYOUTS = (
 )
 TAKEN = (
     "help load device output target sources synthetic-sources precision resample batch-size bids "
-    "keep-names like finish contributions labels"
+    "keep-names like finish contributions labels interval"
 )
 
 
@@ -67,6 +67,7 @@ def _impute_sequences(description: str, known: argparse.Namespace) -> None:
         finish=arguments.finish,
         contributions=arguments.contributions,
         labels=arguments.labels,
+        interval=arguments.interval,
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     )
     output = Output(arguments.output, arguments.layout)
@@ -111,6 +112,12 @@ def _parser(description: str, sequences: Sequence[str]) -> argparse.ArgumentPars
         "--contributions",
         action="store_true",
         help="also an image for each source of what it adds; they add up to the synthesis",
+    )
+    parser.add_argument(
+        "--interval",
+        action="store_true",
+        help="also images of the bounds that hold all but 10 %% of the brain, of a checkpoint with "
+        "an error map",
     )
     parser.add_argument(
         "--labels",

@@ -41,7 +41,8 @@ FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what a disk says o
 class Request:
     """What is to be made of each subject; empty `targets`: all that it lacks; `like`: references,
     which may be among the subjects; `finish`: steps, None for those of the checkpoint;
-    `contributions`: of each source; `labels`: of the only subject's lesion."""
+    `contributions`: of each source; `labels`: of the only subject's lesion; `interval`: bounds of
+    the images."""
 
     targets: Sequence[str] = ()
     sources: Sequence[str] | None = None
@@ -54,6 +55,7 @@ class Request:
     finish: Sequence[str] | None = None
     contributions: bool = False
     labels: Path | None = None
+    interval: bool = False
 
 
 def impute_subjects(
@@ -114,7 +116,7 @@ def impute_subject(
         made_in = {
             target: circumstances(
                 *(model, files, request.precision, request.resample, finish),
-                *(request.contributions, request.labels),
+                *(request.contributions, request.labels, request.interval),
             )
             | _references(references, sources, target, files)
             for target in group
@@ -131,6 +133,7 @@ def impute_subject(
                 finish=request.finish,
                 contributions=request.contributions,
                 labels=request.labels,
+                interval=request.interval,
                 progress=progress,
             )
             for target in left:
@@ -204,6 +207,10 @@ def _summary(found: Imputation) -> str:
     weights = found.fusion_weights
     sources = [f"{name} (ω {weights[name]:.2f})" if weights else name for name in found.sources]
     text = f"{found.target} from {', '.join(sources)}"
+    if found.error_map is not None:
+        margin = found.error_map.psnr_margin
+        text += f", {found.error_map.psnr:.1f}{'' if margin is None else f' ± {margin:.1f}'} dB"
+        text += " expected in the brain"
     if found.adapted is None:
         return text
     gain = found.adapted.fitted.gain_db

@@ -17,9 +17,13 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.files.writing import Write, write_together
 from tsf_seq2seq.imputation.contributions import Contributions
+from tsf_seq2seq.imputation.errors import ImputedErrors
 from tsf_seq2seq.imputation.mapped import AppliedMap
 from tsf_seq2seq.imputation.places import (
+    ERROR,
+    LOWER,
     TSEM,
+    UPPER,
     Paths,
     bids_name,
     check_labels,
@@ -51,7 +55,8 @@ class Output:
     def paths(self, subject: FoundSubject, target: str, sources: Sequence[str] = ()) -> Paths:
         """Files of a target, also of contributions of the `sources`. UserError where its own name
         is wanted but can't be told."""
-        own, kinds = f"{subject.name}_{target}", {TSEM: "tsem"}
+        own = f"{subject.name}_{target}"
+        kinds = {TSEM: "tsem", ERROR: "error", LOWER: "lower", UPPER: "upper"}
         kinds |= {contribution_kind(source): f"contribution-{source}" for source in sources}
         if self.layout == "bids":
             image = bids_name(subject, target, "synth")
@@ -159,6 +164,7 @@ def sidecar(found: Imputation, command: str | None = None) -> dict[str, Any]:
         "SoftwareVersion": __version__,
         "Command": command,
         "Adaptation": None if found.adapted is None else _adaptation(found.adapted),
+        "ErrorMap": None if found.error_map is None else _errors(found.error_map),
         "Contributions": None if found.contributions is None else _shares(found.contributions),
     }
 
@@ -189,6 +195,21 @@ def _adaptation(adapted: AppliedMap) -> dict[str, Any]:
             }
             for found in adapted.differences
         ],
+    }
+
+
+def _errors(found: ImputedErrors) -> dict[str, Any]:
+    """What is to be known of an error map beside its images."""
+    return {
+        "MeanExpectedError": found.mean,
+        "MeanExpectedErrorUnits": "the image's intensity; mean over the brain",
+        "ExpectedPSNR": found.psnr,
+        "PSNRMargin": found.psnr_margin,
+        "PSNROf": "the brain; twice the intensity maximum as data range; the margin holds for all "
+        "but 10 % of subjects like those of the calibration",
+        "BandFactor": found.factor,
+        "BandOf": "all but 10 % of the brain, on average over subjects like those",
+        "CalibrationSubjects": found.subjects,
     }
 
 

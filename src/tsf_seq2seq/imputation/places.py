@@ -11,7 +11,8 @@ from tsf_seq2seq.data.namings import BIDS_SUFFIXES, canonical_name
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.writing import is_inside
 
-IMAGE, TSEM = "image", "TSEM"  # kinds of images, beside contributions
+# Kinds of images, beside contributions.
+IMAGE, TSEM, ERROR, LOWER, UPPER = "image", "TSEM", "expected error", "lower bound", "upper bound"
 REMEDY = "rename one, or impute them into folders of their own"
 
 

@@ -13,7 +13,7 @@ from tsf_seq2seq.imputation.places import IMAGE, Paths
 from tsf_seq2seq.synthesis.finish import Finish
 
 FINISH_KEY = "Finish"  # steps, null for none
-WITH_CONTRIBUTIONS = "WithContributions"
+WITH_CONTRIBUTIONS, WITH_INTERVAL = "WithContributions", "WithInterval"
 LABELS_KEY = "LabelMapFingerprint"
 REFERENCES_KEY = "ReferenceFingerprints"  # name → sequence → fingerprint, where there are some
 RECORD_VERSION = 2  # of what a sidecar must hold for its image to be done already
@@ -27,6 +27,7 @@ def circumstances(
     finish: Finish | None = None,
     contributions: bool = False,
     labels: Path | None = None,
+    interval: bool = False,
 ) -> dict[str, Any]:
     """What decides on an imputation, as its sidecar tells; to be taken before the sources are read.
 
@@ -37,6 +38,8 @@ def circumstances(
     if missing := [path for path in given if not path.exists()]:
         raise UserError(f"{missing[0]} does not exist")
     asked: dict[str, Any] = {WITH_CONTRIBUTIONS: True} if contributions else {}
+    if interval:
+        asked[WITH_INTERVAL] = True
     if labels is not None:
         asked[LABELS_KEY] = fingerprint(labels)
     return asked | {
@@ -121,6 +124,7 @@ def _change(key: str, record: Mapping[str, Any], wanted: Mapping[str, Any]) -> s
         "Precision": f"it was made in {old}",
         FINISH_KEY: _finish_before(old),
         WITH_CONTRIBUTIONS: "it was made without contributions",
+        WITH_INTERVAL: "it was made without interval",
         LABELS_KEY: "the label map has changed" if old else "it was made without label map",
         REFERENCES_KEY: _change_of_references(old, wanted.get(REFERENCES_KEY)),
         "Resample": "--resample was given before" if old else "--resample was not given before",

@@ -203,7 +203,7 @@ class References:
         tasks = {target: self.model.task(sources, target) for target in targets}
         slices, _ = synthesize_grid(
             *(self.model, seen, list(tasks.values()), self.precision, self.batch_size),
-            with_tsem=False,
+            with_maps=False,
             finish=self.finish,
         )
         images = source_stack(self.model, seen, next(iter(tasks.values())))

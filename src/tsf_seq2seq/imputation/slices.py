@@ -19,6 +19,8 @@ from tsf_seq2seq.imputation.field_of_view import (
 from tsf_seq2seq.imputation.mapped import source_stack
 from tsf_seq2seq.imputation.sources import Sources
 from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
+from tsf_seq2seq.models.error_estimator import ERROR_SCALE
+from tsf_seq2seq.synthesis.error_map import judged
 from tsf_seq2seq.synthesis.finish import Finish, run_averaged
 from tsf_seq2seq.synthesis.stacks import Progress
 from tsf_seq2seq.tasks import Task
@@ -27,10 +29,12 @@ BATCH_SIZE = 4  # stacks that pass the network together
 
 
 class Slices(NamedTuple):
-    """A target's axial slices (N, Y, X) in [-1, 1], and their TSEM (None for a network without)."""
+    """A target's axial slices (N, Y, X) in [-1, 1], their TSEM and the scales of their errors (None
+    for a network without)."""
 
     image: np.ndarray
     tsem: np.ndarray | None
+    scale: np.ndarray | None = None
 
 
 def synthesize_slices(
@@ -40,16 +44,16 @@ def synthesize_slices(
     batch_size: int,
     precision: str = "fp32",
     progress: Progress | None = None,
-    with_tsem: bool = True,
+    with_maps: bool = True,
     finish: Finish | None = None,
 ) -> dict[Task, Slices]:
     """Centre slices of the network's stacks of a window (S, Z, Y, X) in [-1, 1].
 
-    Images are averaged as `finish` says; TSEM is of the plain outputs. `progress` hears after each
+    Images are averaged as `finish` says; maps are of the plain outputs. `progress` hears after each
     batch how many slices are done, of how many. Raises UserError where the network gives a value
     that is not finite.
     """
-    wanted = (FULL, WITHOUT_ATTENTION) if with_tsem else (FULL,)
+    wanted = (FULL, WITHOUT_ATTENTION, ERROR_SCALE) if with_maps else (FULL,)
     variants = [v for v in wanted if v in network.variants]
     blocks = stacks(window, network.slices)
     device = next(network.parameters()).device
@@ -64,7 +68,7 @@ def synthesize_slices(
     for task in tasks:
         full, without = outputs[FULL, task], outputs.get((WITHOUT_ATTENTION, task))
         tsem = None if without is None else np.abs(full - without)
-        slices[task] = Slices(images[task], tsem)
+        slices[task] = Slices(images[task], tsem, outputs.get((ERROR_SCALE, task)))
     return slices
 
 
@@ -75,7 +79,7 @@ def synthesize_grid(
     precision: str,
     batch_size: int,
     progress: Progress | None = None,
-    with_tsem: bool = True,
+    with_maps: bool = True,
     finish: Finish | None = None,
 ) -> tuple[dict[Task, Slices], tuple[str, ...]]:
     """Each task's whole grid in [-1, 1], as `finish` makes it, and the resampling that was done
@@ -92,8 +96,9 @@ def synthesize_grid(
         window[names.index(name)] = view.to_network(image[places])
 
     # --- the network
+    network = judged(model.network, model.error_map)
     outputs = synthesize_slices(
-        model.network, window, tasks, batch_size, precision, progress, with_tsem, finish
+        network, window, tasks, batch_size, precision, progress, with_maps, finish
     )
 
     # --- back to the whole grid
@@ -105,11 +110,12 @@ def synthesize_grid(
 
     slices = {}
     for task in tasks:
-        image, tsem = outputs[task]
+        image, tsem, scale = outputs[task]
         image = whole(image, BACKGROUND)
         if finish is not None:
             image = finish(task, source_stack(model, sources, task), image, sources.brain)
-        slices[task] = Slices(image, None if tsem is None else whole(tsem, 0))
+        maps = (None if own is None else whole(own, 0) for own in (tsem, scale))
+        slices[task] = Slices(image, *maps)
     return slices, resampling
 
 

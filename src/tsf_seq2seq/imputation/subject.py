@@ -14,8 +14,16 @@ from tsf_seq2seq.data.nifti import image_like
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.explain.contribution_maps import check_explicable
 from tsf_seq2seq.imputation.contributions import Contributions, contributions_of
+from tsf_seq2seq.imputation.errors import ALPHA, ImputedErrors, imputed_errors
 from tsf_seq2seq.imputation.mapped import AppliedMap, apply_map
-from tsf_seq2seq.imputation.places import IMAGE, TSEM, contribution_kind
+from tsf_seq2seq.imputation.places import (
+    ERROR,
+    IMAGE,
+    LOWER,
+    TSEM,
+    UPPER,
+    contribution_kind,
+)
 from tsf_seq2seq.imputation.references import Like, References, find_references
 from tsf_seq2seq.imputation.slices import BATCH_SIZE, Slices, synthesize_grid
 from tsf_seq2seq.imputation.sources import Image, Sources, load_sources, told_synthetic
@@ -35,7 +43,8 @@ class Imputation:
     `intensity_maximum`: what the network's 1 became, by the rule that `intensity_scale` tells;
     `adapted`: what a contrast map made of the network's output, of which TSEM and ω go on
     speaking; None where there was none. `finish`: the steps that were done to the output;
-    `contributions`: what each source added to it, where that was asked for.
+    `contributions`: what each source added to it, where that was asked for; `error_map`: how far
+    the network's output is expected to be off, of a checkpoint that knows.
     """
 
     target: str
@@ -54,11 +63,16 @@ class Imputation:
     adapted: AppliedMap | None = None
     finish: tuple[str, ...] = ()
     contributions: Contributions | None = None
+    error_map: ImputedErrors | None = None
 
     @property
     def images(self) -> dict[str, nib.Nifti1Image]:
         """Kind → image of all that is written."""
         maps = {} if self.tsem is None else {TSEM: self.tsem}
+        if self.error_map is not None:
+            maps[ERROR] = self.error_map.image
+            if self.error_map.bounds is not None:
+                maps |= dict(zip((LOWER, UPPER), self.error_map.bounds, strict=True))
         if self.contributions is not None:
             maps |= {contribution_kind(s): own for s, own in self.contributions.images.items()}
         return {IMAGE: self.image, **maps}
@@ -79,6 +93,7 @@ def impute(
     finish: Sequence[str] | None = None,
     contributions: bool = False,
     labels: Path | str | None = None,
+    interval: bool = False,
 ) -> Imputation:
     """Synthesize sequence `target` of a subject from its co-registered, skull-stripped images.
 
@@ -90,7 +105,8 @@ def impute(
     folders, files, or mappings from sequence to image, or one of these; `finish`: the steps that
     are done to the output, by default those of the checkpoint's `evaluation.finish`;
     `contributions`: also tell what each source adds, with `labels`, a label map on the grid, in the
-    lesion, too. Raises UserError, one sentence, for whatever can't be used.
+    lesion, too; `interval`: with the bounds of the checkpoint's error map. Raises UserError, one
+    sentence, for whatever can't be used.
     """
     found = impute_targets(
         *(images, model, [target], sources),
@@ -103,6 +119,7 @@ def impute(
         finish=finish,
         contributions=contributions,
         labels=labels,
+        interval=interval,
     )
     return found[target]
 
@@ -122,6 +139,7 @@ def impute_targets(
     finish: Sequence[str] | None = None,
     contributions: bool = False,
     labels: Path | str | None = None,
+    interval: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Imputation]:
     """Several targets as `impute` gives each, from the same sources, which are encoded once.
@@ -142,6 +160,8 @@ def impute_targets(
     tasks = {target: model.task(given, target) for target in targets}
     if contributions:
         check_explicable(model.network, tasks.values())
+    if interval:
+        check_interval(model, bool(like) or model.adaptation is not None)
     loaded = load_sources(given, resample)
     lesion = None if labels is None else load_segmentation(Path(labels), loaded.geometry) > 0
     adaptations = dict.fromkeys(targets, model.adaptation)
@@ -166,6 +186,7 @@ def impute_targets(
             *(*run, target, slices[task], resampling, notes + told[target], precision),
             adaptations[target],
             done,
+            interval,
         )
         for target, task in tasks.items()
     }
@@ -174,7 +195,7 @@ def impute_targets(
     fewer = [own for task in tasks.values() for own in source_sets(task)[:-1]]
     if fewer:
         slices |= synthesize_grid(
-            *run, fewer, precision, batch_size, progress, with_tsem=False, finish=done
+            *run, fewer, precision, batch_size, progress, with_maps=False, finish=done
         )[0]
     outputs = {task: own.image for task, own in slices.items()}
     return {
@@ -194,6 +215,22 @@ def finish_for(model: Model, finish: Sequence[str] | None, like: bool) -> Finish
     replaced = like or model.adaptation is not None
     settings = model.config.evaluation
     return network_finish(finish, settings, model.prior, model.sequences, model.path, replaced)
+
+
+def check_interval(model: Model, adapted: bool) -> None:
+    """UserError where there are no bounds of an image: they need an error map that was calibrated,
+    and are of the network's own output."""
+    known = model.error_map.calibration if model.error_map else None
+    if model.error_map is None:
+        raise UserError(f"{model.path} has no error map: src/train/train_error_map.py makes one")
+    if known is None or known.factors.get(ALPHA) is None:
+        subjects = known.subjects if known else 0
+        raise UserError(
+            f"the error map of {model.path} has no bounds: {subjects} subjects calibrated it, "
+            f"which are too few"
+        )
+    if adapted:
+        raise UserError("an adapted image has no bounds: the error map is of the network's output")
 
 
 def choose_sources(
@@ -238,9 +275,14 @@ def _imputation(
     precision: str,
     adaptation: Adaptation | None,
     finish: Finish | None,
+    interval: bool,
 ) -> Imputation:
     maximum, scale = intensity_scale(model, target, sources, adaptation)
-    output, adapted = slices.image, None
+    output, adapted, errors = slices.image, None, None
+    if slices.scale is not None and model.error_map is not None:
+        errors = imputed_errors(
+            model.error_map, sources, target, output, slices.scale, maximum, interval
+        )
     if adaptation is not None:
         mapped = apply_map(model, adaptation, sources, target, output)
         if mapped is None:
@@ -270,6 +312,7 @@ def _imputation(
         precision=precision,
         adapted=adapted,
         finish=finish.steps if finish else (),
+        error_map=errors,
     )
 
 

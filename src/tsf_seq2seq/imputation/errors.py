@@ -1,0 +1,67 @@
+"""How far an imputed image is expected to be off, on the subject's grid."""
+
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+
+from tsf_seq2seq.data.nifti import image_like
+from tsf_seq2seq.imputation.sources import Sources
+from tsf_seq2seq.synthesis.error_map import ErrorMap
+
+ALPHA = "0.1"  # share of the brain outside of the band
+
+
+@dataclass(frozen=True)
+class ImputedErrors:
+    """An error map's say on the network's output.
+
+    `image`: the expected absolute error in the target's intensity, `mean` its mean in the brain;
+    `bounds`, where they were asked for: lower and upper ends of the band that holds all but 10 % of
+    the brain, on average over subjects like those of the calibration; it is `factor` times the
+    scale wide to either side, None where the calibration had too few.
+    `psnr`: expected in the brain (dB), and how far it may be off, `psnr_margin`, for all but 10 %
+    of subjects; `subjects`: that the map was calibrated on, None where it wasn't.
+    """
+
+    image: nib.Nifti1Image
+    bounds: tuple[nib.Nifti1Image, nib.Nifti1Image] | None
+    mean: float
+    factor: float | None
+    psnr: float
+    psnr_margin: float | None
+    subjects: int | None
+
+
+def imputed_errors(
+    error_map: ErrorMap,
+    sources: Sources,
+    target: str,
+    output: np.ndarray,
+    scale: np.ndarray,
+    maximum: float,
+    with_bounds: bool,
+) -> ImputedErrors:
+    """Of an output (Z, Y, X) in [-1, 1], whose 1 becomes `maximum`, and its errors' scales, 0
+    outside of the brain."""
+    known, half = error_map.calibration, np.float32(maximum / 2)
+    factor = known.factors.get(ALPHA) if known else None
+    expected = error_map.expected_error(scale) * half
+
+    def image(volume: np.ndarray, content: str) -> nib.Nifti1Image:
+        return image_like(sources.template, volume, sources.geometry, f"{content} of {target}")
+
+    bounds = None
+    if with_bounds and factor is not None:
+        middle, width = (output + 1) * half, np.float32(factor) * scale * half
+        lower, upper = (middle - width).clip(min=0), middle + width
+        bounds = image(lower, "lower bound"), image(upper, "upper bound")
+    return ImputedErrors(
+        image(expected, "expected error"),
+        bounds,
+        float(expected[sources.brain].mean()),
+        factor,
+        error_map.expected_psnr(scale[sources.brain]),
+        known.psnr_margins.get(ALPHA) if known else None,
+        known.subjects if known else None,
+    )
