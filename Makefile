@@ -162,9 +162,14 @@ $(call done,differentiation): $(call done,seq2seq first_look)
 		-m $(STAGE1)/best.pth -o $(DEMO)/differentiation --max-subjects 1
 	$(DONE)
 # --- trust: are the explanations true, and the differences more than chance?
-$(call done,faithfulness): $(call done,all_tasks fusion_weights)
+$(call done,contributions): $(call done,tsf_seq2seq)
+	$(STEP) src/explain/seq2seq/contributions.py \
+		-l $(STAGE2)/best.pth -o $(DEMO)/trust/contributions
+	$(DONE)
+$(call done,faithfulness): $(call done,all_tasks fusion_weights contributions)
 	$(STEP) src/explain/seq2seq/faithfulness.py $(DEMO)/all_tasks \
-		--fusion-weights $(DEMO)/fusion_weights -o $(DEMO)/trust/faithfulness
+		--fusion-weights $(DEMO)/fusion_weights --contributions $(DEMO)/trust/contributions \
+		-o $(DEMO)/trust/faithfulness
 	$(DONE)
 $(call done,error_estimation): $(call done,tsf_seq2seq)
 	$(STEP) src/explain/seq2seq/error_estimation.py \

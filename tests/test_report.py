@@ -26,9 +26,11 @@ from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import Score, read_scores
 from tsf_seq2seq.evaluation.tumour import RegionScore
-from tsf_seq2seq.explain.error_estimation import CalibrationRow, ErrorRow
+from tsf_seq2seq.explain.contributions import SourceShare
+from tsf_seq2seq.explain.error_estimation import CalibrationRow, ErrorMapRow, ErrorRow
 from tsf_seq2seq.explain.faithfulness import Faithfulness
 from tsf_seq2seq.explain.fusion_weights import fusion_tasks, fusion_weight_table, omegas
+from tsf_seq2seq.explain.share_agreement import ShareAgreement
 from tsf_seq2seq.report.cases import rank_cases
 from tsf_seq2seq.report.inputs import Inputs, sequences_of
 from tsf_seq2seq.report.page import script_json
@@ -418,7 +420,18 @@ def test_fusion_weights_beside_shapley_values(tmp_path):
         for source, omega, share in (("t2", 0.25, 0.6), ("flair", 0.75, 0.4))
     ]
     write_rows(tmp_path / "trust" / "below" / "faithfulness.csv", Faithfulness, rows)
+    shares = [
+        SourceShare("a", "t2+flair", "t1", source, "brain", 0, 0.1, share)
+        for source, share in (("t2", 0.3), ("flair", 0.7))
+    ]
+    write_rows(tmp_path / "trust" / "shares" / "contributions.csv", SourceShare, shares)
+    orders = [ShareAgreement("t1", "psnr", 6, -1, 0.25, 0.5, 0.75)]
+    write_rows(tmp_path / "trust" / "below" / "share_agreement.csv", ShareAgreement, orders)
     page = report(tmp_path, fusion_weights=tmp_path / "w", trust=tmp_path / "trust")
+    contributions = page.table("Contributions: each source's share")
+    assert contributions[1] == ["t2+flair", "t1", "brain", "–", "0.300", "0.700", "1"]
+    agreed = page.table("Do ω and the shares of the contributions order")
+    assert agreed[1] == ["t1", "PSNR (dB)", "6", "-1.00", "25%", "+0.50", "75%"]
     weights = page.table("Fusion weights ω, target t1")
     assert weights[0] == ["sources", *names]
     assert ["t2+flair", "–", "0.500", "0.500"] in weights
@@ -435,7 +448,7 @@ def _equal(sources: tuple[int, ...]) -> list[float]:
 def error_rows() -> list[ErrorRow]:
     """Two subjects, one task of two sources: Spearman 0.2 and 0.4, relative AUSE 0.6 and 0.8."""
     return [
-        ErrorRow(name, "t1+t2", "flair", "tsem", "brain", 9, 25, 0.1, 0.2, rho, 0.3, 0.5, ause)
+        ErrorRow(name, "t1+t2", "flair", "tsem", "brain", 9, 25, 0.1, 0.2, rho, 0.3, 0.5, ause, 0.7)
         for name, rho, ause in (("a", 0.2, 0.6), ("b", 0.4, 0.8))
     ]
 
@@ -451,11 +464,17 @@ def test_error_estimation(tmp_path):
     write_rows(trust / "calibration.csv", CalibrationRow, parts)
     curves = {"oracle": [1, 0.5], "tsem": [1, 0.9]}
     tasks = [{"sources": "t1+t2", "target": "flair", "curves": curves}]
+    maps = [ErrorMapRow("a", "t1+t2", "flair", 26, 25, 1.5, 0.92, 0.83)]
+    write_rows(trust / "error_map.csv", ErrorMapRow, maps)
     (trust / "sparsification.json").write_text(json.dumps({"removed": [0, 0.5], "tasks": tasks}))
     page = report(tmp_path, trust=trust)
     row = page.table("In the brain, by number of inputs")[1]
     assert row[:4] == ["2", "TSEM", "2", "2"]
-    assert [cell.split()[0] for cell in row[4:]] == ["+0.300", "0.300", "0.700", "0.2000"]
+    assert [cell.split()[0] for cell in row[4:]] == [
+        *("+0.300", "0.300", "0.700", "0.2000", "+0.700")
+    ]
+    shown = page.table("The error map: the share of the brain within its bands")
+    assert shown[1] == ["2", "0.920", "0.830", "–", "1.000", "1.000", "1"]
     calibration = page.table("Calibration")[1:]
     assert [row[2:] for row in calibration] == [["0.1000", "0.2500"], ["0.2000", "0.4500"]]
     lines = next(s for s in page.scripts if isinstance(s, dict) and len(s["data"]) == 3)

@@ -52,6 +52,8 @@ from tsf_seq2seq.files.writing import write_texts
 from tsf_seq2seq.tables import rows_text
 from tsf_seq2seq.tasks import Task, all_tasks
 
+MEASURES = 2  # version of what is kept of a subject's error estimates
+
 
 def compare_methods(description: str | None) -> None:
     """Paired tests of one method against all others."""
@@ -173,7 +175,9 @@ def _measured(arguments: argparse.Namespace, config: Config, tasks: Sequence[Tas
         raise UserError(f"no subject of {data.test} has the sequences of these tasks")
     weights = [path for path in (arguments.load, arguments.seq2seq) if path]
     chosen = ["{}:{}".format(*task.label(list(data.sequences))) for task in tasks]
-    identity = identity_of(config, weights, tasks=chosen, segmentation=list(data.segmentation))
+    identity = identity_of(
+        config, weights, tasks=chosen, segmentation=list(data.segmentation), measures=MEASURES
+    )
     results = [output / name for name in SUMMARY_FILES]
     record = Record(output / "error_estimation.json", identity, results[0])
     inputs = {name: partial(inputs_of, own, tasks, config) for name, own in subjects.items()}

@@ -47,8 +47,8 @@ ESTIMATORS_SHOWN |= {"gradient": "gradient of the synthesis", "random": "random 
 ERROR_METRICS = (
     Metric("spearman", 1, "Spearman", 3, signed=True),
     *(Metric("ause", -1, "AUSE", 3), Metric("ause_relative", -1, "relative AUSE", 3)),
-    Metric("spearman_blocks", 1, "Spearman in cm³", 3, signed=True),
     Metric("mean_error", -1, "mean error", 4),
+    Metric("spearman_blocks", 1, "Spearman in cm³", 3, signed=True),
 )
 MEANINGS = (
     "Spearman: correlation of an estimate with the absolute error over voxels. AUSE: the area "

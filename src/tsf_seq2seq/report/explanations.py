@@ -8,12 +8,14 @@ import numpy as np
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import METRICS, check_metric
 from tsf_seq2seq.explain.attention_gain import AttentionGain, attention_gain_table
-from tsf_seq2seq.explain.error_estimation import CalibrationRow, ErrorRow
+from tsf_seq2seq.explain.contributions import read_contributions, share_table
+from tsf_seq2seq.explain.error_estimation import CalibrationRow, ErrorMapRow, ErrorRow
 from tsf_seq2seq.explain.error_summary import (
     ESTIMATORS_SHOWN,
     MEANINGS,
     calibration_means,
     calibration_table,
+    error_map_table,
     error_tables,
     estimator_rank,
     shown_estimator,
@@ -25,6 +27,7 @@ from tsf_seq2seq.explain.faithfulness import (
     faithfulness_table,
 )
 from tsf_seq2seq.explain.fusion_weights import Omegas, fusion_weight_table, read_fusion_csv
+from tsf_seq2seq.explain.share_agreement import ShareAgreement, share_agreement_table
 from tsf_seq2seq.explain.tsem import Finding, finding_table
 from tsf_seq2seq.report import charts
 from tsf_seq2seq.report.blocks import Block, Chart, Drawn, Section
@@ -67,6 +70,15 @@ def contributions(sources: ReportSources) -> Section:
     if path := sources.take("trust", "attention_gain.csv"):
         blocks.append(attention_gain_table(read_rows(path, AttentionGain, check=check_metric)))
         files.append(path.name)
+    if path := sources.take("trust", "contributions.csv"):
+        rows_of_shares = read_contributions(path)
+        names = _ordered(sources, (n for r in rows_of_shares for n in (r.target, r.source)))
+        blocks.append(share_table(rows_of_shares, names))
+        files.append(path.name)
+    if path := sources.take("trust", "share_agreement.csv"):
+        orders = read_rows(path, ShareAgreement, check=check_metric)
+        blocks.append(share_agreement_table(orders))
+        files.append(path.name)
     title, note = "What each source contributes", " ".join(notes)
     return Section("contributions", title, text, blocks, note, files)
 
@@ -88,6 +100,9 @@ def error_estimation(sources: ReportSources) -> Section:
         files.append(path.name)
     if path := sources.take("trust", "calibration.csv"):
         shown.append(calibration_chart(read_rows(path, CalibrationRow)))
+        files.append(path.name)
+    if (path := sources.take("trust", "error_map.csv")) and (rows := read_rows(path, ErrorMapRow)):
+        tables.insert(0, error_map_table(rows))
         files.append(path.name)
     text = [
         "TSEM, the map of what the attention residual changes, beside rivals that need no target "
