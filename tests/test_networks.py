@@ -37,7 +37,7 @@ from tsf_seq2seq.models import build_network
 from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
 from tsf_seq2seq.models.build import NETWORKS, NetworkKind
 from tsf_seq2seq.report.inputs import Inputs
-from tsf_seq2seq.report.report import write_report
+from tsf_seq2seq.report.report import Experiment, write_report
 from tsf_seq2seq.settings import NetworkSettings, setting
 from tsf_seq2seq.tasks import Task, all_tasks, sample_missing_task
 from tsf_seq2seq.training.loop import Trainer
@@ -400,10 +400,18 @@ def test_evaluated_beside_another_network_and_reported(
     for one in methods:
         tasks = len(possible_tasks(network)) if one == f"a_{name}" else 28
         assert sum(score.method == one for score in scores) == tasks
-    page = write_report(
-        Inputs(evaluation=output), None, tmp_path / "report", ["python"], "a comparison"
-    )
-    assert method in page.read_text(encoding="utf-8")
+    shown = Experiment(network, config, path, 4)
+    inputs = Inputs(evaluation=output)
+    page = write_report(inputs, shown, tmp_path / "report", ["python"], "a comparison")
+    text = page.read_text(encoding="utf-8")
+    assert method in text
+    case = page.parent / "cases/01/task_01"
+    has_tsem = WITHOUT_ATTENTION in network.variants
+    for picture, there in (("synthesis", True), ("error", True), ("tsem", has_tsem)):
+        assert (case / f"picture_{picture}.png").is_file() == there
+        assert (f"cases/01/task_01/picture_{picture}.png" in text) == there
+    assert ("The network has no f_A, and so no TSEM." in text) != has_tsem
+    assert ('value="tsem"' in text) == has_tsem
 
 
 def test_imputes(network, config, tiny_dataset, tmp_path, name):

@@ -121,7 +121,7 @@ def test_case_volumes_are_the_networks(written):
             explained = explain(
                 experiment.network, experiment.config, by_name[subject.name], [task], 4
             )
-            synthesis, tsem = explained.maps[task]
+            synthesis, tsem = explained.syntheses[task], explained.tsem[task]
             target = explained.loaded.centres[task.target]
             geometry = explained.loaded.volumes.geometry
             arrays = {"synthesis": synthesis, "tsem": tsem, "error": np.abs(synthesis - target)}
@@ -151,11 +151,11 @@ def test_mapped_cases(tiny_config, tmp_path):
     plain = explain(experiment.network, config, subject, [task, other], 4)
     mapped = plain.mapped(adaptation, names)
     brain = np.any(plain.loaded.centres[:2] > -1, axis=0)
-    (output, tsem), (synthesis, own) = plain.maps[task], mapped.maps[task]
+    output, synthesis = plain.syntheses[task], mapped.syntheses[task]
     np.testing.assert_allclose(synthesis[brain], output[brain] / 2, atol=1e-6)
     assert (synthesis[~brain] == -1).all()
-    np.testing.assert_array_equal(own, tsem)
-    np.testing.assert_array_equal(mapped.maps[other][0], plain.maps[other][0])
+    np.testing.assert_array_equal(mapped.tsem[task], plain.tsem[task])
+    np.testing.assert_array_equal(mapped.syntheses[other], plain.syntheses[other])
 
     ranked = [RankedCase("only", 20.0, Case(subject, task))]
     (files,), _ = write_cases(experiment.network, config, ranked, 4, tmp_path, adaptation)

@@ -22,7 +22,7 @@ from tsf_seq2seq.evaluation.scores import PSNR, Score, check_distinct_files, exa
 from tsf_seq2seq.explain.differentiation import shown_slice
 from tsf_seq2seq.explain.tsem_figure import Picture, tsem_figure
 from tsf_seq2seq.figures import save_figure_pair
-from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
+from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork, variant_for
 from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window
@@ -65,12 +65,17 @@ def enhanced_maps(
     stacks of C slices. UserError for a network without f_A.
     """
     variants = (FULL, WITHOUT_ATTENTION)
-    if WITHOUT_ATTENTION not in network.variants:
-        raise UserError(f"{type(network).__name__} has no attention residual f_A, and so no TSEM")
+    check_has_tsem(network)
     blocks = stacks(window, network.slices)
     outputs = run_stacks(network, blocks, tasks, batch_size, variants, centre=True)
     pairs = {task: [outputs[variant, task] for variant in variants] for task in tasks}
     return {task: (full, np.abs(full - plain)) for task, (full, plain) in pairs.items()}
+
+
+def check_has_tsem(network: SynthesisNetwork) -> None:
+    """UserError for a network without f_A."""
+    if WITHOUT_ATTENTION not in network.variants:
+        raise UserError(f"{type(network).__name__} has no attention residual f_A, and so no TSEM")
 
 
 def parse_task(text: str, names: Sequence[str]) -> Task:
@@ -137,6 +142,7 @@ def write_tsem(
     The maps lie on the subject's grid, in normalised intensities (range 2), 0 outside the evaluated
     window. A subject's sources are encoded once for all its cases.
     """
+    check_has_tsem(network)
     names = list(config.data.sequences)
     order = [(case.subject.name, case.task) for case in cases]
     files = {(name, task): _map_file(name, task, names) for name, task in order}
@@ -147,7 +153,7 @@ def write_tsem(
     for name, own in tqdm(subjects.items(), unit="subject", desc="mapping"):
         tasks = [case.task for case in own]
         explained = explain(network, config, own[0].subject, tasks, batch_size)
-        for task, (_, tsem) in explained.maps.items():
+        for task, tsem in explained.tsem.items():
             findings[name, task] = finding = _finding(explained, task, names)
             whole = explained.loaded.on_whole_grid(tsem, outside=0)
             path, geometry = output / files[name, task], explained.loaded.volumes.geometry
@@ -166,18 +172,20 @@ def _map_file(name: str, task: Task, names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Explained:
-    """A subject's evaluated window, and per task synthesis and TSEM, (Z − C + 1, Y, X) each."""
+    """A subject's evaluated window, and per task synthesis and, of a network with f_A, TSEM,
+    (Z − C + 1, Y, X) each."""
 
     loaded: SubjectWindow
-    maps: Mapping[Task, tuple[np.ndarray, np.ndarray]]
+    syntheses: Mapping[Task, np.ndarray]
+    tsem: Mapping[Task, np.ndarray]
 
     def mapped(self, adaptation: Adaptation, names: Sequence[str]) -> "Explained":
         """The same with every synthesis as an adaptation's map makes it, and TSEM as it is."""
-        centres, maps = self.loaded.centres, {}
-        for task, (output, tsem) in self.maps.items():
+        centres, syntheses = self.loaded.centres, {}
+        for task, output in self.syntheses.items():
             synthesis = adaptation.mapped(task, names, centres, output)
-            maps[task] = (output if synthesis is None else synthesis, tsem)
-        return Explained(self.loaded, maps)
+            syntheses[task] = output if synthesis is None else synthesis
+        return Explained(self.loaded, syntheses, self.tsem)
 
 
 def explain(
@@ -187,11 +195,17 @@ def explain(
     tasks: Sequence[Task],
     batch_size: int,
 ) -> Explained:
-    """Load a subject and compute its maps, one of each task."""
+    """Load a subject and compute its syntheses and, of a network with f_A, its TSEM."""
     tasks = list(dict.fromkeys(tasks))
     needed = sorted({index for task in tasks for index in (*task.sources, task.target)})
     loaded = load_window(config, subject, needed)
-    return Explained(loaded, enhanced_maps(network, loaded.images, tasks, batch_size))
+    if WITHOUT_ATTENTION in network.variants:
+        maps = enhanced_maps(network, loaded.images, tasks, batch_size)
+        syntheses = {task: synthesis for task, (synthesis, _) in maps.items()}
+        return Explained(loaded, syntheses, {task: tsem for task, (_, tsem) in maps.items()})
+    whole, blocks = variant_for(network, tasks), stacks(loaded.images, network.slices)
+    outputs = run_stacks(network, blocks, tasks, batch_size, [whole], centre=True)
+    return Explained(loaded, {task: outputs[whole, task] for task in tasks}, {})
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -217,7 +231,7 @@ def finding_table(findings: Iterable[Finding]) -> Table:
 
 def _finding(explained: Explained, task: Task, names: Sequence[str]) -> Finding:
     """A case in numbers; the brain is where any source is above background."""
-    synthesis, tsem = explained.maps[task]
+    synthesis, tsem = explained.syntheses[task], explained.tsem[task]
     wanted = explained.loaded.centres[task.target]
     error = np.abs(synthesis - wanted)
     brain = brain_mask(explained.loaded.centres[list(task.sources)])
@@ -234,7 +248,7 @@ def _finding(explained: Explained, task: Task, names: Sequence[str]) -> Finding:
 def _picture(config: Config, explained: Explained, task: Task, finding: Finding) -> Picture:
     """The slice with the largest lesion, else the middle one."""
     z, outline = shown_slice(config, explained.loaded)
-    synthesis, tsem = explained.maps[task]
+    synthesis, tsem = explained.syntheses[task], explained.tsem[task]
     wanted = explained.loaded.centres[task.target]
     name = finding.name.replace("/", "/\n")
     sources = finding.sources.replace("+", " + ")

@@ -37,14 +37,15 @@ class RankedCase(NamedTuple):
 
 @dataclass
 class CaseFiles:
-    """A case, the folder of its files relative to the page, and TSEM on the strip's slices."""
+    """A case, the folder of its files relative to the page, and TSEM on the strip's slices (None of
+    a network without)."""
 
     rank: str
     sources: list[str]
     target: str
     psnr: float
     folder: str
-    tsem: np.ndarray  # (N, Y, X)
+    tsem: np.ndarray | None  # (N, Y, X)
 
 
 @dataclass
@@ -73,7 +74,9 @@ def write_subject(
 ) -> SubjectFiles:
     """The subject's sequences that its tasks need, and its cases."""
     loaded, names = explained.loaded, list(config.data.sequences)
-    needed = sorted({index for task in explained.maps for index in (*task.sources, task.target)})
+    needed = sorted(
+        {index for task in explained.syntheses for index in (*task.sources, task.target)}
+    )
     box = bounding_box(brain_mask(loaded.centres[needed]), MARGIN)
     lesion = lesion_mask(config, loaded)
     inside = None if lesion is None or not box.of(lesion).any() else box.of(lesion)
@@ -125,17 +128,19 @@ def _write_case(
     not known before all cases are."""
     task, box, folder = item.case.task, subject.box, output / place
     target = box.of(explained.loaded.centres[task.target])
-    synthesis, tsem = (box.of(volume) for volume in explained.maps[task])
+    synthesis = box.of(explained.syntheses[task])
+    tsem = box.of(explained.tsem[task]) if task in explained.tsem else None
     error = np.abs(synthesis - target)
     name, affine = names[task.target], subject.affine
     _write(folder / "synthesis", synthesis, affine, subject.slices, name)
     write_quantised(folder / "error.nii.gz", error, affine, ERROR, f"error of {name}")
-    write_quantised(folder / "tsem.nii.gz", tsem, affine, ERROR, f"TSEM of {name}")
+    if tsem is not None:
+        write_quantised(folder / "tsem.nii.gz", tsem, affine, ERROR, f"TSEM of {name}")
     write_colours(folder / "error.png", error[subject.slices], ERROR, overlay=True)
     shown = slice(subject.slices[subject.shown], subject.slices[subject.shown] + 1)
     write_grey(folder / "picture_target.png", target[shown])
     write_grey(folder / "picture_synthesis.png", synthesis[shown])
     write_colours(folder / "picture_error.png", error[shown], ERROR)
     sources = [names[i] for i in sorted(task.sources)]
-    maps = tsem[subject.slices]
+    maps = None if tsem is None else tsem[subject.slices]
     return CaseFiles(item.rank, sources, names[task.target], item.psnr, place, maps)

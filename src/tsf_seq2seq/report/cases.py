@@ -33,24 +33,33 @@ RANKS = ((), ("only",), ("best", "worst"), ("best", "median", "worst"))
 
 
 def case_sections(
-    subjects: Sequence[SubjectFiles], tsem: Scale, names: Sequence[str], adapted: bool = False
+    subjects: Sequence[SubjectFiles],
+    tsem: Scale | None,
+    names: Sequence[str],
+    adapted: bool = False,
 ) -> list[Section]:
     """Pictures of the cases, by target and the best first, and the viewer.
 
-    `adapted`: the syntheses are those of an adapted network.
+    `tsem`: its scale, None of a network without; `adapted`: the syntheses are those of an adapted
+    network.
     """
     found = sorted(cases_of(subjects), key=lambda pair: -pair[1].psnr)
     targets = group_by(found, lambda pair: pair[1].target)
-    content = {
+    content: dict[str, Any] = {
         "targets": {target: targets[target] for target in names if target in targets},
-        "scales": [("error", f"{ERROR.high:g}"), ("TSEM", f"{tsem.high:g}")],
-        "pictures": PICTURES,
+        "scales": [("error", f"{ERROR.high:g}")],
+        "pictures": {name: own for name, own in PICTURES.items() if name != "tsem"},
     }
     text = [
-        "By PSNR of the network with f_A, over all scored tasks of a target. Each picture is the "
-        "slice with the largest lesion, else the middle one; the patient's right is on the left. "
-        "Error and TSEM in normalised intensities, whose range is 2."
+        "By PSNR, over all scored tasks of a target. Each picture is the slice with the largest "
+        "lesion, else the middle one; the patient's right is on the left. Error and TSEM in "
+        "normalised intensities, whose range is 2."
     ]
+    if tsem is not None:
+        content["scales"].append(("TSEM", f"{tsem.high:g}"))
+        content["pictures"] = PICTURES
+    else:
+        text.append("The network has no f_A, and so no TSEM.")
     text += [MAPPED] if adapted else []
     words = ["The same cases, slice by slice. Intensities as the network sees them."]
     viewer = Drawn("viewer", manifest(subjects, tsem))
@@ -91,8 +100,9 @@ def write_cases(
     batch_size: int,
     output: Path,
     adaptation: Adaptation | None = None,
-) -> tuple[list[SubjectFiles], Scale]:
-    """Write the files of all cases to `output`/cases; also the scale of TSEM in the pictures.
+) -> tuple[list[SubjectFiles], Scale | None]:
+    """Write the files of all cases to `output`/cases; also the scale of TSEM in the pictures, None
+    of a network without.
 
     With an `adaptation`, syntheses and errors are those of the mapped output.
     """
@@ -104,22 +114,24 @@ def write_cases(
         if adaptation is not None:
             explained = explained.mapped(adaptation, list(config.data.sequences))
         files.append(write_subject(config, explained, own, number, output))
-    limit = max(float(np.percentile(case.tsem, 99.5)) for _, case in cases_of(files))
+    maps = [(o.shown, c.folder, c.tsem) for o, c in cases_of(files) if c.tsem is not None]
+    if not maps:
+        return files, None
+    limit = max(float(np.percentile(tsem, 99.5)) for *_, tsem in maps)
     scale = Scale(0.0, max(float(f"{limit:.1g}"), 1e-3))
-    for owner, case in cases_of(files):
-        write_colours(output / case.folder / "tsem.png", case.tsem, scale, overlay=True)
-        one = case.tsem[owner.shown][np.newaxis]
-        write_colours(output / case.folder / "picture_tsem.png", one, scale)
+    for shown, folder, tsem in maps:
+        write_colours(output / folder / "tsem.png", tsem, scale, overlay=True)
+        write_colours(output / folder / "picture_tsem.png", tsem[shown][np.newaxis], scale)
     return files, scale
 
 
-def manifest(subjects: Sequence[SubjectFiles], tsem: Scale) -> dict[str, Any]:
+def manifest(subjects: Sequence[SubjectFiles], tsem: Scale | None) -> dict[str, Any]:
     """What viewer.js reads: every subject's files and tasks."""
     of_subject = ("name", "sequences", "aspect", "slices", "shown", "lesion")
     return {
         "intensity": [SHOWN_INTENSITY.low, SHOWN_INTENSITY.high],
         "colours": overlay_colours(),
-        "overlays": {"tsem": tsem.high, "error": ERROR.high},
+        "overlays": ({} if tsem is None else {"tsem": tsem.high}) | {"error": ERROR.high},
         "subjects": [
             {key: getattr(subject, key) for key in of_subject}
             | dict(zip(("depth", "height", "width"), subject.box.shape, strict=True))

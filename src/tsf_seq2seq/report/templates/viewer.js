@@ -8,12 +8,13 @@
     return `${sources} → ${task.target} (${task.psnr}, ${RANKS[task.rank]} of target)`;
   }
 
-  function panelsOf(subject, task) {
+  function panelsOf(subject, task, maps) {
     const sources = task.sources.map((name) => ({
       title: `source ${name}`, path: subject.sequences[name],
     }));
     const target = { title: `target ${task.target}`, path: subject.sequences[task.target] };
-    const overlays = { tsem: `${task.folder}/tsem`, error: `${task.folder}/error` };
+    const overlays = {};
+    for (const name of maps) overlays[name] = `${task.folder}/${name}`;
     if (subject.lesion) overlays.lesion = subject.lesion;
     const synthesis = {
       title: `synthesis of ${task.target}`, path: `${task.folder}/synthesis`, overlays,
@@ -58,7 +59,7 @@
         const lesion = box.querySelector("[data-lesion]");
         lesion.hidden = !subject().lesion;
         if (lesion.hidden && overlay() === "lesion") box.querySelector('[value="none"]').checked = true;
-        await panels.show(subject(), panelsOf(subject(), task()));
+        await panels.show(subject(), panelsOf(subject(), task(), Object.keys(manifest.overlays)));
         panels.setOverlay(overlay(), opacity.value);
         move(Number(slice.value));
         box.setAttribute("aria-busy", "false");
