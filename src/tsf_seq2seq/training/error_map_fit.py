@@ -86,7 +86,8 @@ def fit_estimator(
         seed=training.seed,
         steps=training.steps,
     )
-    config = replace(config, train=course, augmentation=AugmentationConfig())
+    data = replace(config.data, use_all_sequences=True)  # the targets are to be seen
+    config = replace(config, data=data, train=course, augmentation=AugmentationConfig())
     variant = judged_variant(network)
 
     def sample_task(available: Sequence[int], rng: np.random.Generator, done: float) -> Task:
@@ -124,7 +125,8 @@ def _loss(network: SynthesisNetwork, estimator: ErrorEstimator, crop: Crop, vari
     for _, task, output in outputs:
         error = (output[:, middle] - crop.images[:, task.target, middle]).abs()  # (B, H, W)
         log_scale = estimator(images, output, task)
-        terms.append((log_scale + error * torch.exp(-log_scale))[brain].mean())
+        losses = (log_scale + error * torch.exp(-log_scale)) * brain
+        terms.append(losses.sum() / brain.sum().clamp(min=1))  # a slice may be empty
     return torch.stack(terms).mean()
 
 
