@@ -164,7 +164,7 @@ $(call done,differentiation): $(call done,seq2seq first_look)
 # --- trust: are the explanations true, and the differences more than chance?
 $(call done,contributions): $(call done,tsf_seq2seq)
 	$(STEP) src/explain/seq2seq/contributions.py \
-		-l $(STAGE2)/best.pth -o $(DEMO)/trust/contributions
+		-l $(STAGE2)/best.pth -o $(DEMO)/trust/contributions --max-subjects 3
 	$(DONE)
 $(call done,faithfulness): $(call done,all_tasks fusion_weights contributions)
 	$(STEP) src/explain/seq2seq/faithfulness.py $(DEMO)/all_tasks \
