@@ -34,6 +34,7 @@ from tsf_seq2seq.phantom import subject as phantom_module
 from tsf_seq2seq.phantom.subject import PhantomSubject
 
 LIBRARY = REPOSITORY / "src" / "tsf_seq2seq"
+WITH_STEPS = "train_error_map.py", "downstream.py"  # scripts whose steps no YAML says
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 # In the order in which their commands can be run: a chapter's need what earlier pages' leave.
 CHAPTERS = {
@@ -157,6 +158,10 @@ def workplace(tmp_path: Path, tiny_dataset: Path, monkeypatch) -> Path:
         for index, sequence in enumerate(SEQUENCES):
             path = place / "data" / "scanner" / name / f"{name}_{sequence}.nii.gz"
             save_nifti(path, blob(10 * number + index))
+    lesion = np.zeros(TINY_SHAPE, np.int16)
+    lesion[8:14, 8:14, 4:8] = 1
+    for folder in (place / "data" / "brats").glob("Tiny_*"):
+        save_nifti(folder / f"{folder.name}_seg.nii.gz", lesion)
     monkeypatch.chdir(place)
     return place
 
@@ -176,6 +181,8 @@ def tiny_phantoms(monkeypatch) -> None:
 def run(command: str, monkeypatch) -> int:
     """Exit code of a script's command, on the CPU."""
     arguments = shlex.split(re.sub(r"-d cuda\S*", "-d cpu", command))
+    if Path(arguments[0]).name in WITH_STEPS:
+        arguments += ["--steps", "2"]
     monkeypatch.setattr("sys.argv", arguments)
     try:
         runpy.run_path(str(REPOSITORY / arguments[0]), run_name="__main__")
