@@ -161,6 +161,7 @@ def _config(name: str) -> Path:
 
 def _own_settings(runs: Path, name: str, scans: bool) -> Path:
     """A method's settings beside those that they build on."""
+    demo_settings(runs, "seq2seq", scans)
     if name not in PEERS:
         return demo_settings(runs, name, scans)
     text = _config(name).read_text().replace("../../demo/seq2seq.yaml", "seq2seq.yaml")
