@@ -28,7 +28,7 @@ from tsf_seq2seq.tasks import Task, all_tasks
 FORMAT = "tsf-seq2seq checkpoint"
 VERSION = 2
 STATISTICS, PRIOR, ADAPTATION = "statistics", "prior", "adaptation"  # keys of what is optional
-ERROR_MAP = "error_map"  # another; its weights stand among the network's, behind ERROR_WEIGHTS
+ERROR_MAP_KEY = "error_map"  # another; its weights stand among the network's, behind ERROR_WEIGHTS
 ERROR_WEIGHTS = "error_map."
 PROBE_BYTES = 2**20
 READABLE = (1, 2)  # version 1 had other keys in its settings, which migration.py knows
@@ -97,7 +97,9 @@ def save_checkpoint(
         if value is not None:
             content[key] = to_mapping(value)
     if error_map is not None:
-        content[ERROR_MAP] = to_mapping(StoredErrorMap(error_map.settings, error_map.calibration))
+        content[ERROR_MAP_KEY] = to_mapping(
+            StoredErrorMap(error_map.settings, error_map.calibration)
+        )
 
     def save(temporary: Path) -> None:
         try:
@@ -189,9 +191,9 @@ def _error_map_of(
     content: Mapping[str, Any], network: SynthesisNetwork, path: Path
 ) -> ErrorMap | None:
     """The error map of a checkpoint, where it carries one; UserError where it is damaged."""
-    if ERROR_MAP not in content:
+    if ERROR_MAP_KEY not in content:
         return None
-    stored = parse(StoredErrorMap, content[ERROR_MAP], str(path), f"{ERROR_MAP}.")
+    stored = parse(StoredErrorMap, content[ERROR_MAP_KEY], str(path), f"{ERROR_MAP_KEY}.")
     estimator = stored.settings.build(network.n_sequences, network.slices)
     weights = {
         key.removeprefix(ERROR_WEIGHTS): own

@@ -17,7 +17,7 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import check_known, read_scores
 from tsf_seq2seq.explain.contribution import contribution_of, contribution_table, write_contribution
 from tsf_seq2seq.explain.contribution_maps import check_explicable
-from tsf_seq2seq.explain.contributions import CSV, share_table, write_contributions
+from tsf_seq2seq.explain.contributions import CSV, contribution_share_table, write_contributions
 from tsf_seq2seq.explain.differentiation import complete_subjects, write_differentiation
 from tsf_seq2seq.explain.fusion_figure import plot_fusion_weights
 from tsf_seq2seq.explain.fusion_weights import (
@@ -156,7 +156,7 @@ def map_contributions(description: str | None) -> None:
         rows = write_contributions(
             network, config, cases, mean_image, size, output, arguments.cases
         )
-        print(share_table(rows, names).markdown())
+        print(contribution_share_table(rows, names).markdown())
         print(f"{CSV}, contributions.pdf and .png are in {output}")
 
 

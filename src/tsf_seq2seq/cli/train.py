@@ -22,7 +22,7 @@ from tsf_seq2seq.models.error_estimator import ErrorEstimatorConfig
 from tsf_seq2seq.synthesis.risk_control import fewest_subjects
 from tsf_seq2seq.training.error_map_fit import (
     ErrorMapTraining,
-    calibration_table,
+    band_table,
     fit_error_map,
     usable_subjects,
 )
@@ -115,7 +115,7 @@ def train_error_map(description: str | None) -> None:
     if error_map.calibration is None:
         print("one subject can't calibrate what trained on it: scales are as they are")
     else:
-        print(calibration_table(error_map.calibration).markdown())
+        print(band_table(error_map.calibration).markdown())
         for alpha, factor in error_map.calibration.factors.items():
             if factor is None:
                 print(

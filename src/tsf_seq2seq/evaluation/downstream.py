@@ -27,7 +27,7 @@ from tsf_seq2seq.synthesis.windows import load_window, window_labels
 from tsf_seq2seq.tables import Table
 from tsf_seq2seq.tasks import Task
 
-REAL, LEFT_OUT = "real", "left out"
+REAL_SEQUENCE, LEFT_OUT_SEQUENCE = "real", "left out"
 DICE = Metric("dice", 1, "Dice", 3, 3)
 HAUSDORFF = Metric("hausdorff_95", -1, "95 % Hausdorff (mm)", 1, 1)
 
@@ -76,16 +76,18 @@ def segmentation_scores(
             for name, own, wanted in pairs
         ]
 
-    rows, real = [], scores("", REAL, images)
+    rows, real = [], scores("", REAL_SEQUENCE, images)
     every = range(len(names))
     for target in every:
         task = Task(tuple(i for i in every if i != target), target)
-        stand_ins = {LEFT_OUT: np.full(images.shape[1:], BACKGROUND, np.float32)}
+        stand_ins = {LEFT_OUT_SEQUENCE: np.full(images.shape[1:], BACKGROUND, np.float32)}
         for synthesizer in synthesizers:
             for (method, _), output in synthesizer.predict(loaded, [task]).items():
                 stand_ins[method] = output
         rows += [
-            SegmentationScore(row.name, names[target], REAL, row.region, row.dice, row.hausdorff_95)
+            SegmentationScore(
+                row.name, names[target], REAL_SEQUENCE, row.region, row.dice, row.hausdorff_95
+            )
             for row in real
         ]
         for method, image in stand_ins.items():

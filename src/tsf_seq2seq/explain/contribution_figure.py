@@ -8,13 +8,20 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from tsf_seq2seq.explain.tsem_figure import (
+    BAR,
+    EDGE,
+    FOOT,
+    GAP,
+    LABEL,
+    LABEL_LETTERS,
+    WIDTH,
+)
 from tsf_seq2seq.figures import FONT, SMALL_FONT
 
 TITLES = ("target", "synthesis", "without sources")
-OUTLINE = "#009E73"  # Okabe and Ito's green, seen on grey as on orange and purple
-WIDTH, LABEL, GAP, EDGE = 7.0, 1.0, 0.04, 0.1  # inches
-LABEL_LETTERS = 18  # in a line of a label
-TOP, TITLE, BAR, FOOT = 0.05, 0.17, 0.09, 0.22  # inches: titles of each row, colour bar, its ticks
+LESION_COLOUR = "#009E73"  # Okabe and Ito's green, seen on grey as on orange and purple
+ROW_TITLE = 0.17  # inches
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,8 @@ def contribution_maps_figure(rows: Sequence[Panels]) -> Figure:
     columns = len(TITLES) + max(len(row.maps) for row in rows)
     height, width = rows[0].target.shape
     side = (WIDTH - LABEL - EDGE - (columns - 1) * GAP) / columns
-    step = TITLE + side * height / width
-    whole = TOP + len(rows) * step + GAP + BAR + FOOT
+    step = ROW_TITLE + side * height / width
+    whole = GAP + len(rows) * step + GAP + BAR + FOOT
     figure = Figure(figsize=(WIDTH, whole), facecolor="white")
     amounts = np.concatenate([np.abs(own).ravel() for row in rows for own in row.maps.values()])
     limit = max(float(np.percentile(amounts, 99.5)), 1e-6)
@@ -50,15 +57,15 @@ def contribution_maps_figure(rows: Sequence[Panels]) -> Figure:
         pictures = dict(zip(TITLES, (row.target, row.synthesis, row.empty), strict=True))
         for column, (title, image) in enumerate((pictures | dict(row.maps)).items()):
             x = LABEL + column * (side + GAP)
-            low = whole - TOP - (number + 1) * step
-            box = (x / WIDTH, low / whole, side / WIDTH, (step - TITLE) / whole)
+            low = whole - GAP - (number + 1) * step
+            box = (x / WIDTH, low / whole, side / WIDTH, (step - ROW_TITLE) / whole)
             axes = figure.add_axes(box)
             heat = axes.imshow(image, **(grey if title in TITLES else colours))
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
             axes.set_title(title, fontsize=FONT, pad=3)
             if row.lesion is not None:
-                axes.contour(row.lesion, levels=[0.5], colors=[OUTLINE], linewidths=0.7)
+                axes.contour(row.lesion, levels=[0.5], colors=[LESION_COLOUR], linewidths=0.7)
             if column == 0:
                 label = "\n".join(fill(line, LABEL_LETTERS) for line in row.label.splitlines())
                 place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "center"}

@@ -14,6 +14,7 @@ from tsf_seq2seq.evaluation.regions import brain_mask
 from tsf_seq2seq.explain.contribution_figure import Panels, contribution_maps_figure
 from tsf_seq2seq.explain.contribution_maps import Explanation, explain_contributions
 from tsf_seq2seq.explain.differentiation import shown_slice
+from tsf_seq2seq.explain.error_estimation import BRAIN
 from tsf_seq2seq.explain.tsem import Case
 from tsf_seq2seq.figures import save_figure_pair
 from tsf_seq2seq.models.base import SynthesisNetwork
@@ -23,7 +24,7 @@ from tsf_seq2seq.tables import Table, group_by, read_rows, write_rows
 from tsf_seq2seq.tasks import Task
 
 CSV = "contributions.csv"
-BRAIN, LESION = "brain", "lesion"
+LESION = "lesion"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def read_contributions(path: Path) -> list[SourceShare]:
     return read_rows(path, SourceShare, f"a {CSV}")
 
 
-def share_table(rows: Sequence[SourceShare], names: Sequence[str]) -> Table:
+def contribution_share_table(rows: Sequence[SourceShare], names: Sequence[str]) -> Table:
     """One row a task and region: the mean share of each source over subjects."""
     cells = []
     groups = group_by(rows, lambda row: (row.sources, row.target, row.region))

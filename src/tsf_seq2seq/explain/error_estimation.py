@@ -32,7 +32,7 @@ from tsf_seq2seq.explain.tsem import rank_correlation
 from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.models.base import WITHOUT_ATTENTION, SynthesisNetwork, variant_for
 from tsf_seq2seq.models.error_estimator import ERROR_SCALE
-from tsf_seq2seq.synthesis.error_map import ErrorMap, brain_psnr, judged
+from tsf_seq2seq.synthesis.error_map import ErrorMap, brain_psnr, with_error_map
 from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.synthesis.windows import load_window, window_labels
 from tsf_seq2seq.tasks import Task, source_sets
@@ -182,7 +182,7 @@ def measure_errors(
     Only the maps of one target are in memory at a time. With an `error_map` of the network, that is
     one of them.
     """
-    network = judged(network, error_map)
+    network = with_error_map(network, error_map)
     names, measured = list(config.data.sequences), Measured()
     loaded = load_window(config, subject)
     brain = brain_mask(loaded.centres)

@@ -33,9 +33,9 @@ SUMMARY_FILES = (
     "sparsification.csv",
     "pooled_counts.csv",
     "error_estimation_tasks.csv",
-    "error_map.csv",
     "sparsification.json",
     "error_estimation.md",
+    "error_map.csv",  # of a network that has one
 )
 SHARES = [f"removed_{share:.2f}" for share in REMOVED]
 CURVE_COLUMNS = ["name", "sources", "target", "order"]
@@ -112,17 +112,18 @@ def write_summary(output: Path, measured: Measured) -> str:
     )
     means = {"removed": REMOVED.tolist(), "tasks": mean_curves(measured.curves)}
     text = error_markdown(measured)
-    contents = (
+    contents = [
         rows_text(ErrorRow, measured.rows),
         rows_text(CalibrationRow, measured.parts),
         table_text([*CURVE_COLUMNS, *SHARES], curves),
         table_text(COUNT_COLUMNS, counts),
         rows_text(TaskSummary, task_summaries(measured)),
-        rows_text(ErrorMapRow, measured.maps),
         json.dumps(means, indent=1) + "\n",
         text,
-    )
-    write_texts(output, dict(zip(SUMMARY_FILES, contents, strict=True)))
+    ]
+    if measured.maps:
+        contents.append(rows_text(ErrorMapRow, measured.maps))
+    write_texts(output, dict(zip(SUMMARY_FILES, contents, strict=False)))
     return text
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import METRICS
-from tsf_seq2seq.explain.contributions import BRAIN, SourceShare
+from tsf_seq2seq.explain.contributions import SourceShare
+from tsf_seq2seq.explain.error_estimation import BRAIN
 from tsf_seq2seq.explain.fusion_weights import Omegas
 from tsf_seq2seq.explain.source_values import SourceValue
 from tsf_seq2seq.explain.tsem import rank_correlation

@@ -9,7 +9,7 @@ from tsf_seq2seq.data.nifti import image_like
 from tsf_seq2seq.imputation.sources import Sources
 from tsf_seq2seq.synthesis.error_map import ErrorMap
 
-ALPHA = "0.1"  # share of the brain outside of the band
+SHARE_OUTSIDE = "0.1"  # share of the brain outside of the band
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def imputed_errors(
     """Of an output (Z, Y, X) in [-1, 1], whose 1 becomes `maximum`, and its errors' scales, 0
     outside of the brain."""
     known, half = error_map.calibration, np.float32(maximum / 2)
-    factor = known.factors.get(ALPHA) if known else None
+    factor = known.factors.get(SHARE_OUTSIDE) if known else None
     expected = error_map.expected_error(scale) * half
 
     def image(volume: np.ndarray, content: str) -> nib.Nifti1Image:
@@ -62,6 +62,6 @@ def imputed_errors(
         float(expected[sources.brain].mean()),
         factor,
         error_map.expected_psnr(scale[sources.brain]),
-        known.psnr_margins.get(ALPHA) if known else None,
+        known.psnr_margins.get(SHARE_OUTSIDE) if known else None,
         known.subjects if known else None,
     )

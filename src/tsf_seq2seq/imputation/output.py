@@ -20,7 +20,7 @@ from tsf_seq2seq.imputation.contributions import Contributions
 from tsf_seq2seq.imputation.errors import ImputedErrors
 from tsf_seq2seq.imputation.mapped import AppliedMap
 from tsf_seq2seq.imputation.places import (
-    ERROR,
+    EXPECTED_ERROR,
     LOWER,
     TSEM,
     UPPER,
@@ -56,7 +56,7 @@ class Output:
         """Files of a target, also of contributions of the `sources`. UserError where its own name
         is wanted but can't be told."""
         own = f"{subject.name}_{target}"
-        kinds = {TSEM: "tsem", ERROR: "error", LOWER: "lower", UPPER: "upper"}
+        kinds = {TSEM: "tsem", EXPECTED_ERROR: "error", LOWER: "lower", UPPER: "upper"}
         kinds |= {contribution_kind(source): f"contribution-{source}" for source in sources}
         if self.layout == "bids":
             image = bids_name(subject, target, "synth")

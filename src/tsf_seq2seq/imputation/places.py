@@ -12,7 +12,13 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.writing import is_inside
 
 # Kinds of images, beside contributions.
-IMAGE, TSEM, ERROR, LOWER, UPPER = "image", "TSEM", "expected error", "lower bound", "upper bound"
+IMAGE, TSEM, EXPECTED_ERROR, LOWER, UPPER = (
+    "image",
+    "TSEM",
+    "expected error",
+    "lower bound",
+    "upper bound",
+)
 REMEDY = "rename one, or impute them into folders of their own"
 
 

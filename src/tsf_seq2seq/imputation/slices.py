@@ -20,7 +20,7 @@ from tsf_seq2seq.imputation.mapped import source_stack
 from tsf_seq2seq.imputation.sources import Sources
 from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
 from tsf_seq2seq.models.error_estimator import ERROR_SCALE
-from tsf_seq2seq.synthesis.error_map import judged
+from tsf_seq2seq.synthesis.error_map import with_error_map
 from tsf_seq2seq.synthesis.finish import Finish, run_averaged
 from tsf_seq2seq.synthesis.stacks import Progress
 from tsf_seq2seq.tasks import Task
@@ -96,7 +96,7 @@ def synthesize_grid(
         window[names.index(name)] = view.to_network(image[places])
 
     # --- the network
-    network = judged(model.network, model.error_map)
+    network = with_error_map(model.network, model.error_map)
     outputs = synthesize_slices(
         network, window, tasks, batch_size, precision, progress, with_maps, finish
     )

@@ -14,10 +14,10 @@ from tsf_seq2seq.data.nifti import image_like
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.explain.contribution_maps import check_explicable
 from tsf_seq2seq.imputation.contributions import Contributions, contributions_of
-from tsf_seq2seq.imputation.errors import ALPHA, ImputedErrors, imputed_errors
+from tsf_seq2seq.imputation.errors import SHARE_OUTSIDE, ImputedErrors, imputed_errors
 from tsf_seq2seq.imputation.mapped import AppliedMap, apply_map
 from tsf_seq2seq.imputation.places import (
-    ERROR,
+    EXPECTED_ERROR,
     IMAGE,
     LOWER,
     TSEM,
@@ -70,7 +70,7 @@ class Imputation:
         """Kind → image of all that is written."""
         maps = {} if self.tsem is None else {TSEM: self.tsem}
         if self.error_map is not None:
-            maps[ERROR] = self.error_map.image
+            maps[EXPECTED_ERROR] = self.error_map.image
             if self.error_map.bounds is not None:
                 maps |= dict(zip((LOWER, UPPER), self.error_map.bounds, strict=True))
         if self.contributions is not None:
@@ -223,7 +223,7 @@ def check_interval(model: Model, adapted: bool) -> None:
     known = model.error_map.calibration if model.error_map else None
     if model.error_map is None:
         raise UserError(f"{model.path} has no error map: src/train/train_error_map.py makes one")
-    if known is None or known.factors.get(ALPHA) is None:
+    if known is None or known.factors.get(SHARE_OUTSIDE) is None:
         subjects = known.subjects if known else 0
         raise UserError(
             f"the error map of {model.path} has no bounds: {subjects} subjects calibrated it, "

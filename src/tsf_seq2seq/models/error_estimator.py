@@ -14,7 +14,7 @@ from tsf_seq2seq.settings import setting
 from tsf_seq2seq.tasks import Task
 
 ERROR_SCALE = "error_scale"  # the variant of a judged network that is no image
-USUAL = -2.5  # logarithm of a usual error, which an untrained estimator gives everywhere
+USUAL_LOG_SCALE = -2.5  # logarithm of a usual error, which an untrained estimator gives everywhere
 LOG_RANGE = (-9.0, 1.0)  # of the logarithm of a scale: 1e-4 to more than the range of images
 
 
@@ -64,7 +64,7 @@ class ErrorEstimator(nn.Module):
         x = reflect_to_multiple(torch.cat([seen, output], dim=1), self.size_multiple)
         features = descend(self.first(x), code, self.down, self.shrink)
         x = self.last(ascend(features, code, self.up, self.enlarge))  # (B, 1, H', W')
-        scale: Tensor = (USUAL + x[:, 0, :height, :width]).clamp(*LOG_RANGE)
+        scale: Tensor = (USUAL_LOG_SCALE + x[:, 0, :height, :width]).clamp(*LOG_RANGE)
         return scale
 
 

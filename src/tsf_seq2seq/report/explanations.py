@@ -8,7 +8,7 @@ import numpy as np
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import METRICS, check_metric
 from tsf_seq2seq.explain.attention_gain import AttentionGain, attention_gain_table
-from tsf_seq2seq.explain.contributions import read_contributions, share_table
+from tsf_seq2seq.explain.contributions import contribution_share_table, read_contributions
 from tsf_seq2seq.explain.error_estimation import CalibrationRow, ErrorMapRow, ErrorRow
 from tsf_seq2seq.explain.error_summary import (
     ESTIMATORS_SHOWN,
@@ -73,7 +73,7 @@ def contributions(sources: ReportSources) -> Section:
     if path := sources.take("trust", "contributions.csv"):
         rows_of_shares = read_contributions(path)
         names = _ordered(sources, (n for r in rows_of_shares for n in (r.target, r.source)))
-        blocks.append(share_table(rows_of_shares, names))
+        blocks.append(contribution_share_table(rows_of_shares, names))
         files.append(path.name)
     if path := sources.take("trust", "share_agreement.csv"):
         orders = read_rows(path, ShareAgreement, check=check_metric)

@@ -67,7 +67,7 @@ def judged_variant(network: SynthesisNetwork) -> str:
     return variant_for(network, all_tasks(network.n_sequences))
 
 
-def judged(network: SynthesisNetwork, error_map: ErrorMap | None) -> SynthesisNetwork:
+def with_error_map(network: SynthesisNetwork, error_map: ErrorMap | None) -> SynthesisNetwork:
     """The network with the variant ERROR_SCALE, where there is an error map; else itself."""
     if error_map is None:
         return network

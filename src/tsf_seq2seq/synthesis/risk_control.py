@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # Edges of classes of |error| / scale, 1 % apart; a factor is one of them.
-EDGES = np.geomspace(1e-3, 1e3, 1389)
+RATIO_EDGES = np.geomspace(1e-3, 1e3, 1389)
 
 
 @dataclass
@@ -28,8 +28,8 @@ class Ratios:
     def add(self, error: np.ndarray, scale: np.ndarray) -> None:
         """A task's voxels (N,): absolute errors and scales above 0."""
         ratio = error / scale
-        places = np.searchsorted(EDGES, ratio, side="left")  # ratio ≤ EDGES[place]
-        counts = np.bincount(places, minlength=len(EDGES) + 1)
+        places = np.searchsorted(RATIO_EDGES, ratio, side="left")  # ratio ≤ RATIO_EDGES[place]
+        counts = np.bincount(places, minlength=len(RATIO_EDGES) + 1)
         self.shares.append(1 - np.cumsum(counts)[:-1] / len(ratio))
 
     @property
@@ -49,7 +49,7 @@ def smallest_factor(subjects: Sequence[Ratios], alpha: float) -> float | None:
         return None
     total = np.sum([own.risk for own in subjects], axis=0)
     enough = (total + 1) / (len(subjects) + 1) <= alpha + 1e-12
-    return float(EDGES[np.argmax(enough)]) if enough.any() else None
+    return float(RATIO_EDGES[np.argmax(enough)]) if enough.any() else None
 
 
 def margin(scores: Sequence[float], alpha: float) -> float | None:

@@ -40,11 +40,11 @@ from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tables import Table
 from tsf_seq2seq.tasks import Task, sample_missing_task
 from tsf_seq2seq.training.objectives import one_cycle_learning_rate
+from tsf_seq2seq.training.prior import STACKS
 
 ALPHAS = (0.1, 0.2)  # shares of the brain that may lie outside a band
 FOLDS = 3  # of cross-fitting
 LARGEST_GRADIENT = 1.0
-STACKS = 32  # of a subject that calibration looks at
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def fit_error_map(
     return ErrorMap(training.settings, estimator, calibration)
 
 
-def calibration_table(calibration: Calibration) -> Table:
+def band_table(calibration: Calibration) -> Table:
     """One row an α."""
     rows = [
         [alpha, calibration.factors[alpha] or nan, calibration.psnr_margins[alpha] or nan]
