@@ -215,6 +215,25 @@ def test_both_blocks_share_a_transformer():
     assert all(name.startswith("generator.transformer.") for name in names)
 
 
+def test_statistics_of_resvit_in_evaluation(tiny_dataset, tmp_path):
+    """Each image's own: what a batch of it alone has in training."""
+    settings = "{name: resvit, channels: 4, grid: [2, 2], layers: 1, width: 8, heads: 2, hidden: 8"
+    own = network_of(f"{settings}, dropout: 0}}", tiny_dataset, tmp_path)
+    running = network_of(
+        f"{settings}, dropout: 0, image_statistics: false}}", tiny_dataset, tmp_path
+    )
+    running.load_state_dict(own.state_dict())
+    crop, task = a_crop(Task((0,), 3)), [Task((0,), 3)]
+    with torch.no_grad():
+        for _ in range(3):  # of other tasks, so that running statistics move
+            running.train().all_outputs(crop.images, [0, 1, 2])
+        alone = [next(own.train().synthesize(one[None], task))[2] for one in crop.images]
+        found = next(own.eval().synthesize(crop.images, task))[2]
+        other = next(running.eval().synthesize(crop.images, task))[2]
+    assert torch.allclose(torch.cat(alone), found, atol=1e-5)
+    assert (other - found).abs().max() > 1e-3
+
+
 # --- errors
 
 

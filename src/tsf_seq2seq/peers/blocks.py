@@ -93,3 +93,29 @@ def check_share(value: float, name: str) -> None:
     """ValueError unless the value is in [0, 1)."""
     if not 0 <= value < 1:
         raise ValueError(f"{name} must be in [0, 1), not {value}")
+
+
+class ImageBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm that takes each image's own statistics in evaluation, as a batch of one has them.
+
+    Running ones are means over all tasks of training, whose features differ in scale.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return super().forward(x)
+        centred = x - x.mean(dim=(2, 3), keepdim=True)  # of 1 x 1: 0
+        variance = centred.square().mean(dim=(2, 3), keepdim=True)
+        scale, shift = (own[:, None, None] for own in (self.weight, self.bias))
+        return centred * torch.rsqrt(variance + self.eps) * scale + shift
+
+
+def with_image_statistics(module: nn.Module) -> nn.Module:
+    """The module with every BatchNorm2d in it replaced by such a one, of the same weights."""
+    if isinstance(module, nn.BatchNorm2d):
+        norm = ImageBatchNorm2d(module.num_features, module.eps, module.momentum)
+        norm.load_state_dict(module.state_dict())
+        return norm
+    for name, child in module.named_children():
+        setattr(module, name, with_image_statistics(child))
+    return module

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tsf_seq2seq.peers.bases import AllToAll
-from tsf_seq2seq.peers.blocks import check_share
+from tsf_seq2seq.peers.blocks import check_share, with_image_statistics
 from tsf_seq2seq.settings import NetworkSettings, setting
 
 ART_BLOCKS = 9
@@ -32,6 +32,9 @@ class ResViTConfig(NetworkSettings):
     heads: int = setting(12, "of each layer's attention; they must divide the width", 1)
     hidden: int = setting(3072, "features between the two linear layers of each layer", 1)
     dropout: float = setting(0.1, "share of features left out in training, in [0, 1)", 0)
+    image_statistics: bool = setting(
+        True, "BatchNorm in evaluation by each image's own statistics, not by training's mean ones"
+    )
     discriminator_channels: int = setting(64, "of its first layer; 8 times as many later", 1)
 
     def build(self, n_sequences: int, stack: int) -> "ResViT":
@@ -40,7 +43,9 @@ class ResViTConfig(NetworkSettings):
             raise ValueError(f"heads must divide width {self.width}, not {self.heads}")
         size = n_sequences * stack
         transformer = self.layers, self.width, self.heads, self.hidden, self.dropout
-        generator = ResViTGenerator(size, size, self.channels, self.grid, *transformer)
+        generator: nn.Module = ResViTGenerator(size, size, self.channels, self.grid, *transformer)
+        if self.image_statistics:
+            generator = with_image_statistics(generator)
         network = ResViT(n_sequences, stack, 16, generator)
         network.judge_channels = self.discriminator_channels
         return network
