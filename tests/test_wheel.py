@@ -87,14 +87,15 @@ def test_metadata_names_every_package_that_is_imported(metadata):
     named = {normalised(re.match(r"[\w.-]+", text)[0]) for text in requirements}
     assert needed - named == set()
     extras = {normalised(re.match(r"[\w.-]+", text)[0]) for text in requirements if "extra" in text}
-    assert needed & extras == {"onnx-ir", "onnxscript", "onnxruntime"}  # all else always comes
+    of_extras = {"onnx-ir", "onnxscript", "onnxruntime", "monai"}
+    assert needed & extras == of_extras  # all else always comes
 
 
 def test_metadata(metadata):
     assert metadata["Name"] == "tsf-seq2seq"
     assert metadata["Version"] == __version__
     assert metadata["Requires-Python"] == ">=3.11"
-    assert sorted(metadata.get_all("Provides-Extra")) == ["dev", "onnx"]
+    assert sorted(metadata.get_all("Provides-Extra")) == ["dev", "onnx", "segmentation"]
 
 
 def test_content(wheel):
