@@ -202,13 +202,13 @@ def test_killed_and_resumed_it_is_the_same(stage_2, tmp_path, monkeypatch):
     wanted = read_checkpoint(run(of_folder("whole")) / "best.pth")
     run_and_kill(monkeypatch, 4, of_folder("in a step"))
     assert "prior" not in read_checkpoint(tmp_path / "in a step" / "best.pth")
-    for place in ("_look", "save_checkpoint"):
+    for place in ("_look", "save_model"):
         with monkeypatch.context() as patch:
             patch.setattr(maps_of_training, place, killed)
             with pytest.raises(Killed):
                 run(of_folder(place))
         assert "prior" not in read_checkpoint(tmp_path / place / "best.pth")
-    for name in ("in a step", "_look", "save_checkpoint"):
+    for name in ("in a step", "_look", "save_model"):
         run(of_folder(name), resume=True)
         found = read_checkpoint(tmp_path / name / "best.pth")
         check_equal(found["weights"], wanted["weights"])

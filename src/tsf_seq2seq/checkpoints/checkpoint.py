@@ -112,6 +112,19 @@ def save_checkpoint(
     write_atomically(path, save)
 
 
+def save_model(path: Path, model: Model) -> None:
+    """Write a model, with all that it carries, as `save_checkpoint` does."""
+    save_checkpoint(
+        path,
+        model.network,
+        model.config,
+        statistics=model.statistics,
+        prior=model.prior,
+        adaptation=model.adaptation,
+        error_map=model.error_map,
+    )
+
+
 def load_model(path: Path | str, device: str | torch.device = "cpu") -> SynthesisNetwork:
     """The network of a checkpoint or portable model, in evaluation mode on `device`."""
     network, _ = load_model_and_config(Path(path))

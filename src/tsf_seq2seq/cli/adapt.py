@@ -1,10 +1,11 @@
 """The script that adapts a checkpoint to a scanner."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from tsf_seq2seq.checkpoints.checkpoint import open_model, save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import open_model, save_model
 from tsf_seq2seq.cli.arguments import script_parser
 from tsf_seq2seq.cli.loading import find_device
 from tsf_seq2seq.errors import UserError, printable
@@ -53,15 +54,7 @@ def adapt(description: str | None) -> None:
     for text in references.differences(adaptation):
         print(printable(f"warning: {text}"))
     table = share_table(adaptation, model.sequences)
-    save_checkpoint(
-        output,
-        model.network,
-        model.config,
-        statistics=model.statistics,
-        prior=model.prior,
-        adaptation=adaptation,
-        error_map=model.error_map,
-    )
+    save_model(output, replace(model, adaptation=adaptation))
     table.write_csv(output.with_suffix(".csv"))
     plot_shares(adaptation, model.sequences, output.with_suffix(""))
     print(table.markdown())

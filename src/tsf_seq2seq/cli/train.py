@@ -8,7 +8,7 @@ from tsf_seq2seq.checkpoints.checkpoint import (
     load_seq2seq_weights,
     load_weights,
     open_model,
-    save_checkpoint,
+    save_model,
 )
 from tsf_seq2seq.cli.arguments import add_arguments, positive_number, script_parser
 from tsf_seq2seq.cli.loading import experiment, find_device
@@ -103,15 +103,7 @@ def train_error_map(description: str | None) -> None:
     error_map = fit_error_map(
         *(model.network, config, fitted, calibrated, training, arguments.batch_size), print
     )
-    save_checkpoint(
-        output,
-        model.network,
-        model.config,
-        statistics=model.statistics,
-        prior=model.prior,
-        adaptation=model.adaptation,
-        error_map=error_map,
-    )
+    save_model(output, dataclasses.replace(model, error_map=error_map))
     if error_map.calibration is None:
         print("one subject can't calibrate what trained on it: scales are as they are")
     else:

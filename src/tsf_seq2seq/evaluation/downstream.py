@@ -1,7 +1,7 @@
 """What synthetic sequences are worth to a segmentation network that was trained on real ones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -84,12 +84,7 @@ def segmentation_scores(
         for synthesizer in synthesizers:
             for (method, _), output in synthesizer.predict(loaded, [task]).items():
                 stand_ins[method] = output
-        rows += [
-            SegmentationScore(
-                row.name, names[target], REAL_SEQUENCE, row.region, row.dice, row.hausdorff_95
-            )
-            for row in real
-        ]
+        rows += [replace(row, target=names[target]) for row in real]
         for method, image in stand_ins.items():
             given = images.copy()
             given[target] = image

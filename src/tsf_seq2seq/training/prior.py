@@ -1,11 +1,12 @@
 """The maps of validation subjects that a training leaves in its best.pth."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from tsf_seq2seq.checkpoints.checkpoint import open_model, save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import open_model, save_model
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.slices import centre_slices, stacks
@@ -60,7 +61,7 @@ def add_prior(
         return
     maxima = median_maxima([own for _, own, _ in found])
     prior = Adaptation(tuple(r for r, _, _ in found), maps, maxima, tuple(histograms))
-    save_checkpoint(path, model.network, model.config, statistics=model.statistics, prior=prior)
+    save_model(path, replace(model, prior=prior))
 
 
 def _look(
