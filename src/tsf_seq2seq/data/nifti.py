@@ -53,6 +53,12 @@ class Geometry:
         """The shape in LPS order: z, y, x."""
         return tuple(reversed(self.lps().shape))
 
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size in LPS order: z, y, x, in mm."""
+        x, y, z = np.linalg.norm(self.lps().affine[:3, :3], axis=0)
+        return float(z), float(y), float(x)
+
     def to_network(self, volume: np.ndarray) -> np.ndarray:
         """(x, y, z) in the file's voxel order → (z, y, x) in LPS order, a view."""
         return apply_orientation(volume, self._to_lps()).transpose(2, 1, 0)

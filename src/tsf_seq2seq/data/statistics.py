@@ -78,8 +78,7 @@ def measure_statistics(data: DataConfig, subjects: Sequence[Subject]) -> Trainin
 
 def in_plane_spacing(geometry: Geometry) -> tuple[float, float]:
     """Voxel size within axial slices (LPS order), y and x, in mm."""
-    x, y, _ = np.linalg.norm(geometry.lps().affine[:3, :3], axis=0)
-    return float(y), float(x)
+    return geometry.spacing[1:]
 
 
 def evenly_spaced(length: int, count: int) -> list[int]:

@@ -66,7 +66,7 @@ def segmentation_scores(
     half, images = stack // 2, loaded.centres
     inner = slice(half, len(labels) - half)  # of the centre slices' own stacks
     truth = region_masks(labels[inner])
-    spacing = np.linalg.norm(loaded.volumes.geometry.lps().affine[:3, :3], axis=0)[::-1]  # z, y, x
+    spacing = loaded.volumes.geometry.spacing
 
     def scores(target: str, method: str, given: np.ndarray) -> list[SegmentationScore]:
         found = segment(segmenter, given, stack, batch_size)
@@ -92,18 +92,20 @@ def segmentation_scores(
     return rows
 
 
-def _compared(found: np.ndarray, wanted: np.ndarray, spacing: np.ndarray) -> tuple[float, float]:
+def _compared(
+    found: np.ndarray, wanted: np.ndarray, spacing: Sequence[float]
+) -> tuple[float, float]:
     """Dice and the 95th percentile of the Hausdorff distance (mm) of two masks (Z, Y, X)."""
     if not found.any() and not wanted.any():
         return 1.0, 0.0
     if not found.any() or not wanted.any():
-        return 0.0, float(np.linalg.norm(spacing * wanted.shape))
+        return 0.0, float(np.linalg.norm(np.multiply(spacing, wanted.shape)))
     from monai.metrics import compute_hausdorff_distance
 
     dice = 2 * (found & wanted).sum() / (found.sum() + wanted.sum())
     a, b = (torch.from_numpy(own[None, None].astype(np.float32)) for own in (found, wanted))
     distance = compute_hausdorff_distance(
-        a, b, include_background=True, percentile=95, spacing=spacing.tolist()
+        a, b, include_background=True, percentile=95, spacing=list(spacing)
     )
     return float(dice), float(distance)
 

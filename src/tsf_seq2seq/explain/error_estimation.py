@@ -33,6 +33,7 @@ from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.models.base import WITHOUT_ATTENTION, SynthesisNetwork, variant_for
 from tsf_seq2seq.models.error_estimator import ERROR_SCALE
 from tsf_seq2seq.synthesis.error_map import ErrorMap, brain_psnr, with_error_map
+from tsf_seq2seq.synthesis.source_statistics import gradient_magnitude
 from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.synthesis.windows import load_window, window_labels
 from tsf_seq2seq.tasks import Task, source_sets
@@ -222,8 +223,7 @@ def _map_row(
 def _blocks(brain: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Number (N,) of the block of about 1 cm³ that each voxel of the brain (Z, Y, X) lies in; −1 in
     blocks of which less than half is brain."""
-    spacing = np.linalg.norm(geometry.lps().affine[:3, :3], axis=0)[::-1]  # z, y, x
-    sizes = np.maximum(np.rint(BLOCK_MM / spacing).astype(int), 1)
+    sizes = np.maximum(np.rint(BLOCK_MM / np.array(geometry.spacing)).astype(int), 1)
     places = [np.arange(n) // size for n, size in zip(brain.shape, sizes, strict=True)]
     z, y, x = np.meshgrid(*places, indexing="ij")
     numbers = ((z * (places[1][-1] + 1) + y) * (places[2][-1] + 1) + x)[brain]
@@ -274,17 +274,6 @@ def synthesized(
             if len(subsets) > 1:
                 estimates["disagreement"] = np.std(subsets, axis=0)
             yield Synthesized(task, synthesis, estimates)
-
-
-def gradient_magnitude(volume: np.ndarray) -> np.ndarray:
-    """|∇x| of (Z, Y, X) by central differences, in intensity per voxel.
-
-    Axes of one voxel have no gradient.
-    """
-    axes = tuple(axis for axis, size in enumerate(volume.shape) if size > 1)
-    parts = np.gradient(volume, axis=axes)
-    magnitude: np.ndarray = np.linalg.norm(np.reshape(parts, (-1, *volume.shape)), axis=0)
-    return magnitude
 
 
 def _measure(

@@ -33,6 +33,7 @@ from tsf_seq2seq.imputation.places import (
 from tsf_seq2seq.imputation.record import FINISH_KEY, read_record, refuse_foreign
 from tsf_seq2seq.imputation.subject import Imputation
 from tsf_seq2seq.synthesis.contrast_map import map_terms
+from tsf_seq2seq.synthesis.verdict import Verdict
 
 Layout = Literal["plain", "bids", "names"]
 DESCRIPTION_FILE = "dataset_description.json"
@@ -210,6 +211,26 @@ def _errors(found: ImputedErrors) -> dict[str, Any]:
         "BandFactor": found.factor,
         "BandOf": "all but 10 % of the brain, on average over subjects like those",
         "CalibrationSubjects": found.subjects,
+        "Verdict": None if found.verdict is None else _verdict(found.verdict),
+    }
+
+
+def _verdict(found: Verdict) -> dict[str, Any]:
+    """Whether the subject is like those of the calibration."""
+    return {
+        "Trust": not found.outside,
+        "ShareFurtherOut": found.share,
+        "ShareOf": "subjects like those of the calibration, at most",
+        "CalibrationSubjects": found.subjects,
+        "Reasons": [
+            {
+                "Statistic": reason.name,
+                "Value": reason.value,
+                "Calibration": list(reason.seen),
+                "Deviation": reason.deviation,
+            }
+            for reason in found.reasons
+        ],
     }
 
 

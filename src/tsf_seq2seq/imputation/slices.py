@@ -8,8 +8,9 @@ import torch
 
 from tsf_seq2seq.checkpoints.checkpoint import Model
 from tsf_seq2seq.data.slices import BACKGROUND, bounding_box, stacks
-from tsf_seq2seq.data.statistics import in_plane_spacing
+from tsf_seq2seq.data.statistics import evenly_spaced, in_plane_spacing
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.evaluation.regions import brain_mask
 from tsf_seq2seq.imputation.field_of_view import (
     FieldOfView,
     field_of_view,
@@ -20,21 +21,24 @@ from tsf_seq2seq.imputation.mapped import source_stack
 from tsf_seq2seq.imputation.sources import Sources
 from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
 from tsf_seq2seq.models.error_estimator import ERROR_SCALE
-from tsf_seq2seq.synthesis.error_map import with_error_map
+from tsf_seq2seq.synthesis.error_map import judged_variant, with_error_map
 from tsf_seq2seq.synthesis.finish import Finish, run_averaged
-from tsf_seq2seq.synthesis.stacks import Progress
+from tsf_seq2seq.synthesis.stacks import Progress, run_stacks
+from tsf_seq2seq.synthesis.verdict import disagreement, fewer_sources
 from tsf_seq2seq.tasks import Task
 
 BATCH_SIZE = 4  # stacks that pass the network together
+COMPARED_SLICES = 8  # slices on which outputs of fewer sources are looked at, spread over the brain
 
 
 class Slices(NamedTuple):
     """A target's axial slices (N, Y, X) in [-1, 1], their TSEM and the scales of their errors (None
-    for a network without)."""
+    for a network without), and how far apart outputs of fewer sources are (`disagreement`)."""
 
     image: np.ndarray
     tsem: np.ndarray | None
     scale: np.ndarray | None = None
+    apart: float | None = None
 
 
 def synthesize_slices(
@@ -70,6 +74,32 @@ def synthesize_slices(
         tsem = None if without is None else np.abs(full - without)
         slices[task] = Slices(images[task], tsem, outputs.get((ERROR_SCALE, task)))
     return slices
+
+
+def _disagreements(
+    network: SynthesisNetwork,
+    window: np.ndarray,
+    tasks: Sequence[Task],
+    batch_size: int,
+    precision: str,
+) -> dict[Task, float | None]:
+    """The disagreement of each task's outputs on some slices of a window (S, Z, Y, X)."""
+    several = [task for task in tasks if len(task.sources) > 1]
+    if not several:
+        return {}
+    variant, blocks = judged_variant(network), stacks(window, network.slices)
+    blocks = blocks[:, evenly_spaced(blocks.shape[1], COMPARED_SLICES)]
+    sets = {own: None for task in several for own in (task, *fewer_sources(task))}
+    wanted = [own for own in sets if network.accepts(own, variant)]
+    device = next(network.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        found = run_stacks(network, blocks, wanted, batch_size, (variant,), centre=True)
+    outputs = {own: output for (_, own), output in found.items()}
+    centres = blocks[:, :, network.slices // 2]
+    return {
+        task: disagreement(task, outputs, brain_mask(centres[list(task.sources)]))
+        for task in several
+    }
 
 
 def synthesize_grid(
@@ -108,14 +138,17 @@ def synthesize_grid(
         volume[~sources.brain] = outside
         return volume
 
+    apart: dict[Task, float | None] = {}
+    if with_maps and model.error_map is not None:
+        apart = _disagreements(model.network, window, tasks, batch_size, precision)
     slices = {}
     for task in tasks:
-        image, tsem, scale = outputs[task]
+        image, tsem, scale, _ = outputs[task]
         image = whole(image, BACKGROUND)
         if finish is not None:
             image = finish(task, source_stack(model, sources, task), image, sources.brain)
-        maps = (None if own is None else whole(own, 0) for own in (tsem, scale))
-        slices[task] = Slices(image, *maps)
+        tsem, scale = (None if own is None else whole(own, 0) for own in (tsem, scale))
+        slices[task] = Slices(image, tsem, scale, apart.get(task))
     return slices, resampling
 
 

@@ -162,7 +162,7 @@ def _on_grid(voxels: np.ndarray, own: Geometry, wanted: Geometry, origin: str) -
 
 def _describe(geometry: Geometry) -> str:
     lps = geometry.lps()
-    sizes = np.linalg.norm(lps.affine[:3, :3], axis=0)
     shape = " × ".join(map(str, lps.shape))
     corner = ", ".join(f"{value:.4g}" for value in lps.affine[:3, 3])
-    return f"{shape} voxels of {' × '.join(f'{s:.4g}' for s in sizes)} mm from ({corner})"
+    sizes = " × ".join(f"{size:.4g}" for size in geometry.spacing[::-1])
+    return f"{shape} voxels of {sizes} mm from ({corner})"

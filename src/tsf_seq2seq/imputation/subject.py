@@ -29,6 +29,7 @@ from tsf_seq2seq.imputation.slices import BATCH_SIZE, Slices, synthesize_grid
 from tsf_seq2seq.imputation.sources import Image, Sources, load_sources, told_synthetic
 from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.synthesis.finish import Finish, network_finish
+from tsf_seq2seq.synthesis.source_statistics import source_statistics
 from tsf_seq2seq.synthesis.stacks import Progress
 from tsf_seq2seq.tasks import source_sets
 
@@ -181,11 +182,16 @@ def impute_targets(
         *run, list(tasks.values()), precision, batch_size, progress, finish=done
     )
     notes += loaded.not_stripped + loaded.doubts
+    known = model.error_map.calibration if model.error_map else None
+    statistics: dict[str, float] = {}
+    if known is not None and known.statistics:
+        statistics = source_statistics(loaded.images, loaded.geometry.spacing)
     found = {
         target: _imputation(
             *(*run, target, slices[task], resampling, notes + told[target], precision),
             adaptations[target],
             done,
+            statistics,
             interval,
         )
         for target, task in tasks.items()
@@ -275,14 +281,17 @@ def _imputation(
     precision: str,
     adaptation: Adaptation | None,
     finish: Finish | None,
+    statistics: Mapping[str, float],
     interval: bool,
 ) -> Imputation:
     maximum, scale = intensity_scale(model, target, sources, adaptation)
     output, adapted, errors = slices.image, None, None
     if slices.scale is not None and model.error_map is not None:
         errors = imputed_errors(
-            model.error_map, sources, target, output, slices.scale, maximum, interval
+            *(model, model.error_map, sources, target, slices, maximum, statistics, interval)
         )
+        if errors.verdict is not None and errors.verdict.outside:
+            warnings += (f"don't trust {target}: {'; '.join(map(str, errors.verdict.reasons))}",)
     if adaptation is not None:
         mapped = apply_map(model, adaptation, sources, target, output)
         if mapped is None:

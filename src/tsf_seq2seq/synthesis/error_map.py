@@ -20,7 +20,8 @@ class Calibration:
     `expected`: the mean absolute error as a multiple of the mean scale; `factors`: α, such as
     "0.1" → λ, the multiple of the scale within which all but a share α of the brain lies, and
     `psnr_offset`, `psnr_margins`: α → how far the PSNR of the brain may lie from the expected one
-    (dB), for all tasks of a subject; None where there were too few.
+    (dB), for all tasks of a subject; None where there were too few. `statistics`: of each subject
+    what a verdict on others goes by, name → value; empty in checkpoints that were made without.
     """
 
     subjects: int
@@ -29,6 +30,7 @@ class Calibration:
     factors: dict[str, float | None]
     psnr_offset: float
     psnr_margins: dict[str, float | None]
+    statistics: tuple[dict[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         for value in (self.expected, *(own for own in self.factors.values() if own is not None)):

@@ -12,9 +12,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tsf_seq2seq.config import AugmentationConfig, Config
-from tsf_seq2seq.data.loading import Subject
+from tsf_seq2seq.data.loading import Subject, load_box
 from tsf_seq2seq.data.sampling import Crop, CropStream
-from tsf_seq2seq.data.slices import BACKGROUND, stacks
+from tsf_seq2seq.data.slices import BACKGROUND, central_window, stacks
 from tsf_seq2seq.data.statistics import evenly_spaced
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
@@ -35,7 +35,14 @@ from tsf_seq2seq.synthesis.error_map import (
     plain_psnr,
 )
 from tsf_seq2seq.synthesis.risk_control import Ratios, margin, smallest_factor
+from tsf_seq2seq.synthesis.source_statistics import source_statistics
 from tsf_seq2seq.synthesis.stacks import run_stacks
+from tsf_seq2seq.synthesis.verdict import (
+    disagreement,
+    disagreement_name,
+    expected_error_name,
+    log_rms,
+)
 from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tables import Table
 from tsf_seq2seq.tasks import Task, sample_missing_task
@@ -67,6 +74,7 @@ class Seen:
     error: float = 0  # sums over voxels
     scale: float = 0
     psnr: list[tuple[float, float]] = field(default_factory=list)  # by the scales, true
+    statistics: dict[str, float] = field(default_factory=dict)
 
 
 def fit_estimator(
@@ -138,26 +146,38 @@ def look_at(
     batch_size: int,
 ) -> Seen:
     """A subject's errors beside their scales, target by target, on stacks spread over the
-    evaluated window."""
-    variant, seen = judged_variant(network), Seen(subject.name)
+    evaluated window, and its statistics."""
+    variant, seen, names = judged_variant(network), Seen(subject.name), list(config.data.sequences)
     judged = JudgedNetwork(network, estimator, variant)
     loaded = load_window(config, subject)
     places = evenly_spaced(loaded.images.shape[1] - loaded.height + 1, STACKS)
     blocks = stacks(loaded.images, loaded.height)[:, places]
     centres = loaded.centres[:, places]
     tasks = complete_tasks(subject, network.n_sequences)
+    seen.statistics = _statistics(subject, names)
     for target in subject.on_disk:
         own = [t for t in tasks if t.target == target and network.accepts(t, variant)]
         outputs = run_stacks(judged, blocks, own, batch_size, (variant, ERROR_SCALE), centre=True)
+        images = {task: outputs[variant, task] for task in own}
         for task in own:
             brain = brain_mask(centres[list(task.sources)])
-            error = np.abs(outputs[variant, task] - centres[target])[brain]
+            error = np.abs(images[task] - centres[target])[brain]
             scale = outputs[ERROR_SCALE, task][brain]
             seen.ratios.add(error, scale)
             seen.error += float(error.sum(dtype=np.float64))
             seen.scale += float(scale.sum(dtype=np.float64))
             seen.psnr.append((plain_psnr(scale), brain_psnr(error)))
+            seen.statistics[expected_error_name(task, names)] = log_rms(scale)
+            if (apart := disagreement(task, images, brain)) is not None:
+                seen.statistics[disagreement_name(task, names)] = apart
     return seen
+
+
+def _statistics(subject: Subject, names: Sequence[str]) -> dict[str, float]:
+    """Of all its sequences' whole volumes."""
+    whole = load_box(subject, lambda grid: central_window(grid, grid[0], grid[1:]), len(names))
+    images = {names[index]: whole.images[index] for index in subject.on_disk}
+    return source_statistics(images, whole.geometry.spacing)
 
 
 def calibration_of(seen: Sequence[Seen], separate: bool) -> Calibration:
@@ -175,6 +195,7 @@ def calibration_of(seen: Sequence[Seen], separate: bool) -> Calibration:
         factors={f"{alpha:g}": smallest_factor(ratios, alpha) for alpha in ALPHAS},
         psnr_offset=offset,
         psnr_margins={f"{alpha:g}": margin(scores, alpha) for alpha in ALPHAS},
+        statistics=tuple(own.statistics for own in seen if own.statistics),
     )
 
 
