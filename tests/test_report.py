@@ -475,6 +475,12 @@ def test_error_estimation(tmp_path):
     ]
     shown = page.table("The error map: the share of the brain within its bands")
     assert shown[1] == ["2", "0.920", "0.830", "–", "1.000", "1.000", "1"]
+    figures = {str(s["layout"]["xaxis"]["title"]): s["data"] for s in page.scripts if "layout" in s}
+    inside, wanted = figures["{'text': 'subject'}"]
+    assert (inside["name"], inside["x"], inside["y"]) == ("→ flair", ["a"], [0.92])
+    assert wanted["y"] == [0.9]
+    volumes, _ = figures["{'text': 'expected PSNR (dB)'}"]
+    assert (volumes["name"], volumes["x"], volumes["y"]) == ("2 inputs", [26], [25])
     calibration = page.table("Calibration")[1:]
     assert [row[2:] for row in calibration] == [["0.1000", "0.2500"], ["0.2000", "0.4500"]]
     lines = next(s for s in page.scripts if isinstance(s, dict) and len(s["data"]) == 3)

@@ -13,7 +13,9 @@ from tsf_seq2seq.data.nifti import Geometry, read_volume
 from tsf_seq2seq.data.slices import Window, bounding_box
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.explain.tsem import Case, explain
+from tsf_seq2seq.models.error_estimator import USUAL_LOG_SCALE, ErrorEstimatorConfig
 from tsf_seq2seq.report.case_files import RankedCase, strip_slices
+from tsf_seq2seq.report.case_maps import contribution_map_name
 from tsf_seq2seq.report.cases import manifest, rank_cases, write_cases
 from tsf_seq2seq.report.images import (
     INTENSITY,
@@ -21,13 +23,17 @@ from tsf_seq2seq.report.images import (
     colours,
     cropped_affine,
     overlay_colours,
+    signed_colours,
+    signed_overlay_colours,
     write_colours,
     write_grey,
     write_quantised,
+    write_signed,
 )
 from tsf_seq2seq.report.inputs import Inputs
 from tsf_seq2seq.report.report import write_report
 from tsf_seq2seq.synthesis.adaptation import Adaptation
+from tsf_seq2seq.synthesis.error_map import ErrorMap
 from tsf_seq2seq.tasks import Task
 
 
@@ -98,6 +104,22 @@ def test_overlay_colours_are_those_of_the_strips():
     assert (nodes["A"][0], nodes["A"][8], nodes["A"][-1]) == (0, 255, 255)
 
 
+def test_signed_strip(tmp_path):
+    """Signed square-root scale, clear in the middle; NiiVue's nodes have the same colours."""
+    slices = np.array([[[-0.5, -0.125, 0.0, 0.125, 0.6]]])
+    write_signed(tmp_path / "map.png", slices, Scale(-0.5, 0.5), overlay=True)
+    pixels = np.asarray(Image.open(tmp_path / "map.png").convert("RGBA"))[0]
+    np.testing.assert_array_equal(pixels[:, :3], signed_colours()[[0, 64, 128, 191, 255]])
+    assert pixels[[0, -1], 3].tolist() == [255, 255]
+    assert pixels[2, 3] < 5
+    assert pixels[0, 2] > pixels[0, 0]  # blue
+    assert pixels[-1, 0] > pixels[-1, 2]  # red
+    nodes = signed_overlay_colours()
+    assert nodes["I"] == sorted(set(nodes["I"]))
+    assert [nodes[part][0] for part in "RGBA"] == [*signed_colours()[0].tolist(), 255]
+    assert min(nodes["A"]) < 5
+
+
 @pytest.fixture
 def written(tmp_path: Path, tiny_config: Path):
     """Files of the tiny experiment's cases."""
@@ -166,10 +188,56 @@ def test_mapped_cases(tiny_config, tmp_path):
         np.testing.assert_allclose(np.sort(voxels, None), np.sort(wanted, None), atol=0.0041)
 
 
+def test_maps_of_cases(tiny_config, tmp_path):
+    """Contributions add up, with the mean that stands for no source, to the synthesis; expected
+    errors are the estimator's; all are named to the viewer, with a picture each."""
+    experiment, settings = tiny_experiment(tiny_config), ErrorEstimatorConfig((4,))
+    network, config = experiment.network, experiment.config
+    error_map = ErrorMap(settings, settings.build(4, network.slices).eval())
+    subject = find_subjects(config.data, config.data.test)[0]
+    ranked = [
+        RankedCase("best", 21.0, Case(subject, Task((0, 1, 2), 3))),
+        RankedCase("worst", 20.0, Case(subject, Task((2,), 3))),
+    ]
+    means = {"flair": 0.125}
+    (files,), overlays = write_cases(
+        *(network, config, ranked, 4, tmp_path), error_map=error_map, means=means
+    )
+    several, single = files.cases
+    added = [contribution_map_name(index) for index in range(3)]
+    assert list(several.maps) == ["tsem", "expected_error", *added]
+    assert list(single.maps) == ["tsem", "expected_error"]
+    assert [own.title for own in overlays.values()] == [
+        *("TSEM", "error", "expected error"),
+        *(f"what {name} adds" for name in SEQUENCES[:3]),
+    ]
+
+    def voxels(name):
+        return read_volume(tmp_path / several.folder / f"{name}.nii.gz")[0]
+
+    total = means["flair"] + sum(map(voxels, added))
+    brain = np.any(
+        [read_volume(tmp_path / f"{files.sequences[n]}.nii.gz")[0] > -1 for n in SEQUENCES[:3]], 0
+    )
+    inside = brain & np.all([np.abs(voxels(name)) < 0.49 for name in added], axis=0)
+    assert inside.sum() > 100
+    np.testing.assert_allclose(total[inside], voxels("synthesis")[inside], atol=0.0121)
+    np.testing.assert_allclose(voxels("expected_error"), np.exp(USUAL_LOG_SCALE), atol=0.0011)
+    content = manifest([files], overlays)
+    assert [task["overlays"] for task in content["subjects"][0]["tasks"]] == [
+        ["error", "tsem", "expected_error", *added],
+        ["error", "tsem", "expected_error"],
+    ]
+    for case in files.cases:
+        for name in case.pictures:
+            assert (tmp_path / case.folder / f"picture_{name}.png").is_file()
+
+
 def test_manifest_names_files_that_exist(written):
     _, _, files, scale, folder = written
     content = manifest(files, scale)
-    assert content["overlays"] == {"tsem": scale.high, "error": 0.5}
+    highs = {name: own["high"] for name, own in content["overlays"].items()}
+    assert highs == {"tsem": scale["tsem"].scale.high, "error": 0.5}
     assert sum(len(subject["tasks"]) for subject in content["subjects"]) == 12
     for subject in content["subjects"]:
         assert subject["lesion"] is None  # the tiny subjects have no label map

@@ -174,6 +174,16 @@ def checkpoint_error_map(path: Path, network: SynthesisNetwork) -> ErrorMap | No
     return found
 
 
+def checkpoint_means(path: Path) -> dict[str, float]:
+    """Sequence → mean brain intensity of the training data, as a weights file tells; empty where it
+    doesn't."""
+    content = _read(path)
+    if not is_checkpoint(content):
+        return {}
+    statistics = checkpoint_statistics(_checked(content, path), path)
+    return (statistics.means if statistics else None) or {}
+
+
 def _maps_in(path: Path, key: str, network: str | None = None) -> Adaptation | None:
     content = _read(path)
     if not is_checkpoint(content):

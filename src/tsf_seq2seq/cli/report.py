@@ -3,7 +3,11 @@
 import sys
 from pathlib import Path
 
-from tsf_seq2seq.checkpoints.checkpoint import checkpoint_adaptation
+from tsf_seq2seq.checkpoints.checkpoint import (
+    checkpoint_adaptation,
+    checkpoint_error_map,
+    checkpoint_means,
+)
 from tsf_seq2seq.cli.arguments import OF_NETWORK, script_parser
 from tsf_seq2seq.cli.loading import experiment, load_network
 from tsf_seq2seq.errors import UserError
@@ -50,7 +54,11 @@ def make_report(description: str | None) -> None:
             config = experiment(arguments)
             network = load_network(arguments, config)
             maps = checkpoint_adaptation(arguments.load)
-            shown = Experiment(network, config, arguments.load, arguments.batch_size, maps)
+            shown = Experiment(
+                *(network, config, arguments.load, arguments.batch_size, maps),
+                checkpoint_error_map(arguments.load, network),
+                checkpoint_means(arguments.load),
+            )
         page = write_report(
             inputs,
             shown,

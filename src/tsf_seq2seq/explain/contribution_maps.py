@@ -49,13 +49,21 @@ def explained(task: Task, outputs: Mapping[Task, np.ndarray], empty: np.ndarray)
 
 def check_explicable(network: SynthesisNetwork, tasks: Iterable[Task]) -> None:
     """UserError unless the network can do each task from every set of its sources."""
-    for task in tasks:
-        able = source_sets(task)
-        if not all(network.accepts(own, variant_for(network, able)) for own in able):
-            raise UserError(
-                f"a {type(network).__name__} can't do with fewer sources, which is what "
-                "contributions are made of"
-            )
+    if not can_be_explained(network, tasks):
+        raise UserError(
+            f"a {type(network).__name__} can't do with fewer sources, which is what "
+            "contributions are made of"
+        )
+
+
+def can_be_explained(network: SynthesisNetwork, tasks: Iterable[Task]) -> bool:
+    """Whether the network can do each task from every set of its sources."""
+    return all(
+        network.accepts(own, variant)
+        for able in map(source_sets, tasks)
+        for variant in [variant_for(network, able)]
+        for own in able
+    )
 
 
 def explain_contributions(

@@ -1,6 +1,6 @@
 """A case's files: pictures, slice strips and small volumes of one subject and its tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from tsf_seq2seq.data.slices import Window, bounding_box
 from tsf_seq2seq.evaluation.regions import brain_mask
 from tsf_seq2seq.explain.differentiation import lesion_mask, slice_to_show
 from tsf_seq2seq.explain.tsem import Case, Explained
+from tsf_seq2seq.report.case_maps import ADDED, ERROR, ERROR_OVERLAY
 from tsf_seq2seq.report.images import (
     INTENSITY,
     Scale,
@@ -20,11 +21,11 @@ from tsf_seq2seq.report.images import (
     write_grey,
     write_quantised,
 )
+from tsf_seq2seq.tasks import Task
 
 CASES_FOLDER = "cases"
 STRIP_SLICES = 24
 MARGIN = 2  # voxels around the brain
-ERROR = Scale(0.0, 0.5)
 
 
 class RankedCase(NamedTuple):
@@ -37,15 +38,20 @@ class RankedCase(NamedTuple):
 
 @dataclass
 class CaseFiles:
-    """A case, the folder of its files relative to the page, and TSEM on the strip's slices (None of
-    a network without)."""
+    """A case, the folder of its files relative to the page, and its maps on the strip's slices, by
+    the names of their files."""
 
     rank: str
     sources: list[str]
     target: str
     psnr: float
     folder: str
-    tsem: np.ndarray | None  # (N, Y, X)
+    maps: dict[str, np.ndarray]  # (N, Y, X) each
+
+    @property
+    def pictures(self) -> list[str]:
+        """What there is a picture of, by the name of its file."""
+        return ["target", "synthesis", ERROR_OVERLAY, *self.maps]
 
 
 @dataclass
@@ -70,9 +76,14 @@ def strip_slices(depth: int, shown: int) -> list[int]:
 
 
 def write_subject(
-    config: Config, explained: Explained, ranked: Sequence[RankedCase], number: int, output: Path
+    config: Config,
+    explained: Explained,
+    maps: Mapping[Task, Mapping[str, np.ndarray]],
+    ranked: Sequence[RankedCase],
+    number: int,
+    output: Path,
 ) -> SubjectFiles:
-    """The subject's sequences that its tasks need, and its cases."""
+    """The subject's sequences that its tasks need, and its cases with their maps (Z, Y, X)."""
     loaded, names = explained.loaded, list(config.data.sequences)
     needed = sorted(
         {index for task in explained.syntheses for index in (*task.sources, task.target)}
@@ -99,7 +110,8 @@ def write_subject(
     files = SubjectFiles(name, paths, box, affine, slices, slices.index(shown), aspect, mask, [])
     for count, item in enumerate(ranked, start=1):
         place = f"{folder}/task_{count:02d}"
-        files.cases.append(_write_case(explained, item, names, files, output, place))
+        own = maps[item.case.task]
+        files.cases.append(_write_case(explained, own, item, names, files, output, place))
     return files
 
 
@@ -118,29 +130,30 @@ def _write(
 
 def _write_case(
     explained: Explained,
+    maps: Mapping[str, np.ndarray],
     item: RankedCase,
     names: Sequence[str],
     subject: SubjectFiles,
     output: Path,
     place: str,
 ) -> CaseFiles:
-    """Synthesis, TSEM and error as volumes; strips and pictures of all but TSEM, whose scale is
-    not known before all cases are."""
+    """Synthesis, error and maps as volumes; strips and pictures of all but the maps, whose scales
+    are not known before all cases are."""
     task, box, folder = item.case.task, subject.box, output / place
     target = box.of(explained.loaded.centres[task.target])
     synthesis = box.of(explained.syntheses[task])
-    tsem = box.of(explained.tsem[task]) if task in explained.tsem else None
     error = np.abs(synthesis - target)
     name, affine = names[task.target], subject.affine
     _write(folder / "synthesis", synthesis, affine, subject.slices, name)
     write_quantised(folder / "error.nii.gz", error, affine, ERROR, f"error of {name}")
-    if tsem is not None:
-        write_quantised(folder / "tsem.nii.gz", tsem, affine, ERROR, f"TSEM of {name}")
+    for own, volume in maps.items():
+        scale = ERROR if volume.min() >= 0 else ADDED
+        write_quantised(folder / f"{own}.nii.gz", box.of(volume), affine, scale, f"{own} of {name}")
     write_colours(folder / "error.png", error[subject.slices], ERROR, overlay=True)
     shown = slice(subject.slices[subject.shown], subject.slices[subject.shown] + 1)
     write_grey(folder / "picture_target.png", target[shown])
     write_grey(folder / "picture_synthesis.png", synthesis[shown])
     write_colours(folder / "picture_error.png", error[shown], ERROR)
     sources = [names[i] for i in sorted(task.sources)]
-    maps = None if tsem is None else tsem[subject.slices]
-    return CaseFiles(item.rank, sources, names[task.target], item.psnr, place, maps)
+    strips = {own: box.of(volume)[subject.slices] for own, volume in maps.items()}
+    return CaseFiles(item.rank, sources, names[task.target], item.psnr, place, strips)

@@ -1,10 +1,9 @@
 """Sections of the chosen cases, synthesized anew: pictures, and the viewer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from tsf_seq2seq.config import Config
@@ -13,17 +12,32 @@ from tsf_seq2seq.evaluation.scores import Score, examined_method
 from tsf_seq2seq.explain.tsem import explain, scored_cases
 from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.report.blocks import Drawn, Section
-from tsf_seq2seq.report.case_files import ERROR, CaseFiles, RankedCase, SubjectFiles, write_subject
-from tsf_seq2seq.report.images import SHOWN_INTENSITY, Scale, overlay_colours, write_colours
+from tsf_seq2seq.report.case_files import CaseFiles, RankedCase, SubjectFiles, write_subject
+from tsf_seq2seq.report.case_maps import (
+    ERROR_OVERLAY,
+    EXPECTED_MAP,
+    TSEM_MAP,
+    Overlay,
+    case_maps,
+    overlays_of,
+)
+from tsf_seq2seq.report.images import (
+    SHOWN_INTENSITY,
+    overlay_colours,
+    signed_overlay_colours,
+    write_colours,
+    write_signed,
+)
 from tsf_seq2seq.synthesis.adaptation import Adaptation
+from tsf_seq2seq.synthesis.error_map import ErrorMap
 from tsf_seq2seq.tables import group_by
 
 TITLE = "Best, median and worst cases"
-PICTURES = {
-    "target": ("target", "Real"),
-    "synthesis": ("synthesis", "Synthesis of"),
-    "error": ("error", "Absolute error of the synthesis of"),
-    "tsem": ("TSEM", "TSEM of the synthesis of"),
+PICTURES = {"target": ("target", "Real"), "synthesis": ("synthesis", "Synthesis of")}
+MAP_WORDS = {  # what pictures of maps show
+    ERROR_OVERLAY: "Absolute error of the synthesis of",
+    TSEM_MAP: "TSEM of the synthesis of",
+    EXPECTED_MAP: "Expected error of the synthesis of",
 }
 MAPPED = (
     "The network is adapted to a scanner: syntheses and errors are of its mapped output, as the "
@@ -34,35 +48,45 @@ RANKS = ((), ("only",), ("best", "worst"), ("best", "median", "worst"))
 
 def case_sections(
     subjects: Sequence[SubjectFiles],
-    tsem: Scale | None,
+    overlays: Mapping[str, Overlay],
     names: Sequence[str],
     adapted: bool = False,
 ) -> list[Section]:
-    """Pictures of the cases, by target and the best first, and the viewer.
+    """Pictures of the cases, by target and the best first, and the viewer with its `overlays`.
 
-    `tsem`: its scale, None of a network without; `adapted`: the syntheses are those of an adapted
-    network.
+    `adapted`: the syntheses are those of an adapted network.
     """
     found = sorted(cases_of(subjects), key=lambda pair: -pair[1].psnr)
     targets = group_by(found, lambda pair: pair[1].target)
+    scales = {
+        "contribution" if own.signed else own.title: (f"{own.scale.high:g}", own.signed)
+        for own in overlays.values()
+    }
+    pictures = {
+        name: (own.title, MAP_WORDS.get(name, f"{own.title.capitalize()} to the synthesis of"))
+        for name, own in overlays.items()
+    }
     content: dict[str, Any] = {
         "targets": {target: targets[target] for target in names if target in targets},
-        "scales": [("error", f"{ERROR.high:g}")],
-        "pictures": {name: own for name, own in PICTURES.items() if name != "tsem"},
+        "scales": [(title, *own) for title, own in scales.items()],
+        "pictures": PICTURES | pictures,
     }
     text = [
         "By PSNR, over all scored tasks of a target. Each picture is the slice with the largest "
-        "lesion, else the middle one; the patient's right is on the left. Error and TSEM in "
+        "lesion, else the middle one; the patient's right is on the left. Errors and maps in "
         "normalised intensities, whose range is 2."
     ]
-    if tsem is not None:
-        content["scales"].append(("TSEM", f"{tsem.high:g}"))
-        content["pictures"] = PICTURES
-    else:
+    if TSEM_MAP not in overlays:
         text.append("The network has no f_A, and so no TSEM.")
+    if any(own.signed for own in overlays.values()):
+        text.append(
+            "What a source adds: its Shapley value over the sets of the case's sources; with the "
+            "training data's mean brain intensity these add up to the synthesis. Red is brighter, "
+            "blue darker."
+        )
     text += [MAPPED] if adapted else []
     words = ["The same cases, slice by slice. Intensities as the network sees them."]
-    viewer = Drawn("viewer", manifest(subjects, tsem))
+    viewer = Drawn("viewer", manifest(subjects, overlays))
     return [
         Section("cases", TITLE, text, [Drawn("cases", content)], files=["metrics.csv"]),
         Section("viewer", "Look through the volumes", words, [viewer]),
@@ -100,38 +124,48 @@ def write_cases(
     batch_size: int,
     output: Path,
     adaptation: Adaptation | None = None,
-) -> tuple[list[SubjectFiles], Scale | None]:
-    """Write the files of all cases to `output`/cases; also the scale of TSEM in the pictures, None
-    of a network without.
+    error_map: ErrorMap | None = None,
+    means: Mapping[str, float] | None = None,
+) -> tuple[list[SubjectFiles], dict[str, Overlay]]:
+    """Write the files of all cases to `output`/cases; also the overlays that there are.
 
-    With an `adaptation`, syntheses and errors are those of the mapped output.
+    With an `adaptation`, syntheses and errors are those of the mapped output; maps are always of
+    the network's own. `means`: sequence → mean brain intensity of the training data, [-1, 1].
     """
+    names = list(config.data.sequences)
+    levels = {names.index(name): own for name, own in (means or {}).items() if name in names}
     subjects = group_by(ranked, lambda item: item.case.subject.name).values()
     files = []
     for number, own in enumerate(tqdm(subjects, desc="synthesizing cases")):
         tasks = [item.case.task for item in own]
         explained = explain(network, config, own[0].case.subject, tasks, batch_size)
+        maps = case_maps(network, explained, batch_size, error_map, levels)
         if adaptation is not None:
-            explained = explained.mapped(adaptation, list(config.data.sequences))
-        files.append(write_subject(config, explained, own, number, output))
-    maps = [(o.shown, c.folder, c.tsem) for o, c in cases_of(files) if c.tsem is not None]
-    if not maps:
-        return files, None
-    limit = max(float(np.percentile(tsem, 99.5)) for *_, tsem in maps)
-    scale = Scale(0.0, max(float(f"{limit:.1g}"), 1e-3))
-    for shown, folder, tsem in maps:
-        write_colours(output / folder / "tsem.png", tsem, scale, overlay=True)
-        write_colours(output / folder / "picture_tsem.png", tsem[shown][np.newaxis], scale)
-    return files, scale
+            explained = explained.mapped(adaptation, names)
+        files.append(write_subject(config, explained, maps, own, number, output))
+    strips = [item for _, case in cases_of(files) for item in case.maps.items()]
+    overlays = overlays_of(strips, names)
+    for subject, case in cases_of(files):
+        for name, strip in case.maps.items():
+            _, scale, signed = overlays[name]
+            paint = write_signed if signed else write_colours
+            paint(output / case.folder / f"{name}.png", strip, scale, overlay=True)
+            picture = strip[subject.shown : subject.shown + 1]
+            paint(output / case.folder / f"picture_{name}.png", picture, scale)
+    return files, overlays
 
 
-def manifest(subjects: Sequence[SubjectFiles], tsem: Scale | None) -> dict[str, Any]:
+def manifest(subjects: Sequence[SubjectFiles], overlays: Mapping[str, Overlay]) -> dict[str, Any]:
     """What viewer.js reads: every subject's files and tasks."""
     of_subject = ("name", "sequences", "aspect", "slices", "shown", "lesion")
     return {
         "intensity": [SHOWN_INTENSITY.low, SHOWN_INTENSITY.high],
         "colours": overlay_colours(),
-        "overlays": ({} if tsem is None else {"tsem": tsem.high}) | {"error": ERROR.high},
+        "signed_colours": signed_overlay_colours(),
+        "overlays": {
+            name: {"title": own.title, "high": own.scale.high, "signed": own.signed}
+            for name, own in overlays.items()
+        },
         "subjects": [
             {key: getattr(subject, key) for key in of_subject}
             | dict(zip(("depth", "height", "width"), subject.box.shape, strict=True))
@@ -143,7 +177,7 @@ def manifest(subjects: Sequence[SubjectFiles], tsem: Scale | None) -> dict[str, 
 
 def _task(case: CaseFiles) -> dict[str, Any]:
     shown = {key: getattr(case, key) for key in ("sources", "target", "rank", "folder")}
-    return shown | {"psnr": f"{case.psnr:.1f} dB"}
+    return shown | {"psnr": f"{case.psnr:.1f} dB", "overlays": [ERROR_OVERLAY, *case.maps]}
 
 
 def cases_of(subjects: Sequence[SubjectFiles]) -> Iterator[tuple[SubjectFiles, CaseFiles]]:

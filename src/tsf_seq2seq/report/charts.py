@@ -12,7 +12,7 @@ PATTERNS = ("", "/", ".", "\\", "x", "-", "+", "|")
 
 
 def line(
-    name: str, x: Sequence[float], y: Sequence[float], colour: int, **more: Any
+    name: str, x: Sequence[Any], y: Sequence[float], colour: int, **more: Any
 ) -> dict[str, Any]:
     """Points joined by a line; colour, dash and symbol tell lines apart."""
     trace: dict[str, Any] = {"type": "scatter", "mode": "lines+markers", "name": name, "x": list(x)}

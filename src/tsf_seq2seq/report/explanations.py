@@ -31,6 +31,7 @@ from tsf_seq2seq.explain.share_agreement import ShareAgreement, share_agreement_
 from tsf_seq2seq.explain.tsem import Finding, finding_table
 from tsf_seq2seq.report import charts
 from tsf_seq2seq.report.blocks import Block, Chart, Drawn, Section
+from tsf_seq2seq.report.error_map_charts import coverage_chart, expected_psnr_chart
 from tsf_seq2seq.report.inputs import ReportSources, read_json
 from tsf_seq2seq.tables import group_by, read_rows
 
@@ -103,6 +104,7 @@ def error_estimation(sources: ReportSources) -> Section:
         files.append(path.name)
     if (path := sources.take("trust", "error_map.csv")) and (rows := read_rows(path, ErrorMapRow)):
         tables.insert(0, error_map_table(rows))
+        shown += [coverage_chart(rows), expected_psnr_chart(rows)]
         files.append(path.name)
     text = [
         "TSEM, the map of what the attention residual changes, beside rivals that need no target "

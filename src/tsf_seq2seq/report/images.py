@@ -16,6 +16,7 @@ from tsf_seq2seq.files.writing import filling, write_atomically
 
 LEVELS = 255
 COLOUR_MAP = "inferno"  # of maps; ordered in brightness, for colour-blind readers too
+SIGNED_COLOUR_MAP = "RdBu_r"
 OPAQUE_FROM = 128  # quantised values of an overlay below it let the synthesis shine through
 
 
@@ -76,9 +77,37 @@ def write_colours(path: Path, slices: np.ndarray, scale: Scale, overlay: bool = 
     _save(path, image, **({"transparency": opacities().tobytes()} if overlay else {}))
 
 
+def write_signed(path: Path, slices: np.ndarray, scale: Scale, overlay: bool = False) -> None:
+    """The same of a signed map, whose scale has 0 in the middle: there an `overlay` is clear.
+
+    Colours follow the signed square root of the value.
+    """
+    shares = np.clip(slices / scale.high, -1, 1)
+    roots = np.sign(shares) * np.sqrt(np.abs(shares))
+    levels = np.rint((roots + 1) / 2 * LEVELS).astype(np.uint8)
+    image = Image.fromarray(np.hstack(list(levels)), "P")
+    image.putpalette(signed_colours().tobytes())
+    _save(path, image, **({"transparency": signed_opacities().tobytes()} if overlay else {}))
+
+
+def signed_colours() -> np.ndarray:
+    """The colour map of signed maps: (256, 3) uint8, blue below the middle and red above."""
+    return _palette(SIGNED_COLOUR_MAP)
+
+
+def signed_opacities() -> np.ndarray:
+    """How opaque each colour of a signed overlay is: (256,) uint8."""
+    from_middle = np.abs(2 * np.arange(256) - LEVELS)
+    return np.minimum(from_middle * 255 // OPAQUE_FROM, 255).astype(np.uint8)
+
+
 def colours() -> np.ndarray:
     """The colour map of maps: (256, 3) uint8."""
-    shares = matplotlib.colormaps[COLOUR_MAP](np.arange(256))[:, :3]
+    return _palette(COLOUR_MAP)
+
+
+def _palette(name: str) -> np.ndarray:
+    shares = matplotlib.colormaps[name](np.arange(256))[:, :3]
     return np.rint(shares * 255).astype(np.uint8)
 
 
@@ -93,9 +122,24 @@ def overlay_colours(nodes: int = 17) -> dict[str, list[int]]:
     On the square-root scale of the strips.
     """
     places = np.rint(np.linspace(0, LEVELS, nodes)).astype(int)
-    parts = dict(zip("RGB", colours()[places].T.tolist(), strict=True))
-    intensities = np.rint(LEVELS * (places / LEVELS) ** 2).astype(int)
-    return parts | {"A": opacities()[places].tolist(), "I": intensities.tolist()}
+    return _nodes(places, LEVELS * (places / LEVELS) ** 2, colours(), opacities())
+
+
+def signed_overlay_colours(nodes: int = 33) -> dict[str, list[int]]:
+    """Those of a signed overlay, on the signed square-root scale of its strips."""
+    places = np.rint(np.linspace(0, LEVELS, nodes)).astype(int)
+    roots = 2 * places / LEVELS - 1
+    values = (np.sign(roots) * roots**2 + 1) / 2 * LEVELS
+    return _nodes(places, values, signed_colours(), signed_opacities())
+
+
+def _nodes(
+    places: np.ndarray, values: np.ndarray, palette: np.ndarray, opaque: np.ndarray
+) -> dict[str, list[int]]:
+    """NiiVue's nodes: of the palette's `places`, at intensities `values`, each once."""
+    intensities, first = np.unique(np.rint(values).astype(int), return_index=True)
+    parts = dict(zip("RGB", palette[places[first]].T.tolist(), strict=True))
+    return parts | {"A": opaque[places[first]].tolist(), "I": intensities.tolist()}
 
 
 def _save(path: Path, image: Image.Image, **more: object) -> None:

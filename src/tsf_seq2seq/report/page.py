@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from tsf_seq2seq.files.writing import write_atomically, write_text
 from tsf_seq2seq.report.blocks import Section
-from tsf_seq2seq.report.images import colours
+from tsf_seq2seq.report.images import colours, signed_colours
 
 TEMPLATES = Path(__file__).parent / "templates"
 VIEWER = "niivue.umd.js"
@@ -32,8 +32,9 @@ def write_page(
     for name, source in copies.items():
         write_atomically(output / name, partial(shutil.copyfile, source))
     write_text(output / "plotly.min.js", get_plotlyjs())
-    ramp = Image.fromarray(colours()[None])
-    write_atomically(output / "colours.png", lambda path: ramp.save(path, "PNG"))
+    for name, palette in {"colours": colours(), "signed_colours": signed_colours()}.items():
+        ramp = Image.fromarray(palette[None])
+        write_atomically(output / f"{name}.png", partial(ramp.save, format="PNG"))
     environment = Environment(
         loader=PackageLoader("tsf_seq2seq.report"),
         autoescape=True,

@@ -1,6 +1,6 @@
 """A report as a whole: inputs → sections → page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tsf_seq2seq.report.page import write_page
 from tsf_seq2seq.report.provenance import facts, other_weights, read_identity
 from tsf_seq2seq.report.sections import all_sections
 from tsf_seq2seq.synthesis.adaptation import Adaptation
+from tsf_seq2seq.synthesis.error_map import ErrorMap
 
 MAKE_CASES = "name the stage 2 weights with -l, and an evaluation that scored them"
 
@@ -24,7 +25,9 @@ MAKE_CASES = "name the stage 2 weights with -l, and an evaluation that scored th
 class Experiment:
     """What synthesizes the cases: the network, its settings and the file of its weights.
 
-    `adaptation`: maps of its outputs, where the weights are those of an adapted network.
+    `adaptation`: maps of its outputs, where the weights are those of an adapted network;
+    `error_map`: an estimator of its errors, and `means`: sequence → mean brain intensity of its
+    training data, where the checkpoint has them.
     """
 
     network: SynthesisNetwork
@@ -32,6 +35,8 @@ class Experiment:
     weights: Path
     batch_size: int
     adaptation: Adaptation | None = None
+    error_map: ErrorMap | None = None
+    means: Mapping[str, float] | None = None
 
 
 def write_report(
@@ -79,10 +84,13 @@ def show_cases(experiment: Experiment | None, sources: ReportSources) -> list[Se
         ranked = rank_cases(sources.scores, subjects, names, sources.method)
         if not ranked:
             return [missing_cases(MAKE_CASES)]
-        size, maps = experiment.batch_size, experiment.adaptation
-        files = write_cases(experiment.network, config, ranked, size, sources.report, maps)
+        adaptation = experiment.adaptation
+        found = write_cases(
+            *(experiment.network, config, ranked, experiment.batch_size, sources.report),
+            *(adaptation, experiment.error_map, experiment.means),
+        )
     except UserError as error:
         if isinstance(error.__cause__, OSError):  # the disk: no note will say so on it
             raise
         return [missing_cases(str(error))]
-    return case_sections(*files, names, adapted=maps is not None)
+    return case_sections(*found, names, adapted=adaptation is not None)

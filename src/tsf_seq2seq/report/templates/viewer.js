@@ -8,13 +8,13 @@
     return `${sources} → ${task.target} (${task.psnr}, ${RANKS[task.rank]} of target)`;
   }
 
-  function panelsOf(subject, task, maps) {
+  function panelsOf(subject, task) {
     const sources = task.sources.map((name) => ({
       title: `source ${name}`, path: subject.sequences[name],
     }));
     const target = { title: `target ${task.target}`, path: subject.sequences[task.target] };
     const overlays = {};
-    for (const name of maps) overlays[name] = `${task.folder}/${name}`;
+    for (const name of task.overlays) overlays[name] = `${task.folder}/${name}`;
     if (subject.lesion) overlays.lesion = subject.lesion;
     const synthesis = {
       title: `synthesis of ${task.target}`, path: `${task.folder}/synthesis`, overlays,
@@ -56,10 +56,15 @@
     function show() {
       showing = showing.then(async () => {
         box.setAttribute("aria-busy", "true");
-        const lesion = box.querySelector("[data-lesion]");
-        lesion.hidden = !subject().lesion;
-        if (lesion.hidden && overlay() === "lesion") box.querySelector('[value="none"]').checked = true;
-        await panels.show(subject(), panelsOf(subject(), task(), Object.keys(manifest.overlays)));
+        const wanted = panelsOf(subject(), task());
+        const there = Object.keys(wanted[wanted.length - 1].overlays);
+        for (const label of box.querySelectorAll("[data-overlay]")) {
+          label.hidden = !there.includes(label.dataset.overlay);
+          if (label.hidden && label.firstElementChild.checked) {
+            box.querySelector('[value="none"]').checked = true;
+          }
+        }
+        await panels.show(subject(), wanted);
         panels.setOverlay(overlay(), opacity.value);
         move(Number(slice.value));
         box.setAttribute("aria-busy", "false");

@@ -62,6 +62,7 @@ class VolumePanels {
       clipPlaneHotKey: "",
     });
     viewer.addColormap("map", this.manifest.colours);
+    viewer.addColormap("signed", this.manifest.signed_colours);
     await viewer.attachToCanvas(canvas);
     viewer.setSliceType(viewer.sliceTypeAxial);
     const own = { figure, frame, canvas, caption, viewer, overlays: [] };
@@ -79,7 +80,8 @@ class VolumePanels {
     const maps = own.overlays.map(([name, path]) => {
       const overlay = { url: `${path}.nii.gz`, opacity: 0 };
       if (name === "lesion") return { ...overlay, colormap: "red", cal_min: 0.5, cal_max: 1 };
-      const high = this.manifest.overlays[name];
+      const { high, signed } = this.manifest.overlays[name];
+      if (signed) return { ...overlay, colormap: "signed", cal_min: -high, cal_max: high };
       return { ...overlay, colormap: "map", cal_min: high / 6, cal_max: high };
     });
     own.frame.style.aspectRatio = this.subject.aspect;
@@ -89,9 +91,13 @@ class VolumePanels {
     await own.viewer.loadVolumes([grey, ...maps]);
     // In the pinned version, type 1: colours from 0 on, ever more transparent below cal_min.
     own.overlays.forEach(([name], i) => {
-      if (name !== "lesion") own.viewer.volumes[i + 1].colormapType = 1;
+      if (this.oneSided(name)) own.viewer.volumes[i + 1].colormapType = 1;
     });
     own.viewer.updateGLVolume();
+  }
+
+  oneSided(name) {
+    return name !== "lesion" && !this.manifest.overlays[name].signed;
   }
 
   setSlice(index) {
