@@ -6,17 +6,20 @@ import io
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, SEQUENCES
 from PIL import Image
 from report_page import evaluation, made_up_scores, tiny_experiment, training_run
 
+from tsf_seq2seq.models.error_estimator import ErrorEstimatorConfig
 from tsf_seq2seq.report.inputs import Inputs
 from tsf_seq2seq.report.report import write_report
+from tsf_seq2seq.synthesis.error_map import ErrorMap
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -105,7 +108,10 @@ def folder(request, tmp_path: Path, tiny_config: Path) -> Path:
     inputs = Inputs(
         evaluation=evaluation(tmp_path / "e", scores), stage1=training_run(tmp_path / "s")
     )
-    experiment = tiny_experiment(tiny_config)
+    settings = ErrorEstimatorConfig((4,))
+    error_map = ErrorMap(settings, settings.build(4, 3).eval())
+    means = dict.fromkeys(SEQUENCES, -0.2)
+    experiment = replace(tiny_experiment(tiny_config), error_map=error_map, means=means)
     viewer = NIIVUE if getattr(request, "param", False) else None
     write_report(inputs, experiment, tmp_path / "report", ["x"], "title", viewer)
     return tmp_path / "report"
@@ -159,6 +165,31 @@ def test_viewer_follows_every_control(browser, folder, address):
     visit.choose("task", 0)
     visit.choose("subject", 1)
     assert differ(visit.panels(), first)
+    visit.check(address)
+
+
+@pytest.mark.parametrize("folder", VIEWERS, indirect=True)
+def test_overlays_are_those_of_the_task(browser, folder, address):
+    """What each source adds, of tasks of several; each overlay is another picture."""
+    visit = Visit(browser, address)
+    tasks = visit.page.locator('.viewer [data-choice="task"] option').all_inner_texts()
+    several = next(index for index, label in enumerate(tasks) if " + " in label)
+    visit.choose("task", several)
+    sources = tasks[several].split(" → ")[0].split(" + ")
+    labels = visit.page.locator(".viewer [data-overlay]:visible").all_inner_texts()
+    added = [f"what {name} adds" for name in sources]
+    assert [label.strip() for label in labels] == ["TSEM", "error", "expected error", *added]
+    pictures = [visit.panels()]
+    for name in ("expected_error", f"contribution_{SEQUENCES.index(sources[0]) + 1}"):
+        visit.overlay(name)
+        pictures.append(visit.panels())
+        assert all(differ(pictures[-1], other) for other in pictures[:-1])
+    coloured = pictures[-1]
+    assert np.abs(coloured[..., 0] - coloured[..., 2]).max() > 30  # red and blue
+    single = next((index for index, label in enumerate(tasks) if " + " not in label), None)
+    if single is not None:
+        visit.choose("task", single)
+        assert visit.page.locator('.viewer [value="none"]').is_checked()
     visit.check(address)
 
 
