@@ -21,8 +21,10 @@ STAGE1 := $(DEMO)/seq2seq
 STAGE2 := $(DEMO)/tsf_seq2seq
 UNET := $(DEMO)/unet
 PYRAMID := $(DEMO)/tsf_pyramid
+JUDGED := $(DEMO)/error_map/best.pth
 PHANTOM := data/phantom
 SITES := data/phantom_sites
+CALIBRATION := data/phantom_calibration
 ANY := data/phantom_any
 PRETRAINED := runs/pretrained
 SCANS ?= data/scans
@@ -76,6 +78,13 @@ $(SITES)/test.csv: | $(VENV)/installed
 	$(BIN)/python src/data/make_split.py -r $(SITES) --site '(Site\d+)_.*' --test-sites Site2 \
 		--shares 4 1 0
 
+# Whose errors an error map learns (8), and is calibrated on (10).
+$(CALIBRATION)/test.csv: | $(VENV)/installed
+	rm -rf $(CALIBRATION)
+	$(BIN)/python src/data/make_phantom_dataset.py -o $(CALIBRATION) -n 18 --seed 2 --spacing 2 \
+		--processes 2
+	$(BIN)/python src/data/make_split.py -r $(CALIBRATION) --shares 8 10 0
+
 # To pre-train on: 300 scanners, each of a contrast of its own.
 $(ANY)/test.csv: | $(VENV)/installed
 	rm -rf $(ANY)
@@ -89,7 +98,7 @@ STEP = @mkdir -p $(DEMO)/done && echo "--- $(@F)" && OMP_NUM_THREADS=1 TQDM_MINI
 DONE = @touch $@
 done = $(addprefix $(DEMO)/done/,$(1))
 
-demo: $(VENV)/weights $(PHANTOM)/test.csv $(SITES)/test.csv
+demo: $(VENV)/weights $(PHANTOM)/test.csv $(SITES)/test.csv $(CALIBRATION)/test.csv
 	@$(MAKE) --no-print-directory -j2 $(call done,report)
 	@echo "phantoms: $(PHANTOM)"
 	@echo "checkpoints, logs and curves: $(STAGE1), $(STAGE2), $(UNET), $(PYRAMID)"
@@ -171,9 +180,14 @@ $(call done,faithfulness): $(call done,all_tasks fusion_weights contributions)
 		--fusion-weights $(DEMO)/fusion_weights --contributions $(DEMO)/trust/contributions \
 		-o $(DEMO)/trust/faithfulness
 	$(DONE)
-$(call done,error_estimation): $(call done,tsf_seq2seq)
+$(call done,error_map): $(call done,tsf_seq2seq)
+	$(STEP) src/train/train_error_map.py -l $(STAGE2)/best.pth -o $(JUDGED) \
+		--set data.root=$(CALIBRATION) --fit $(CALIBRATION)/train.csv \
+		--calibrate $(CALIBRATION)/valid.csv
+	$(DONE)
+$(call done,error_estimation): $(call done,error_map)
 	$(STEP) src/explain/seq2seq/error_estimation.py \
-		-l $(STAGE2)/best.pth -o $(DEMO)/trust/error_estimation --targets flair
+		-l $(JUDGED) -o $(DEMO)/trust/error_estimation --targets flair
 	$(DONE)
 $(call done,tumour): $(call done,paper_protocol)
 	$(STEP) src/evaluate/seq2seq/evaluate_tumour.py $(DEMO)/paper_protocol \
@@ -185,7 +199,7 @@ $(call done,comparisons): $(call done,all_tasks)
 # --- report
 $(call done,report): $(call done,first_look paper_protocol single_source all_tasks contribution \
 		differentiation tsem faithfulness error_estimation tumour comparisons adaptation adapted)
-	$(STEP) src/report/make_report.py -l $(STAGE2)/best.pth \
+	$(STEP) src/report/make_report.py -l $(JUDGED) \
 		--evaluation $(DEMO)/all_tasks --stage1 $(STAGE1) --stage2 $(STAGE2) \
 		--fusion-weights $(DEMO)/fusion_weights --tsem $(DEMO)/tsem \
 		--single-source $(DEMO)/single_source --trust $(DEMO)/trust \
@@ -229,7 +243,7 @@ table1: $(VENV)/weights $(PHANTOM)/test.csv
 		--seeds $(SEEDS) -o $(TABLE1)
 
 clean-demo:
-	rm -rf $(DEMO) $(PHANTOM) $(SITES)
+	rm -rf $(DEMO) $(PHANTOM) $(SITES) $(CALIBRATION)
 
 test: $(VENV)/installed-dev $(VENV)/weights
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov=tsf_seq2seq --cov-report=term

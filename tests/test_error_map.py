@@ -236,6 +236,7 @@ def test_script(run, splits, checkpoint, tmp_path):
     assert model.statistics == before.statistics
     calibration = model.error_map.calibration
     assert (calibration.subjects, calibration.separate) == (9, True)
+    assert (calibration.slices, model.error_map.network_sha256) == (12, before.sha256)
     assert calibration.factors["0.1"] >= calibration.factors["0.2"] > 0
     assert "Calibration on 9 subjects, that the estimator didn't see" in outcome.out
     content = read_checkpoint(tmp_path / "with.pth")

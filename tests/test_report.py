@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from dataclasses import replace
 from math import inf, nan
 from pathlib import Path
 from statistics import mean
@@ -31,6 +32,7 @@ from tsf_seq2seq.explain.error_estimation import CalibrationRow, ErrorMapRow, Er
 from tsf_seq2seq.explain.faithfulness import Faithfulness
 from tsf_seq2seq.explain.fusion_weights import fusion_tasks, fusion_weight_table, omegas
 from tsf_seq2seq.explain.share_agreement import ShareAgreement
+from tsf_seq2seq.models.error_estimator import ErrorEstimatorConfig
 from tsf_seq2seq.report.cases import rank_cases
 from tsf_seq2seq.report.inputs import Inputs, sequences_of
 from tsf_seq2seq.report.page import script_json
@@ -38,6 +40,7 @@ from tsf_seq2seq.report.quality import task_matrix
 from tsf_seq2seq.report.report import write_report
 from tsf_seq2seq.report.training_curves import POINTS, curve
 from tsf_seq2seq.synthesis.adaptation import Adaptation
+from tsf_seq2seq.synthesis.error_map import ErrorMap
 from tsf_seq2seq.tables import write_rows
 
 SUBJECTS = [f"Tiny_{number:05d}" for number in range(7)]
@@ -538,6 +541,11 @@ def test_subjects_that_are_gone_leave_out_the_cases(tmp_path, tiny_config):
     assert "Left out: data.root" in page.text
     assert "is not a folder" in page.text
     assert "other weights than" in page.text  # the evaluation's hash is all zeros
+    settings = ErrorEstimatorConfig((4,))
+    judged = ErrorMap(settings, settings.build(4, 3), network_sha256="0" * 64)
+    experiment = replace(experiment, error_map=judged)
+    page = Page(write_report(inputs, experiment, tmp_path / "report", ["x"], "title"))
+    assert "other weights than" not in page.text
 
 
 def test_script(script, tmp_path):

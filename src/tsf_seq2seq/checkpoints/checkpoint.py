@@ -98,7 +98,7 @@ def save_checkpoint(
             content[key] = to_mapping(value)
     if error_map is not None:
         content[ERROR_MAP_KEY] = to_mapping(
-            StoredErrorMap(error_map.settings, error_map.calibration)
+            StoredErrorMap(error_map.settings, error_map.calibration, error_map.network_sha256)
         )
 
     def save(temporary: Path) -> None:
@@ -224,7 +224,7 @@ def _error_map_of(
         if key.startswith(ERROR_WEIGHTS)
     }
     load_state(estimator, weights, path)
-    return ErrorMap(stored.settings, estimator, stored.calibration)
+    return ErrorMap(stored.settings, estimator, stored.calibration, stored.network_sha256)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -103,6 +103,7 @@ def train_error_map(description: str | None) -> None:
     error_map = fit_error_map(
         *(model.network, config, fitted, calibrated, training, arguments.batch_size), print
     )
+    error_map = dataclasses.replace(error_map, network_sha256=model.sha256)
     save_model(output, dataclasses.replace(model, error_map=error_map))
     if error_map.calibration is None:
         print("one subject can't calibrate what trained on it: scales are as they are")

@@ -7,7 +7,6 @@ import nibabel as nib
 import numpy as np
 
 from tsf_seq2seq.checkpoints.checkpoint import Model
-from tsf_seq2seq.config import DataConfig
 from tsf_seq2seq.data.nifti import image_like
 from tsf_seq2seq.data.slices import central
 from tsf_seq2seq.imputation.slices import Slices
@@ -68,7 +67,7 @@ def imputed_errors(
     def image(volume: np.ndarray, content: str) -> nib.Nifti1Image:
         return image_like(sources.template, volume, sources.geometry, f"{content} of {target}")
 
-    evaluated = _evaluated(sources.brain, model.config.data)
+    evaluated = _evaluated(sources.brain, known.slices if known else None, model.network.slices)
     task, names = model.task(sources.images, target), list(model.sequences)
     told = {**statistics, expected_error_name(task, names): log_rms(scale[evaluated])}
     if slices.apart is not None:
@@ -90,10 +89,10 @@ def imputed_errors(
     )
 
 
-def _evaluated(brain: np.ndarray, settings: DataConfig) -> np.ndarray:
-    """The part of a brain (Z, Y, X) in slices that evaluation and calibration look at; all of it
-    where these have none."""
-    half, inner = settings.stack // 2, np.zeros_like(brain)
-    looked_at = central(len(brain), settings.slices)
+def _evaluated(brain: np.ndarray, slices: int | None, stack: int) -> np.ndarray:
+    """The part of a brain (Z, Y, X) that calibration would look at: the centres of stacks in the
+    central `slices`; all of it where that is empty, or not known."""
+    half, inner = stack // 2, np.zeros_like(brain)
+    looked_at = central(len(brain), slices or len(brain))
     inner[looked_at.start + half : looked_at.stop - half] = True
-    return brain & inner if (brain & inner).any() else brain
+    return brain & inner if slices and (brain & inner).any() else brain

@@ -44,10 +44,15 @@ def facts(
     return items
 
 
-def other_weights(weights: Path | None, identity: dict[str, Any] | None) -> str:
-    """A warning where the evaluation was made with other weights than the cases are; else ""."""
+def other_weights(
+    weights: Path | None, identity: dict[str, Any] | None, same: str | None = None
+) -> str:
+    """A warning where the evaluation was made with other weights than the cases are; else "".
+
+    `same`: SHA-256 of another file that holds the same network.
+    """
     hashes = (identity or {}).get("weights", {}).values()
-    if weights is None or not hashes or sha256(weights) in hashes:
+    if weights is None or not hashes or not {sha256(weights), same}.isdisjoint(hashes):
         return ""
     return f"The scores come from other weights than {weights}, which made the pictures."
 

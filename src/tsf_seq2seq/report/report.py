@@ -69,7 +69,9 @@ def write_report(
             raise UserError("there is nothing to report: the folders named hold no results")
         place = [section.identifier for section in found].index("tasks")
         found[place:place] = show_cases(experiment, sources)
-        page = write_page(staging, title, found, other_weights(weights, identity), viewer)
+        judged = experiment.error_map if experiment else None
+        warning = other_weights(weights, identity, judged.network_sha256 if judged else None)
+        page = write_page(staging, title, found, warning, viewer)
     return output / page.name
 
 

@@ -21,7 +21,8 @@ class Calibration:
     "0.1" → λ, the multiple of the scale within which all but a share α of the brain lies, and
     `psnr_offset`, `psnr_margins`: α → how far the PSNR of the brain may lie from the expected one
     (dB), for all tasks of a subject; None where there were too few. `statistics`: of each subject
-    what a verdict on others goes by, name → value; empty in checkpoints that were made without.
+    what a verdict on others goes by, name → value; empty in checkpoints that were made without;
+    `slices`: how many of a volume, the central ones, were looked at, all where it isn't known.
     """
 
     subjects: int
@@ -31,6 +32,7 @@ class Calibration:
     psnr_offset: float
     psnr_margins: dict[str, float | None]
     statistics: tuple[dict[str, float], ...] = ()
+    slices: int | None = None
 
     def __post_init__(self) -> None:
         for value in (self.expected, *(own for own in self.factors.values() if own is not None)):
@@ -44,15 +46,20 @@ class StoredErrorMap:
 
     settings: ErrorEstimatorConfig
     calibration: Calibration | None = None
+    network_sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class ErrorMap:
-    """An estimator with its settings and what its scales mean (None before it is calibrated)."""
+    """An estimator with its settings and what its scales mean (None before it is calibrated).
+
+    `network_sha256`: of the weights file whose network it judges.
+    """
 
     settings: ErrorEstimatorConfig
     estimator: ErrorEstimator = field(repr=False)
     calibration: Calibration | None = None
+    network_sha256: str | None = None
 
     def expected_error(self, scale: np.ndarray) -> np.ndarray:
         """Scales → expected absolute errors, normalised intensities."""

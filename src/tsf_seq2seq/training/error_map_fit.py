@@ -180,8 +180,8 @@ def _statistics(subject: Subject, names: Sequence[str]) -> dict[str, float]:
     return source_statistics(images, whole.geometry.spacing)
 
 
-def calibration_of(seen: Sequence[Seen], separate: bool) -> Calibration:
-    """What scales mean, by the subjects seen."""
+def calibration_of(seen: Sequence[Seen], separate: bool, slices: int | None = None) -> Calibration:
+    """What scales mean, by the subjects seen, of which so many central `slices` were looked at."""
     expected = sum(own.error for own in seen) / sum(own.scale for own in seen)
     shift = -20 * np.log10(expected)  # what `expected` does to a PSNR by scales
     pairs = [(by_scale + shift, true) for own in seen for by_scale, true in own.psnr]
@@ -196,6 +196,7 @@ def calibration_of(seen: Sequence[Seen], separate: bool) -> Calibration:
         psnr_offset=offset,
         psnr_margins={f"{alpha:g}": margin(scores, alpha) for alpha in ALPHAS},
         statistics=tuple(own.statistics for own in seen if own.statistics),
+        slices=slices,
     )
 
 
@@ -239,7 +240,7 @@ def fit_error_map(
     estimator = fit_estimator(network, config, fitted, training)
     for subject in tqdm(calibrated, unit="subject", desc="calibrating", disable=not calibrated):
         seen.append(look_at(network, estimator, config, subject, batch_size))
-    calibration = calibration_of(seen, bool(calibrated)) if seen else None
+    calibration = calibration_of(seen, bool(calibrated), config.data.slices) if seen else None
     return ErrorMap(training.settings, estimator, calibration)
 
 
