@@ -25,7 +25,7 @@ def test_regions_of_both_label_conventions():
 
 def test_dice_and_distance_by_hand():
     """Two cubes of 2 voxels a side, one voxel of 3 mm apart along z: half of either overlaps."""
-    spacing = np.array([3.0, 1.0, 1.0])
+    spacing = (3.0, 1.0, 1.0)
     one, other = np.zeros((2, 8, 8, 8), bool)
     one[2:4, 2:4, 2:4] = True
     other[3:5, 2:4, 2:4] = True

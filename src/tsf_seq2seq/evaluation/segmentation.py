@@ -25,6 +25,7 @@ CORE = (1, *ENHANCING)  # labels of necrosis, and of enhancing tumour in BraTS 2
 REGIONS = ("whole tumour", "tumour core", "enhancing tumour")
 FEATURES = (16, 16, 32, 64, 128, 16)  # channels of MONAI's BasicUNet, per scale and of the last
 SIZE_MULTIPLE = 16
+STEPS_A_VISIT = 4
 WITH_TUMOUR = 0.7  # share of the slices of a step that show some
 LEARNING_RATE = 2e-3
 
@@ -61,7 +62,8 @@ def train_segmenter(
     """A segmenter trained on the real sequences of subjects with labels; kept in `path`, and taken
     from there where that is of the same subjects, steps and seed.
 
-    A step sees `batch_size` slices of one subject; they, and its order, come from (seed, step).
+    A step sees `batch_size` slices of one subject, which is read for STEPS_A_VISIT steps; which
+    subject comes from (seed, visit), which slices from (seed, step).
     """
     from monai.losses import DiceLoss
 
@@ -81,9 +83,10 @@ def train_segmenter(
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
     dice, entropy = DiceLoss(sigmoid=True), nn.BCEWithLogitsLoss()
     for step in tqdm(range(steps), unit="step", desc="training the segmenter"):
-        rng = np.random.default_rng([seed, step])
-        subject = subjects[int(rng.integers(len(subjects)))]
-        images, masks = _slices_of(config, subject, batch_size, rng)
+        if step % STEPS_A_VISIT == 0:
+            rng = np.random.default_rng([seed, step // STEPS_A_VISIT, 1])
+            visited = _read(config, subjects[int(rng.integers(len(subjects)))])
+        images, masks = _some_slices(*visited, batch_size, np.random.default_rng([seed, step]))
         for group in optimizer.param_groups:
             group["lr"] = one_cycle_learning_rate(LEARNING_RATE, step / steps, warm_up=0.05)
         logits = network(images.to(device))
@@ -122,14 +125,19 @@ def segment(network: nn.Module, images: np.ndarray, stack: int, batch_size: int)
     return np.concatenate(parts).swapaxes(0, 1)
 
 
-def _slices_of(
-    config: Config, subject: Subject, batch_size: int, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """Random slices of a subject, flipped left-right by chance: (B, S·C, H, W), (B, 3, H, W)."""
+def _read(config: Config, subject: Subject) -> tuple[np.ndarray, np.ndarray]:
+    """A subject's stacks (S, N, C, Y, X) and the regions in their centre slices, (3, N, Y, X)."""
     loaded = load_window(config, subject)
     labels: Any = window_labels(config, loaded)
-    masks, blocks = region_masks(labels), stacks(loaded.images, loaded.height)
-    with_tumour, all_slices = np.flatnonzero(labels.any(axis=(1, 2))), np.arange(len(labels))
+    return stacks(loaded.images, loaded.height), region_masks(labels)
+
+
+def _some_slices(
+    blocks: np.ndarray, masks: np.ndarray, batch_size: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Random ones, flipped left-right by chance: (B, S·C, H, W), (B, 3, H, W)."""
+    with_tumour = np.flatnonzero(masks[0].any(axis=(1, 2)))
+    all_slices = np.arange(masks.shape[1])
     places = [
         rng.choice(with_tumour if len(with_tumour) and rng.random() < WITH_TUMOUR else all_slices)
         for _ in range(batch_size)
