@@ -126,6 +126,6 @@ def test_mistakes(run, script, tiny_dataset, checkpoint, monkeypatch, tmp_path):
     assert "no subject has all 4 sequences and a label map" in run().error
     twice = ("-l", checkpoint, checkpoint, "--names", "a", "a", "-o", tmp_path / "out")
     error = script(evaluate_downstream, *twice).error
-    assert error == "--names must give each checkpoint a name of its own"
+    assert error == "two methods would be called a: name the checkpoints by --names"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert run().error == 'segmentation needs MONAI: pip install "monai>=1.4"'

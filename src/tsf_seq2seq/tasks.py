@@ -26,6 +26,11 @@ class Task(NamedTuple):
         return "+".join(names[i] for i in sorted(self.sources)), names[self.target]
 
 
+def needed_sequences(tasks: Iterable[Task]) -> list[int]:
+    """All sources and targets of tasks, ascending."""
+    return sorted({index for task in tasks for index in (*task.sources, task.target)})
+
+
 def n_inputs(sources: str) -> int:
     """How many sources a label such as t1+t2 names."""
     return sources.count("+") + 1

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tsf_seq2seq.checkpoints.checkpoint import check_sequences, open_model
 from tsf_seq2seq.cli.arguments import SETTINGS, positive_number, script_parser
-from tsf_seq2seq.cli.loading import experiment, find_device
+from tsf_seq2seq.cli.loading import find_device, open_compared
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.downstream import (
@@ -50,30 +49,26 @@ def evaluate_downstream(description: str | None) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    device, output = find_device(arguments.device), arguments.output
-    models = [open_model(path, device) for path in arguments.load]
-    titles = arguments.names or [path.resolve().parent.name for path in arguments.load]
-    if len(titles) != len(models) or len({*titles, MEAN_IMAGE}) <= len(models):
-        raise UserError("--names must give each checkpoint a name of its own")
-    config = experiment(argparse.Namespace(**vars(arguments) | {"load": arguments.load[0]}))
-    for model in models:
-        check_sequences(model.path, model.config, list(config.data.sequences))
-        if model.network.slices != config.data.stack:
-            raise UserError(f"{model.path} sees stacks of {model.network.slices} slices")
+    (models, config), output = open_compared(arguments), arguments.output
+    if MEAN_IMAGE in models:
+        raise UserError(f"--names must not call a checkpoint {MEAN_IMAGE}")
     data = config.data
     training = labelled(config, find_subjects(data, data.train), data.train)
     tested = labelled(config, find_subjects(data, data.test), data.test)
     n, size = len(data.sequences), arguments.batch_size
     tasks = [task for task in all_tasks(n) if len(task.sources) == n - 1]
     synthesizers: list[Synthesizer] = [
-        NetworkSynthesizer(title, model.network, [variant_for(model.network, tasks)], size)
-        for title, model in zip(titles, models, strict=True)
+        NetworkSynthesizer(name, model.network, [variant_for(model.network, tasks)], size)
+        for name, model in models.items()
     ]
     methods = [name for one in synthesizers for name in one.names]
-    synthesizers += fit_baselines(config, [MEAN_IMAGE], tasks)
+    try:
+        synthesizers += fit_baselines(config, [MEAN_IMAGE], tasks)
+    except UserError as error:  # scans on grids of their own have none
+        print(f"without the mean image: {error}")
     segmenter = train_segmenter(
         *(config, training, output / SEGMENTER, arguments.steps, arguments.slices),
-        *(arguments.seed, device),
+        *(arguments.seed, find_device(arguments.device)),
     )
     rows: list[SegmentationScore] = []
     for subject in tqdm(tested[: arguments.max_subjects], unit="subject", desc="segmenting"):

@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 
 from tsf_seq2seq.checkpoints.backbones import find_weights
 from tsf_seq2seq.checkpoints.checkpoint import (
-    check_sequences,
     checkpoint_adaptation,
-    open_model,
 )
 from tsf_seq2seq.cli.arguments import OF_NETWORK, SETTINGS, script_parser
 from tsf_seq2seq.cli.finish import (
@@ -26,7 +24,13 @@ from tsf_seq2seq.cli.like import (
     report_of_adapted,
     with_maps,
 )
-from tsf_seq2seq.cli.loading import experiment, find_device, load_network, load_stage1
+from tsf_seq2seq.cli.loading import (
+    experiment,
+    find_device,
+    load_network,
+    load_stage1,
+    open_compared,
+)
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.subjects import find_subjects
@@ -97,25 +101,13 @@ def evaluate_networks(description: str) -> None:
 
 
 def _compared_networks(arguments: argparse.Namespace) -> _Evaluation:
-    models = [open_model(path, find_device(arguments.device)) for path in arguments.load]
-    names = _names(arguments)
-    config = models[0].config
-    if arguments.config is not None or arguments.set:
-        first = argparse.Namespace(**vars(arguments) | {"load": arguments.load[0]})
-        config = experiment(first)
-    for model in models:
-        check_sequences(model.path, model.config, list(config.data.sequences))
-        if model.network.slices != config.data.stack:
-            raise UserError(
-                f"{model.path} sees stacks of {model.network.slices} slices, but here data.stack "
-                f"is {config.data.stack}: only networks of one height are compared"
-            )
+    models, config = open_compared(arguments)
     subjects = _subjects(arguments, config)
     tasks_of = _missing_sequences(arguments, config)
     tasks = _all_of(subjects, tasks_of)
     references = drawn_references(arguments, config, subjects)
     synthesizers: list[Synthesizer] = []
-    for name, model in zip(names, models, strict=True):
+    for name, model in models.items():
         variants = [variant_for(model.network, tasks)]
         if arguments.ablations:
             variants += [v for v in model.network.variants if v not in (FULL, *variants)]
@@ -184,14 +176,6 @@ def _papers_methods(arguments: argparse.Namespace) -> _Evaluation:
     synthesizers, files = _synthesizers(arguments, config, _all_of(subjects, tasks_of))
     report = _report_of_missing(arguments, synthesizers)
     return _Evaluation(config, synthesizers, subjects, tasks_of, files, report)
-
-
-def _names(arguments: argparse.Namespace) -> list[str]:
-    """The checkpoints' names; UserError unless there is one for each."""
-    names = arguments.names or [path.resolve().parent.name for path in arguments.load]
-    if len(names) != len(arguments.load):
-        raise UserError(f"--names gives {len(names)} names for {len(arguments.load)} checkpoints")
-    return names
 
 
 def _check_distinct(synthesizers: Iterable[Synthesizer]) -> None:

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import torch
 
-from tsf_seq2seq.checkpoints.checkpoint import load_seq2seq, load_weights, read_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import (
+    Model,
+    check_sequences,
+    load_seq2seq,
+    load_weights,
+    open_model,
+    read_checkpoint,
+)
 from tsf_seq2seq.config import Config, DataConfig, config_from_mapping, load_config
 from tsf_seq2seq.config_layers import override
 from tsf_seq2seq.distributed import local_rank
@@ -44,6 +51,33 @@ def load_network(arguments: argparse.Namespace, config: Config) -> SynthesisNetw
     network = build_network(config)
     load_weights(network, arguments.load, arguments.seq2seq, list(config.data.sequences))
     return network.to(device).eval()
+
+
+def open_compared(arguments: argparse.Namespace) -> tuple[dict[str, Model], Config]:
+    """The checkpoints of -l by their --names (else their folders'), on the device, and the
+    experiment: the first one's, with -c and --set.
+
+    UserError where names and checkpoints don't match, or these know other sequences or see stacks
+    of another height than the experiment has.
+    """
+    models = [open_model(path, find_device(arguments.device)) for path in arguments.load]
+    names = arguments.names or [path.resolve().parent.name for path in arguments.load]
+    if len(names) != len(models):
+        raise UserError(f"--names gives {len(names)} names for {len(models)} checkpoints")
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two methods would be called {name}: name the checkpoints by --names")
+    config = models[0].config
+    if arguments.config is not None or arguments.set:
+        config = experiment(argparse.Namespace(**vars(arguments) | {"load": arguments.load[0]}))
+    for model in models:
+        check_sequences(model.path, model.config, list(config.data.sequences))
+        if model.network.slices != config.data.stack:
+            raise UserError(
+                f"{model.path} sees stacks of {model.network.slices} slices, but here data.stack "
+                f"is {config.data.stack}: only networks of one height are compared"
+            )
+    return dict(zip(names, models, strict=True)), config
 
 
 def load_stage1(path: Path, config: Config, device_name: str) -> SynthesisNetwork:

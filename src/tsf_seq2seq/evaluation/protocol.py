@@ -32,7 +32,7 @@ from tsf_seq2seq.files.writing import write_text
 from tsf_seq2seq.synthesis.synthesizers import Outputs, Synthesizer
 from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tables import rows_text
-from tsf_seq2seq.tasks import Task, all_tasks
+from tsf_seq2seq.tasks import Task, all_tasks, needed_sequences
 
 TasksOf = Callable[[Subject], list[Task]]
 IDENTITY = "evaluation.json"
@@ -191,14 +191,10 @@ def _predictions(name: str, tasks: Iterable[Task], config: Config) -> dict[Task,
     return {task: path.as_posix() for task, path in paths.items()}
 
 
-def _needed(tasks: Iterable[Task]) -> list[int]:
-    return sorted({index for task in tasks for index in (*task.sources, task.target)})
-
-
 def _made_from(
     subject: Subject, tasks: Sequence[Task], config: Config, protocol: EvaluationProtocol
 ) -> dict[str, str]:
-    own = made_from(subject, _needed(tasks), tasks, list(config.data.sequences))
+    own = made_from(subject, needed_sequences(tasks), tasks, list(config.data.sequences))
     references = {f"reference {r.name}": digest_of([r]) for r in protocol.references_of(subject)}
     return own | references
 
@@ -210,7 +206,7 @@ def _evaluate_subject(
     names, tasks = list(config.data.sequences), protocol.tasks_of(subject)
     # Before they are read, in case they change.
     inputs = _made_from(subject, tasks, config, protocol)
-    loaded = load_window(config, subject, _needed(tasks), protocol.max_stacks)
+    loaded = load_window(config, subject, needed_sequences(tasks), protocol.max_stacks)
     outputs: Outputs = {}
     for synthesizer in protocol.synthesizers:
         outputs |= synthesizer.predict(loaded, tasks)

@@ -21,7 +21,7 @@ from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.synthesis.synthesizers import Synthesizer
 from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window, window_labels
 from tsf_seq2seq.tables import Table, group_by, read_rows, write_rows
-from tsf_seq2seq.tasks import Task
+from tsf_seq2seq.tasks import Task, needed_sequences
 
 CSV = "contributions.csv"
 LESION = "lesion"
@@ -64,7 +64,7 @@ def write_contributions(
     subjects = group_by(cases, lambda case: case.subject.name)
     for name, own in tqdm(subjects.items(), unit="subject", desc="explaining"):
         tasks = list(dict.fromkeys(case.task for case in own))
-        needed = sorted({index for task in tasks for index in (*task.sources, task.target)})
+        needed = needed_sequences(tasks)
         loaded = load_window(config, own[0].subject, needed)
         labels = window_labels(config, loaded)
         means = {task.target: own for (_, task), own in empty.predict(loaded, tasks).items()}

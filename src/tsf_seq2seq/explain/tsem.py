@@ -27,7 +27,7 @@ from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window
 from tsf_seq2seq.tables import Table, cell_text, group_by, write_rows
-from tsf_seq2seq.tasks import Task, missing_target_tasks
+from tsf_seq2seq.tasks import Task, missing_target_tasks, needed_sequences
 
 
 class Case(NamedTuple):
@@ -197,7 +197,7 @@ def explain(
 ) -> Explained:
     """Load a subject and compute its syntheses and, of a network with f_A, its TSEM."""
     tasks = list(dict.fromkeys(tasks))
-    needed = sorted({index for task in tasks for index in (*task.sources, task.target)})
+    needed = needed_sequences(tasks)
     loaded = load_window(config, subject, needed)
     if WITHOUT_ATTENTION in network.variants:
         maps = enhanced_maps(network, loaded.images, tasks, batch_size)

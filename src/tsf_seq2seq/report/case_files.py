@@ -21,7 +21,7 @@ from tsf_seq2seq.report.images import (
     write_grey,
     write_quantised,
 )
-from tsf_seq2seq.tasks import Task
+from tsf_seq2seq.tasks import Task, needed_sequences
 
 CASES_FOLDER = "cases"
 STRIP_SLICES = 24
@@ -85,9 +85,7 @@ def write_subject(
 ) -> SubjectFiles:
     """The subject's sequences that its tasks need, and its cases with their maps (Z, Y, X)."""
     loaded, names = explained.loaded, list(config.data.sequences)
-    needed = sorted(
-        {index for task in explained.syntheses for index in (*task.sources, task.target)}
-    )
+    needed = needed_sequences(explained.syntheses)
     box = bounding_box(brain_mask(loaded.centres[needed]), MARGIN)
     lesion = lesion_mask(config, loaded)
     inside = None if lesion is None or not box.of(lesion).any() else box.of(lesion)
