@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 
 BACKGROUND = -1.0
+DATA_RANGE = 2.0  # of normalised volumes, which lie in [-1, 1]
 
 
 class Images(Protocol):

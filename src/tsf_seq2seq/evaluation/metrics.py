@@ -9,8 +9,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from tsf_seq2seq.checkpoints.backbones import load_features
+from tsf_seq2seq.data.slices import DATA_RANGE
 
-DATA_RANGE = 2.0  # volumes lie in [-1, 1]
 SSIM_WINDOW = 7  # scikit-image's default: a uniform window of 7 × 7 × 7 voxels
 LPIPS_MIN_SIZE = 31  # pixels a side, below which AlexNet's second pooling has no output
 

@@ -14,9 +14,10 @@ from tqdm import tqdm
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject, check_same_grid
 from tsf_seq2seq.data.nifti import read_volume
+from tsf_seq2seq.data.slices import DATA_RANGE
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.brasyn import brasyn_ssim
-from tsf_seq2seq.evaluation.metrics import DATA_RANGE, SSIM_WINDOW
+from tsf_seq2seq.evaluation.metrics import SSIM_WINDOW
 from tsf_seq2seq.evaluation.protocol import IDENTITY
 from tsf_seq2seq.evaluation.record import Entry, differing, read_entries
 from tsf_seq2seq.evaluation.regions import brain_mask, tumour_regions

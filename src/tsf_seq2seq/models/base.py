@@ -17,6 +17,14 @@ WITHOUT_ATTENTION = "without_attention"  # TSEM is what it differs from FULL by
 AVERAGE = "average"  # of the outputs from one source each
 
 
+def code_of(task: Task, n_sequences: int, device: torch.device) -> Tensor:
+    """z = [availability (S), one-hot target (S)] of a task."""
+    code = torch.zeros(2 * n_sequences, device=device)
+    code[list(task.sources)] = 1
+    code[n_sequences + task.target] = 1
+    return code
+
+
 class SynthesisNetwork(nn.Module):
     """A network that synthesizes any of `n_sequences` sequences from some of the others.
 
@@ -107,10 +115,8 @@ class SynthesisNetwork(nn.Module):
     def task_code(self, sources: Sequence[int], target: int) -> Tensor:
         """z = [availability (S), one-hot target (S)]."""
         self.check_target(target)
-        code = torch.zeros(2 * self.n_sequences, device=next(self.parameters()).device)
-        code[list(sources)] = 1
-        code[self.n_sequences + target] = 1
-        return code
+        device = next(self.parameters()).device
+        return code_of(Task(tuple(sources), target), self.n_sequences, device)
 
     def pad(self, x: Tensor) -> Tensor:
         """Reflect right and bottom edges of (N, C, H, W) so that `size_multiple` divides H, W."""

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tsf_seq2seq.models.base import FULL, SynthesisNetwork, reflect_to_multiple
+from tsf_seq2seq.models.base import FULL, SynthesisNetwork, code_of, reflect_to_multiple
 from tsf_seq2seq.models.blocks import Conv
 from tsf_seq2seq.models.scales import Stage, ascend, descend, fill_absent
 from tsf_seq2seq.settings import setting
@@ -61,9 +61,7 @@ class ErrorEstimator(nn.Module):
     def forward(self, images: Tensor, output: Tensor, task: Task) -> Tensor:
         """images (B, S, C, H, W), of which the task's sources are read, and the network's output
         (B, C, H, W), all in [-1, 1] → logarithm of the scale (B, H, W)."""
-        code = torch.zeros(2 * self.n_sequences, device=images.device)
-        code[list(task.sources)] = 1
-        code[self.n_sequences + task.target] = 1
+        code = code_of(task, self.n_sequences, images.device)
         height, width = images.shape[-2:]
         seen = fill_absent(images, code[: self.n_sequences])  # (B, S·C + S, H, W)
         x = reflect_to_multiple(torch.cat([seen, output], dim=1), self.size_multiple)

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tsf_seq2seq.data.slices import DATA_RANGE
 from tsf_seq2seq.models.base import SynthesisNetwork, variant_for
 from tsf_seq2seq.models.error_estimator import ErrorEstimator, ErrorEstimatorConfig, JudgedNetwork
 from tsf_seq2seq.tasks import all_tasks
 
-RANGE = 2.0  # of normalised intensities
 SMALLEST = 1e-12  # mean square, of a perfect synthesis
 
 
@@ -95,4 +95,4 @@ def brain_psnr(error: np.ndarray) -> float:
 
 
 def _decibels(squares: np.ndarray) -> float:
-    return float(10 * np.log10(RANGE**2 / max(float(squares.mean()), SMALLEST)))
+    return float(10 * np.log10(DATA_RANGE**2 / max(float(squares.mean()), SMALLEST)))
