@@ -1,7 +1,7 @@
 """How many damaged inputs the verdict beside an imputed image catches, at how many false alarms.
 
 Each subject of a split is imputed as it is, and with one of its sources damaged in turn: taken from
-the next subject, shifted by 5 mm, with its contrast upside down, at half the resolution, noisy;
+the next subject, shifted by about 5 mm, with its contrast upside down, at half the resolution, noisy;
 from one, two and three sources. Writes corrupted_inputs.csv, one row an imputation, and prints and
 writes the table. Subject by subject target and damaged source change in turn.
 """
@@ -18,8 +18,8 @@ import numpy as np
 from scipy.ndimage import shift, zoom
 from tqdm import tqdm
 
-from tsf_seq2seq import impute, open_model
-from tsf_seq2seq.checkpoints.checkpoint import Model
+from tsf_seq2seq import impute
+from tsf_seq2seq.checkpoints.checkpoint import Model, open_model
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError, run_script
@@ -51,8 +51,8 @@ class Row:
 
 
 def shifted(voxels: np.ndarray, spacing: np.ndarray, _: np.ndarray) -> np.ndarray:
-    """Along the first axis of the file."""
-    return shift(voxels, (SHIFT_MM / spacing[0], 0, 0), order=1)
+    """Along the first axis of the file, by whole voxels: interpolation would blur."""
+    return shift(voxels, (int(SHIFT_MM / spacing[0] + 0.5), 0, 0), order=0)
 
 
 def upside_down(voxels: np.ndarray, _: np.ndarray, brain: np.ndarray) -> np.ndarray:
@@ -76,7 +76,7 @@ def noisy(voxels: np.ndarray, _: np.ndarray, brain: np.ndarray) -> np.ndarray:
 
 
 DAMAGES: dict[str, Damage] = {
-    "shifted by 5 mm": shifted,
+    "shifted by about 5 mm": shifted,
     "contrast upside down": upside_down,
     "half resolution": half_resolution,
     "noisy": noisy,
