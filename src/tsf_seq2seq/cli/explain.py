@@ -73,14 +73,7 @@ def map_tsem(description: str | None) -> None:
     """TSEM of test subjects: maps, table and figure."""
     optional = (*OF_NETWORK, "subjects", "max_subjects", "batch_size")
     parser = script_parser(description, ["load", "output"], optional)
-    parser.add_argument(
-        "--task",
-        action="append",
-        default=[],
-        metavar="SOURCES:TARGET",
-        help="such as t1+t2:flair, for every subject that has them; may be repeated (default: the "
-        "sequences of each subject's mask, to each missing one)",
-    )
+    _add_tasks(parser, "the sequences of each subject's mask, to each missing one")
     parser.add_argument(
         "--metrics",
         type=metrics_file,
@@ -126,14 +119,7 @@ def map_contributions(description: str | None) -> None:
     """Contributions of each source to test subjects' syntheses: table and figure."""
     optional = (*OF_NETWORK, "subjects", "max_subjects", "batch_size")
     parser = script_parser(description, ["load", "output"], optional)
-    parser.add_argument(
-        "--task",
-        action="append",
-        default=[],
-        metavar="SOURCES:TARGET",
-        help="such as t1+t2:flair, for every subject that has them; may be repeated (default: "
-        "every sequence from all others)",
-    )
+    _add_tasks(parser, "every sequence from all others")
     parser.add_argument(
         "--cases", type=positive_number, default=4, metavar="N", help="rows of the figure"
     )
@@ -199,3 +185,14 @@ def _chosen_cases(arguments: argparse.Namespace, config: Config) -> list[Case]:
     if not cases:
         raise UserError(f"no subject of {config.data.test} gives a case with these options")
     return cases
+
+
+def _add_tasks(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--task",
+        action="append",
+        default=[],
+        metavar="SOURCES:TARGET",
+        help="such as t1+t2:flair, for every subject that has them; may be repeated (default: "
+        f"{default})",
+    )
