@@ -2,8 +2,8 @@
 
 Each subject of a split is imputed as it is, and with one of its sources damaged in turn: taken from
 the next subject, shifted by about 5 mm, with its contrast upside down, at half the resolution,
-noisy; from one, two and three sources. Writes corrupted_inputs.csv, one row an imputation, and prints and
-writes the table. Subject by subject target and damaged source change in turn.
+noisy; from one, two and three sources. Writes corrupted_inputs.csv, one row an imputation, and
+prints and writes the table. Subject by subject target and damaged source change in turn.
 """
 
 import argparse
