@@ -4,6 +4,7 @@
 #             DEVICE=cuda:0 measures on a GPU
 # make fuzz MINUTES=10   made-up cases and faults of the disk at length, with new seeds
 # make lint   ruff and mypy
+# make downstream   what the demo's networks are worth to a tumour segmentation
 # make few-scans SCANS=folder DEVICE=cuda:0   the same on seven public real scans, see config/few_scans
 # make pretrained   TSF-Pyramid on phantoms of any contrast, without a patient (about 20 minutes)
 # make table1 [SCANS=folder]   the paper's Table 1: every method on the demo's phantoms, or on real
@@ -35,7 +36,7 @@ VIEWER := $(VENV)/viewer
 NIIVUE := 0.69.0
 NIIVUE_SHA256 := 47b896b77ec4a5be3ef1949c33ad393b6f45629921f326c279000bcf51bdb4af
 
-.PHONY: demo few-scans pretrained table1 test fuzz bench lint weights viewer clean-demo
+.PHONY: demo downstream few-scans pretrained table1 test fuzz bench lint weights viewer clean-demo
 
 $(VENV)/installed: pyproject.toml requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -206,6 +207,12 @@ $(call done,report): $(call done,first_look paper_protocol single_source all_tas
 		--adaptation $(DEMO)/adaptation -o $(DEMO)/report \
 		$(addprefix --viewer ,$(wildcard $(VIEWER)/niivue.umd.js))
 	$(DONE)
+
+# What the demo's networks are worth to a segmentation.
+downstream: $(VENV)/installed-dev demo
+	$(BIN)/python src/evaluate/downstream.py -d $(DEVICE) --steps 800 \
+		-l $(PYRAMID)/best.pth $(STAGE2)/best.pth $(UNET)/best.pth --names pyramid tsf unet \
+		-o $(DEMO)/trust/downstream
 
 few-scans: $(VENV)/weights
 	$(BIN)/python src/train/train.py -d $(DEVICE) -c config/few_scans/tsf_pyramid.yaml \

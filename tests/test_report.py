@@ -25,7 +25,9 @@ from tsf_seq2seq.checkpoints.checkpoint import checkpoint_adaptation, save_check
 from tsf_seq2seq.cli.report import make_report
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
+from tsf_seq2seq.evaluation.downstream import SegmentationScore
 from tsf_seq2seq.evaluation.scores import Score, read_scores
+from tsf_seq2seq.evaluation.segmentation import REGIONS
 from tsf_seq2seq.evaluation.tumour import RegionScore
 from tsf_seq2seq.explain.contributions import SourceShare
 from tsf_seq2seq.explain.error_estimation import CalibrationRow, ErrorMapRow, ErrorRow
@@ -502,6 +504,23 @@ def test_tumour_table(tmp_path):
     assert row[:4] == ["1", "whole tumour", "2", "3"]
     means = ["24.00", "0.600", "0.2000", "–", "0.7500", "0.5000"]
     assert [cell.split()[0] for cell in row[4:]] == means
+
+
+def test_segmentation_tables(tmp_path):
+    """Methods are told from what else may stand in a sequence's place."""
+    trust = tmp_path / "trust"
+    rows = [
+        SegmentationScore(name, "t2", method, region, dice + more, 3)
+        for name, more in (("a", 0.0), ("b", 0.1))
+        for method, dice in (("real", 0.8), ("left out", 0.2), ("mean_image", 0.3), ("tsf", 0.6))
+        for region in REGIONS
+    ]
+    write_rows(trust / "downstream.csv", SegmentationScore, rows)
+    page = report(tmp_path, trust=trust)
+    means = {(row[0], row[1]): row for row in page.table("By region")[1:]}
+    assert means["tumour core", "tsf"][-2].split()[0] == "0.650"
+    against = {row[2]: row[4].split()[0] for row in page.table("Paired differences in Dice")[1:]}
+    assert against == {"real": "-0.200", "left out": "+0.400", "mean_image": "+0.300"}
 
 
 def test_long_curves_become_means_of_blocks():

@@ -10,6 +10,9 @@ from tsf_seq2seq.cli.loading import find_device, open_compared
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.downstream import (
+    LEFT_OUT_SEQUENCE,
+    MEAN_IMAGE,
+    REAL_SEQUENCE,
     SegmentationScore,
     downstream_tables,
     segmentation_scores,
@@ -27,7 +30,6 @@ from tsf_seq2seq.tables import rows_text
 from tsf_seq2seq.tasks import all_tasks
 
 SEGMENTER = "segmenter.pth"
-MEAN_IMAGE = "mean_image"
 
 
 def evaluate_downstream(description: str | None) -> None:
@@ -50,8 +52,9 @@ def evaluate_downstream(description: str | None) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     (models, config), output = open_compared(arguments), arguments.output
-    if MEAN_IMAGE in models:
-        raise UserError(f"--names must not call a checkpoint {MEAN_IMAGE}")
+    for name in (REAL_SEQUENCE, LEFT_OUT_SEQUENCE, MEAN_IMAGE):
+        if name in models:
+            raise UserError(f"--names must not call a checkpoint '{name}'")
     data = config.data
     training = labelled(config, find_subjects(data, data.train), data.train)
     tested = labelled(config, find_subjects(data, data.test), data.test)
@@ -61,7 +64,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         NetworkSynthesizer(name, model.network, [variant_for(model.network, tasks)], size)
         for name, model in models.items()
     ]
-    methods = [name for one in synthesizers for name in one.names]
     try:
         synthesizers += fit_baselines(config, [MEAN_IMAGE], tasks)
     except UserError as error:  # scans on grids of their own have none
@@ -73,7 +75,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     rows: list[SegmentationScore] = []
     for subject in tqdm(tested[: arguments.max_subjects], unit="subject", desc="segmenting"):
         rows += segmentation_scores(segmenter, config, subject, synthesizers, size)
-    shown = "\n\n".join(table.markdown() for table in downstream_tables(rows, methods))
+    shown = "\n\n".join(table.markdown() for table in downstream_tables(rows))
     text = f"# Segmentation with a synthesized sequence\n\n{shown}\n"
     files = {"downstream.csv": rows_text(SegmentationScore, rows), "downstream.md": text}
     write_texts(output, files)

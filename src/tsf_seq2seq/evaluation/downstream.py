@@ -1,5 +1,6 @@
 """What synthetic sequences are worth to a segmentation network that was trained on real ones."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -27,7 +28,7 @@ from tsf_seq2seq.synthesis.windows import load_window, window_labels
 from tsf_seq2seq.tables import Table
 from tsf_seq2seq.tasks import Task
 
-REAL_SEQUENCE, LEFT_OUT_SEQUENCE = "real", "left out"
+REAL_SEQUENCE, LEFT_OUT_SEQUENCE, MEAN_IMAGE = "real", "left out", "mean_image"
 DICE = Metric("dice", 1, "Dice", 3, 3)
 HAUSDORFF = Metric("hausdorff_95", -1, "95 % Hausdorff (mm)", 1, 1)
 
@@ -104,16 +105,20 @@ def _compared(
 
     dice = 2 * (found & wanted).sum() / (found.sum() + wanted.sum())
     a, b = (torch.from_numpy(own[None, None].astype(np.float32)) for own in (found, wanted))
-    distance = compute_hausdorff_distance(
-        a, b, include_background=True, percentile=95, spacing=list(spacing)
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of an argument that MONAI itself gives
+        distance = compute_hausdorff_distance(
+            a, b, include_background=True, percentile=95, spacing=list(spacing)
+        )
     return float(dice), float(distance)
 
 
-def downstream_tables(rows: Sequence[SegmentationScore], methods: Sequence[str]) -> list[Table]:
-    """Means by region and method, and by missing sequence; `methods` against what else could stand
-    in the place of a missing sequence."""
-    metrics = (DICE, HAUSDORFF)
+def downstream_tables(rows: Sequence[SegmentationScore]) -> list[Table]:
+    """Means by region and method, and by missing sequence; methods against what else could stand in
+    the place of a missing sequence."""
+    metrics, names = (DICE, HAUSDORFF), dict.fromkeys(row.method for row in rows)
+    stand_ins = (REAL_SEQUENCE, LEFT_OUT_SEQUENCE, MEAN_IMAGE)
+    methods = [name for name in names if name not in stand_ins]
     by_method = means_of(rows, lambda row: (row.region, row.method), metrics)
     by_sequence = means_of(rows, lambda row: (row.target, row.region, row.method), metrics)
     return [

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from tsf_seq2seq.evaluation.downstream import SegmentationScore, downstream_tables
 from tsf_seq2seq.evaluation.scores import PSNR, methods_of, read_scores
 from tsf_seq2seq.evaluation.statistics import (
     Comparison,
@@ -40,6 +41,7 @@ def all_sections(sources: ReportSources, facts: Sequence[tuple[str, str]]) -> li
         contributions(sources),
         error_estimation(sources),
         tumours(sources),
+        segmentation(sources),
         contribution(sources),
         training(sources),
         Section("made", "How this was made", blocks=[Drawn("facts", facts)], files=files),
@@ -96,6 +98,22 @@ def tumours(sources: ReportSources) -> Section:
     means = region_means(read_rows(path, RegionScore))
     chart = quality.inputs_chart(means, "tumour-psnr", PSNR, "region")
     return Section("tumour", title, (), [chart, region_table(means)], files=[name])
+
+
+def segmentation(sources: ReportSources) -> Section:
+    """What synthesized sequences are worth to a segmentation."""
+    title, name = "Segmentation with a synthesized sequence", "downstream.csv"
+    path = sources.take("trust", name)
+    if path is None:
+        note = "Left out: src/evaluate/downstream.py makes it, where labels exist."
+        return Section("segmentation", title, note=note)
+    text = [
+        "A segmenter that was trained on real sequences gets each subject with one sequence real, "
+        "left out (background), replaced by the training subjects' mean image, or synthesized from "
+        "all others."
+    ]
+    tables = downstream_tables(read_rows(path, SegmentationScore))
+    return Section("segmentation", title, text, [*tables], files=[name])
 
 
 def contribution(sources: ReportSources) -> Section:
