@@ -469,7 +469,10 @@ def test_error_estimation(tmp_path):
     write_rows(trust / "calibration.csv", CalibrationRow, parts)
     curves = {"oracle": [1, 0.5], "tsem": [1, 0.9]}
     tasks = [{"sources": "t1+t2", "target": "flair", "curves": curves}]
-    maps = [ErrorMapRow("a", "t1+t2", "flair", 26, 25, 1.5, 0.92, 0.83)]
+    maps = [
+        ErrorMapRow("a", "t1+t2", "flair", 26, 25, 1.5, 0.92, 0.83),
+        ErrorMapRow("a", "t1", "flair", 26, 25, nan, nan, nan),  # calibrated on too few
+    ]
     write_rows(trust / "error_map.csv", ErrorMapRow, maps)
     (trust / "sparsification.json").write_text(json.dumps({"removed": [0, 0.5], "tasks": tasks}))
     page = report(tmp_path, trust=trust)
@@ -480,11 +483,12 @@ def test_error_estimation(tmp_path):
     ]
     shown = page.table("The error map: the share of the brain within its bands")
     assert shown[1] == ["2", "0.920", "0.830", "–", "1.000", "1.000", "1"]
+    assert shown[2] == ["1", "–", "–", "–", "1.000", "–", "1"]
     figures = {str(s["layout"]["xaxis"]["title"]): s["data"] for s in page.scripts if "layout" in s}
     inside, wanted = figures["{'text': 'subject'}"]
     assert (inside["name"], inside["x"], inside["y"]) == ("→ flair", ["a"], [0.92])
     assert wanted["y"] == [0.9]
-    volumes, _ = figures["{'text': 'expected PSNR (dB)'}"]
+    _, volumes, _ = figures["{'text': 'expected PSNR (dB)'}"]
     assert (volumes["name"], volumes["x"], volumes["y"]) == ("2 inputs", [26], [25])
     calibration = page.table("Calibration")[1:]
     assert [row[2:] for row in calibration] == [["0.1000", "0.2500"], ["0.2000", "0.4500"]]

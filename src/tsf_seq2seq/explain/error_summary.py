@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import nan
+from math import isfinite, nan
 from pathlib import Path
 from typing import ClassVar
 
@@ -175,7 +175,8 @@ def error_map_table(rows: Sequence[ErrorMapRow]) -> Table:
         off = np.abs(expected - true)
         within = [float(np.mean([getattr(row, f"within_{p}") for row in own])) for p in (90, 80)]
         numbers = [rank_correlation(expected, true), float(off.mean())]
-        inside = float(np.mean([o <= row.margin for o, row in zip(off, own, strict=True)]))
+        known = [bool(o <= r.margin) for o, r in zip(off, own, strict=True) if isfinite(r.margin)]
+        inside = float(np.mean(known)) if known else nan
         cells.append([inputs, *within, *numbers, inside, len({row.name for row in own})])
     return Table(
         "The error map: the share of the brain within its bands for 90 and 80 %; Spearman's "

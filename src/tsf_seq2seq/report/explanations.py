@@ -1,6 +1,7 @@
 """Sections on the explanations: what sources contribute, and what TSEM says of the error."""
 
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,9 @@ def error_estimation(sources: ReportSources) -> Section:
         files.append(path.name)
     if (path := sources.take("trust", "error_map.csv")) and (rows := read_rows(path, ErrorMapRow)):
         tables.insert(0, error_map_table(rows))
-        shown += [coverage_chart(rows), expected_psnr_chart(rows)]
+        banded = [row for row in rows if isfinite(row.within_90)]  # too few calibrate none
+        shown += [coverage_chart(banded)] if banded else []
+        shown.append(expected_psnr_chart(rows))
         files.append(path.name)
     text = [
         "TSEM, the map of what the attention residual changes, beside rivals that need no target "
