@@ -15,7 +15,7 @@ from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.explain.tsem import Case, explain
 from tsf_seq2seq.models.error_estimator import USUAL_LOG_SCALE, ErrorEstimatorConfig
 from tsf_seq2seq.report.case_files import RankedCase, strip_slices
-from tsf_seq2seq.report.case_maps import contribution_map_name
+from tsf_seq2seq.report.case_maps import case_maps, contribution_map_name
 from tsf_seq2seq.report.cases import manifest, rank_cases, write_cases
 from tsf_seq2seq.report.images import (
     INTENSITY,
@@ -114,10 +114,12 @@ def test_signed_strip(tmp_path):
     assert pixels[2, 3] < 5
     assert pixels[0, 2] > pixels[0, 0]  # blue
     assert pixels[-1, 0] > pixels[-1, 2]  # red
-    nodes = signed_overlay_colours()
-    assert nodes["I"] == sorted(set(nodes["I"]))
-    assert [nodes[part][0] for part in "RGBA"] == [*signed_colours()[0].tolist(), 255]
-    assert min(nodes["A"]) < 5
+    for name, place in {"above": 255, "below": 0}.items():
+        nodes = signed_overlay_colours()[name]
+        assert nodes["I"] == sorted(set(nodes["I"]))
+        assert (nodes["A"][0], nodes["A"][-1]) == (0, 255)
+        assert [nodes[part][-1] for part in "RGB"] == signed_colours()[place].tolist()
+        assert min(nodes[part][0] for part in "RGB") > 240  # white about 0
 
 
 @pytest.fixture
@@ -222,7 +224,13 @@ def test_maps_of_cases(tiny_config, tmp_path):
     inside = brain & np.all([np.abs(voxels(name)) < 0.49 for name in added], axis=0)
     assert inside.sum() > 100
     np.testing.assert_allclose(total[inside], voxels("synthesis")[inside], atol=0.0121)
-    np.testing.assert_allclose(voxels("expected_error"), np.exp(USUAL_LOG_SCALE), atol=0.0011)
+    expected = voxels("expected_error")
+    np.testing.assert_allclose(expected[brain], np.exp(USUAL_LOG_SCALE), atol=0.0011)
+    several_sources = explain(network, config, subject, [ranked[0].case.task], 4)
+    (maps,) = case_maps(network, several_sources, 4, error_map, {}).values()
+    outside = (several_sources.loaded.centres[:3] == -1).all(axis=0)
+    assert outside.any()
+    assert (maps["expected_error"][outside] == 0).all()
     content = manifest([files], overlays)
     assert [task["overlays"] for task in content["subjects"][0]["tasks"]] == [
         ["error", "tsem", "expected_error", *added],

@@ -57,7 +57,8 @@ def case_maps(
         judged, blocks = with_error_map(network, error_map), stacks(window, network.slices)
         scales = run_stacks(judged, blocks, tasks, batch_size, (ERROR_SCALE,), centre=True)
         for (_, task), scale in scales.items():
-            maps[task][EXPECTED_MAP] = error_map.expected_error(scale)
+            brain = brain_mask(explained.loaded.centres[list(task.sources)])
+            maps[task][EXPECTED_MAP] = np.where(brain, error_map.expected_error(scale), 0)
     several = [task for task in tasks if len(task.sources) > 1 and task.target in means]
     if can_be_explained(network, several):
         for task in several:

@@ -125,12 +125,15 @@ def overlay_colours(nodes: int = 17) -> dict[str, list[int]]:
     return _nodes(places, LEVELS * (places / LEVELS) ** 2, colours(), opacities())
 
 
-def signed_overlay_colours(nodes: int = 33) -> dict[str, list[int]]:
-    """Those of a signed overlay, on the signed square-root scale of its strips."""
+def signed_overlay_colours(nodes: int = 17) -> dict[str, dict[str, list[int]]]:
+    """Those of a signed overlay above and below 0, by their amounts."""
     places = np.rint(np.linspace(0, LEVELS, nodes)).astype(int)
-    roots = 2 * places / LEVELS - 1
-    values = (np.sign(roots) * roots**2 + 1) / 2 * LEVELS
-    return _nodes(places, values, signed_colours(), signed_opacities())
+    halves = {"above": signed_colours()[128:], "below": signed_colours()[127::-1]}
+    amounts = LEVELS * (places / LEVELS) ** 2
+    return {
+        name: _nodes(places, amounts, np.repeat(half, 2, axis=0), opacities())
+        for name, half in halves.items()
+    }
 
 
 def _nodes(

@@ -62,7 +62,8 @@ class VolumePanels {
       clipPlaneHotKey: "",
     });
     viewer.addColormap("map", this.manifest.colours);
-    viewer.addColormap("signed", this.manifest.signed_colours);
+    viewer.addColormap("above", this.manifest.signed_colours.above);
+    viewer.addColormap("below", this.manifest.signed_colours.below);
     await viewer.attachToCanvas(canvas);
     viewer.setSliceType(viewer.sliceTypeAxial);
     const own = { figure, frame, canvas, caption, viewer, overlays: [] };
@@ -81,8 +82,10 @@ class VolumePanels {
       const overlay = { url: `${path}.nii.gz`, opacity: 0 };
       if (name === "lesion") return { ...overlay, colormap: "red", cal_min: 0.5, cal_max: 1 };
       const { high, signed } = this.manifest.overlays[name];
-      if (signed) return { ...overlay, colormap: "signed", cal_min: -high, cal_max: high };
-      return { ...overlay, colormap: "map", cal_min: high / 6, cal_max: high };
+      const map = { ...overlay, colormap: "map", cal_min: high / 6, cal_max: high };
+      if (!signed) return map;
+      const below = { colormapNegative: "below", cal_minNeg: -high / 6, cal_maxNeg: -high };
+      return { ...map, ...below, colormap: "above" };
     });
     own.frame.style.aspectRatio = this.subject.aspect;
     own.canvas.setAttribute("aria-label", panel.title);
@@ -91,13 +94,9 @@ class VolumePanels {
     await own.viewer.loadVolumes([grey, ...maps]);
     // In the pinned version, type 1: colours from 0 on, ever more transparent below cal_min.
     own.overlays.forEach(([name], i) => {
-      if (this.oneSided(name)) own.viewer.volumes[i + 1].colormapType = 1;
+      if (name !== "lesion") own.viewer.volumes[i + 1].colormapType = 1;
     });
     own.viewer.updateGLVolume();
-  }
-
-  oneSided(name) {
-    return name !== "lesion" && !this.manifest.overlays[name].signed;
   }
 
   setSlice(index) {
