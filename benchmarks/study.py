@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import nibabel as nib
@@ -17,10 +18,12 @@ REPOSITORY = Path(__file__).parent.parent
 STAGE1 = "src/train/seq2seq/train_brats_seq2seq_2d.py"
 STAGE2 = "src/train/seq2seq/train_brats_tsf_seq2seq_2d.py"
 EVALUATE = "src/evaluate/evaluate.py"
+LABEL_MAPS = ("*-seg.nii.gz", "GOLD_STANDARD_*", "mav.nii.gz")  # of config/few_scans
 
 
 def halve(scans: Path, data: Path, name: str) -> None:
-    """Copies of a subject's images whose voxels are means of 2 × 2 × 2 of theirs."""
+    """Copies of a subject's images whose voxels are means of 2 × 2 × 2 of theirs, of label maps the
+    most frequent of these."""
     files = sorted((scans / name).glob("*.nii.gz"))
     if not files:
         raise UserError(f"{scans / name} holds no .nii.gz file")
@@ -34,7 +37,12 @@ def halve(scans: Path, data: Path, name: str) -> None:
         blocks = voxels[: 2 * x, : 2 * y, : 2 * z].reshape(x, 2, y, 2, z, 2)
         affine = image.affine @ np.diag([2.0, 2.0, 2.0, 1.0])
         affine[:3, 3] += image.affine[:3, :3] @ np.full(3, 0.5)
-        write_voxels(copy, blocks.mean((1, 3, 5)).astype(np.float32), affine)
+        halved = blocks.mean((1, 3, 5))
+        if any(fnmatch(path.name, pattern) for pattern in LABEL_MAPS):
+            labels = np.unique(voxels)
+            counts = [(blocks == label).sum((1, 3, 5)) for label in labels]
+            halved = labels[np.argmax(counts, axis=0)]
+        write_voxels(copy, halved.astype(np.float32), affine)
 
 
 def demo_settings(folder: Path, name: str, scans: bool) -> Path:
@@ -42,7 +50,7 @@ def demo_settings(folder: Path, name: str, scans: bool) -> Path:
     text = (REPOSITORY / f"config/demo/{name}.yaml").read_text()
     if scans and name == "seq2seq":
         few = (REPOSITORY / "config/few_scans/seq2seq.yaml").read_text()
-        patterns = few[few.index("  sequences:") : few.index("  segmentation:")]
+        patterns = few[few.index("  sequences:") : few.index("  crop:")]
         text = text.replace("\ndata:\n", f"\ndata:\n{patterns}")
     write_text(folder / f"{name}.yaml", text)
     return folder / f"{name}.yaml"

@@ -41,10 +41,15 @@ def test_costs_of_adaptation(monkeypatch, tiny_config):
 def test_voxels_are_means_of_eight(tmp_path):
     voxels = np.arange(4 * 6 * 3, dtype=np.float32).reshape(4, 6, 3)
     save_nifti(tmp_path / "scans/a/t1.nii.gz", voxels, LPS_AFFINE)
+    labels = np.zeros((2, 2, 4), np.float32)
+    labels[..., :2].flat[:3], labels[..., 2:].flat[:5] = 3, 4
+    save_nifti(tmp_path / "scans/a/a-seg.nii.gz", labels, LPS_AFFINE)
     study.halve(tmp_path / "scans", tmp_path / "half", "a")
     image = nib.load(tmp_path / "half/a/t1.nii.gz")
     assert image.shape == (2, 3, 1)
     assert image.get_fdata()[1, 2, 0] == voxels[2:4, 4:6, :2].mean()
+    halved = nib.load(tmp_path / "half/a/a-seg.nii.gz").get_fdata()
+    assert halved.ravel().tolist() == [0, 4]  # the most frequent label
     np.testing.assert_allclose(image.affine @ (0, 0, 0, 1), LPS_AFFINE @ (0.5, 0.5, 0.5, 1))
     assert image.header.get_zooms() == (2, 2, 2)
     with pytest.raises(UserError, match=r"b holds no \.nii\.gz file"):
