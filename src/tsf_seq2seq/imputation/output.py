@@ -206,8 +206,9 @@ def _errors(found: ImputedErrors) -> dict[str, Any]:
         "MeanExpectedErrorUnits": "the image's intensity; mean over the brain",
         "ExpectedPSNR": found.psnr,
         "PSNRMargin": found.psnr_margin,
-        "PSNROf": "the brain in the slices that calibration would look at; the intensity maximum "
-        "as data range; the margin holds for all but 10 % of subjects like those of the calibration",
+        "PSNROf": "the brain in the slices that calibration would look at, with the intensity "
+        "maximum as data range; the margin holds for all but 10 % of subjects like those of the "
+        "calibration",
         "BandFactor": found.factor,
         "BandOf": "all but 10 % of the brain, on average over subjects like those",
         "CalibrationSubjects": found.subjects,
