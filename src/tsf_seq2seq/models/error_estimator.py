@@ -36,8 +36,8 @@ class ErrorEstimator(nn.Module):
     """A U-Net on the sources and the synthesis, told the task → the scale of a Laplace
     distribution of the error of the centre slice.
 
-    It works at half the resolution, with each four voxels as channels: as good as at the full one
-    and three times as fast, since scales of neighbouring errors are alike. Kendall and Gal, "What
+    It works at half the resolution, with each four voxels as channels: three times as fast as at
+    the full one and nearly as good, since scales of neighbouring errors are alike. Kendall and Gal, "What
     uncertainties do we need in Bayesian deep learning for computer vision?", NeurIPS 2017; the
     image itself is another network's.
     """
