@@ -37,9 +37,9 @@ class ErrorEstimator(nn.Module):
     distribution of the error of the centre slice.
 
     It works at half the resolution, with each four voxels as channels: three times as fast as at
-    the full one and nearly as good, since scales of neighbouring errors are alike. Kendall and Gal, "What
-    uncertainties do we need in Bayesian deep learning for computer vision?", NeurIPS 2017; the
-    image itself is another network's.
+    the full one and nearly as good, since scales of neighbouring errors are alike. Kendall and
+    Gal, "What uncertainties do we need in Bayesian deep learning for computer vision?", NeurIPS
+    2017; the image itself is another network's.
     """
 
     def __init__(
