@@ -11,7 +11,6 @@ from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.downstream import (
     LEFT_OUT_SEQUENCE,
-    MEAN_IMAGE,
     REAL_SEQUENCE,
     SegmentationScore,
     downstream_tables,
@@ -22,6 +21,7 @@ from tsf_seq2seq.files.folder import claimed
 from tsf_seq2seq.files.writing import write_texts
 from tsf_seq2seq.models.base import variant_for
 from tsf_seq2seq.synthesis.synthesizers import (
+    MEAN_IMAGE,
     NetworkSynthesizer,
     Synthesizer,
     fit_baselines,

@@ -29,7 +29,6 @@ from tsf_seq2seq.explain.fusion_weights import (
 )
 from tsf_seq2seq.explain.regression_shares import regression_share_table
 from tsf_seq2seq.explain.seq2seq_figures import plot_contribution
-from tsf_seq2seq.explain.source_values import EMPTY
 from tsf_seq2seq.explain.tsem import (
     Case,
     finding_table,
@@ -39,7 +38,7 @@ from tsf_seq2seq.explain.tsem import (
     write_tsem,
 )
 from tsf_seq2seq.files.folder import claimed
-from tsf_seq2seq.synthesis.synthesizers import fit_baselines
+from tsf_seq2seq.synthesis.synthesizers import MEAN_IMAGE, fit_baselines
 from tsf_seq2seq.tasks import Task
 
 
@@ -137,7 +136,7 @@ def map_contributions(description: str | None) -> None:
         cases = possible_cases(_chosen_subjects(arguments, config), tasks)
         if not cases:
             raise UserError(f"no subject of {config.data.test} has the sequences of these tasks")
-        (mean_image,) = fit_baselines(config, [EMPTY], {case.task for case in cases})
+        (mean_image,) = fit_baselines(config, [MEAN_IMAGE], {case.task for case in cases})
         size, output = arguments.batch_size, arguments.output
         rows = write_contributions(
             network, config, cases, mean_image, size, output, arguments.cases

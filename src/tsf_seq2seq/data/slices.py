@@ -77,6 +77,11 @@ def bounding_box(mask: np.ndarray, margin: int = 0) -> Window:
     return Window(*ends)
 
 
+def whole_window(shape: tuple[int, ...]) -> Window:
+    """All of a volume of `shape` (z, y, x)."""
+    return central_window(shape, shape[0], shape[1:])
+
+
 def stacks(volumes: np.ndarray, height: int) -> np.ndarray:
     """Stacks of `height` neighbouring slices: (..., Z, Y, X) → (..., Z-height+1, height, Y, X).
 

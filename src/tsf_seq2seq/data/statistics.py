@@ -12,7 +12,7 @@ import numpy as np
 from tsf_seq2seq.config import DataConfig
 from tsf_seq2seq.data.loading import Subject, load_box
 from tsf_seq2seq.data.nifti import Geometry
-from tsf_seq2seq.data.slices import BACKGROUND, central_window
+from tsf_seq2seq.data.slices import BACKGROUND, whole_window
 from tsf_seq2seq.data.store import open_store
 
 SAMPLE = 32  # subjects whose images are read; a store's index knows the maxima of all
@@ -55,9 +55,7 @@ def measure_statistics(data: DataConfig, subjects: Sequence[Subject]) -> Trainin
     spacings = []
     for subject in sample:
         indices = subject.trained_on(data.use_all_sequences)
-        volumes = load_box(
-            subject, lambda grid: central_window(grid, grid[0], grid[1:]), len(names), indices
-        )
+        volumes = load_box(subject, whole_window, len(names), indices)
         for index in indices:
             image = volumes.images[index]
             mean = image[image > BACKGROUND].mean(dtype=np.float64)

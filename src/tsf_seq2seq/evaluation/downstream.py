@@ -23,12 +23,12 @@ from tsf_seq2seq.evaluation.statistics import (
     subject_means,
     wilcoxon_p,
 )
-from tsf_seq2seq.synthesis.synthesizers import Synthesizer
+from tsf_seq2seq.synthesis.synthesizers import MEAN_IMAGE, Synthesizer
 from tsf_seq2seq.synthesis.windows import load_window, window_labels
 from tsf_seq2seq.tables import Table
 from tsf_seq2seq.tasks import Task
 
-REAL_SEQUENCE, LEFT_OUT_SEQUENCE, MEAN_IMAGE = "real", "left out", "mean_image"
+REAL_SEQUENCE, LEFT_OUT_SEQUENCE = "real", "left out"
 DICE = Metric("dice", 1, "Dice", 3, 3)
 HAUSDORFF = Metric("hausdorff_95", -1, "95 % Hausdorff (mm)", 1, 1)
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from tsf_seq2seq.evaluation.scores import COMPARED, METRICS, Score, examined_method
 from tsf_seq2seq.evaluation.statistics import INTERVALS, bootstrap
-from tsf_seq2seq.explain.source_values import EMPTY, without_attention
+from tsf_seq2seq.explain.source_values import without_attention
+from tsf_seq2seq.synthesis.synthesizers import MEAN_IMAGE
 from tsf_seq2seq.tables import Table, cell_text, group_by
 
 
@@ -47,7 +48,7 @@ def attention_gains(scores: Sequence[Score], method: str | None = None) -> list[
         for task, own in tasks.items():
             full, plain, empty = (
                 np.array([metric.of(found.get((rival, score.volume))) for score in own])
-                for rival in (method, without_attention(method), EMPTY)
+                for rival in (method, without_attention(method), MEAN_IMAGE)
             )
             both = np.isfinite(full - plain)
             if not both.any():

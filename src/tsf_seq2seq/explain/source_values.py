@@ -10,8 +10,8 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.scores import COMPARED, Metric, Score, examined_method
 from tsf_seq2seq.explain.shapley import coalitions, leave_one_out, shapley_values
 from tsf_seq2seq.models.base import WITHOUT_ATTENTION
+from tsf_seq2seq.synthesis.synthesizers import MEAN_IMAGE
 
-EMPTY = "mean_image"  # the method that has no sources
 ScoresOfSubject = dict[tuple[frozenset[str], str], Score]  # sources and target → score
 
 
@@ -52,7 +52,7 @@ def source_values(
     method = examined_method(scores, method)
     subjects: dict[str, ScoresOfSubject] = {}
     for score in scores:
-        if score.method in (method, EMPTY):
+        if score.method in (method, MEAN_IMAGE):
             sources = frozenset(score.sources.split("+") if score.method == method else ())
             subjects.setdefault(score.name, {})[sources, score.target] = score
     values = [
@@ -63,8 +63,9 @@ def source_values(
     ]
     if not values:
         raise UserError(
-            f"no subject has scores of {method} from all source sets and of {EMPTY}: evaluate with "
-            f"--all-tasks, and with {without_attention(method)} and {EMPTY} among the methods"
+            f"no subject has scores of {method} from all source sets and of {MEAN_IMAGE}: evaluate "
+            f"with --all-tasks, and with {without_attention(method)} and {MEAN_IMAGE} among the "
+            "methods"
         )
     return values
 

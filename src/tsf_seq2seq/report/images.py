@@ -72,9 +72,7 @@ def write_colours(path: Path, slices: np.ndarray, scale: Scale, overlay: bool = 
     """
     shares = np.clip((slices - scale.low) / (scale.high - scale.low), 0, 1)
     levels = np.rint(np.sqrt(shares) * LEVELS).astype(np.uint8)
-    image = Image.fromarray(np.hstack(list(levels)), "P")
-    image.putpalette(colours().tobytes())
-    _save(path, image, **({"transparency": opacities().tobytes()} if overlay else {}))
+    _save_levels(path, levels, colours(), opacities() if overlay else None)
 
 
 def write_signed(path: Path, slices: np.ndarray, scale: Scale, overlay: bool = False) -> None:
@@ -85,9 +83,7 @@ def write_signed(path: Path, slices: np.ndarray, scale: Scale, overlay: bool = F
     shares = np.clip(slices / scale.high, -1, 1)
     roots = np.sign(shares) * np.sqrt(np.abs(shares))
     levels = np.rint((roots + 1) / 2 * LEVELS).astype(np.uint8)
-    image = Image.fromarray(np.hstack(list(levels)), "P")
-    image.putpalette(signed_colours().tobytes())
-    _save(path, image, **({"transparency": signed_opacities().tobytes()} if overlay else {}))
+    _save_levels(path, levels, signed_colours(), signed_opacities() if overlay else None)
 
 
 def signed_colours() -> np.ndarray:
@@ -143,6 +139,15 @@ def _nodes(
     intensities, first = np.unique(np.rint(values).astype(int), return_index=True)
     parts = dict(zip("RGB", palette[places[first]].T.tolist(), strict=True))
     return parts | {"A": opaque[places[first]].tolist(), "I": intensities.tolist()}
+
+
+def _save_levels(
+    path: Path, levels: np.ndarray, palette: np.ndarray, opaque: np.ndarray | None
+) -> None:
+    """Slices (N, Y, X) of indices into a palette, side by side."""
+    image = Image.fromarray(np.hstack(list(levels)), "P")
+    image.putpalette(palette.tobytes())
+    _save(path, image, **({} if opaque is None else {"transparency": opaque.tobytes()}))
 
 
 def _save(path: Path, image: Image.Image, **more: object) -> None:

@@ -18,10 +18,11 @@ from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window
 from tsf_seq2seq.tasks import Task
 
+MEAN_IMAGE = "mean_image"  # the method that looks at no source
 BASELINES: dict[str, Callable[[int], PolynomialRegression | MeanImage]] = {
     "linear_regression": lambda n_sequences: PolynomialRegression(n_sequences, degree=1),
     "quadratic_regression": lambda n_sequences: PolynomialRegression(n_sequences, degree=2),
-    "mean_image": lambda n_sequences: MeanImage(),
+    MEAN_IMAGE: lambda n_sequences: MeanImage(),
 }
 Outputs = dict[tuple[str, Task], np.ndarray]
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from tsf_seq2seq.config import AugmentationConfig, Config
 from tsf_seq2seq.data.loading import Subject, load_box
 from tsf_seq2seq.data.sampling import Crop, CropStream
-from tsf_seq2seq.data.slices import BACKGROUND, central_window, stacks
+from tsf_seq2seq.data.slices import BACKGROUND, stacks, whole_window
 from tsf_seq2seq.data.statistics import evenly_spaced
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
@@ -175,7 +175,7 @@ def look_at(
 
 def _statistics(subject: Subject, names: Sequence[str]) -> dict[str, float]:
     """Of all its sequences' whole volumes."""
-    whole = load_box(subject, lambda grid: central_window(grid, grid[0], grid[1:]), len(names))
+    whole = load_box(subject, whole_window, len(names))
     images = {names[index]: whole.images[index] for index in subject.on_disk}
     return source_statistics(images, whole.geometry.spacing)
 
