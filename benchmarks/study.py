@@ -4,6 +4,8 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -93,10 +95,23 @@ def split_rows(masks: dict[str, int], site: str | None = None) -> str:
     return "".join(f"{name},{mask}{end}\n" for name, mask in masks.items())
 
 
-def run_command(*command: object) -> None:
-    """Run one of the repository's scripts; its error ends the study."""
-    words = [sys.executable, *map(str, command)]
+def run_command(*command: object, processes: int = 1) -> None:
+    """Run one of the repository's scripts, in so many processes; its error ends the study."""
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    words = [sys.executable, *(launch if processes > 1 else []), *map(str, command)]
     print(f"\n$ {shlex.join(words[1:])}", flush=True)
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     if subprocess.run(words, cwd=REPOSITORY, env=os.environ | threads, check=False).returncode:
         raise UserError(f"{command[0]} failed")
+
+
+def side_by_side(tasks: Iterable[Callable[[], object]], jobs: int) -> None:
+    """Run so many tasks at a time. After the first error, or Ctrl-C, no further one starts; those
+    that run come to their end, or save and leave, since Ctrl-C reaches their commands, too."""
+    with ThreadPoolExecutor(jobs) as pool:
+        running = [pool.submit(task) for task in tasks]
+        try:
+            for task in as_completed(running):
+                task.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -4,13 +4,14 @@ Trains TSF-Seq2Seq in its two stages (the first is Seq2Seq, the second without f
 the zero-filled U-Net, TSF-Pyramid and the six comparison methods at the demo's size, evaluates all
 tasks, and writes table1.md in the paper's layout, with paired tests against the best, weights,
 arithmetic and seconds. With several seeds the first one's first four are trained with the others,
-too. Each step is one of the software's own commands, printed before it runs;
-what is done isn't done again, and what was interrupted goes on.
+too. Each step is one of the software's own commands, printed before it runs, two trainings at a
+time; what is done isn't done again, and what was interrupted goes on.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench_networks import Cost, cost_of
@@ -21,6 +22,7 @@ from study import (
     demo_settings,
     halve,
     run_command,
+    side_by_side,
     split_rows,
     train_tsf,
 )
@@ -59,23 +61,32 @@ class Data:
     crops: int  # that each method sees
 
 
-def table1(data: Data, output: Path, seeds: Sequence[int]) -> None:
-    """Train, evaluate and lay out."""
+def table1(data: Data, output: Path, seeds: Sequence[int], jobs: int) -> None:
+    """Train, evaluate and lay out, on so many cores."""
+    costs = {name: cost_of(_config(name), 96) for name in ("tsf_seq2seq", *OWN, *PEERS)}
     scores: dict[int, list[Path]] = {}
     seconds: dict[str, list[float]] = {}
-    names = ("tsf", *OWN, *PEERS)
+    names = ("tsf_seq2seq", *OWN, *PEERS)
     for seed in seeds:
         runs = output / f"seed{seed}"
-        networks = _trained(data, runs, seed, names)
-        for name, path in networks.items():
-            took = training_seconds(path.parent)
+        demo_settings(runs, "seq2seq", data.scans)  # which all others build on
+        # The longest first, so that no core is left idle at the end.
+        longest = sorted(names, key=lambda name: costs[name].step_macs, reverse=True)
+        side_by_side([partial(_train, data, runs, seed, name) for name in longest], jobs)
+        folders = {_method(name): runs / name for name in names}
+        if "tsf" in folders:
+            folders = {"seq2seq": runs / "seq2seq"} | folders
+        for name, folder in folders.items():
+            took = training_seconds(folder)
             took += seconds["seq2seq"][-1] if name == "tsf" else 0
             seconds.setdefault(name, []).append(took)
         run_command(
-            *(EVALUATE, "-l", *networks.values(), "--names", *networks, "--all-tasks"),
+            *(EVALUATE, "-l", *(folder / "best.pth" for folder in folders.values())),
+            *("--names", *folders, "--all-tasks"),
             *("--ablations", "--baselines", "linear_regression", "quadratic_regression"),
             *([] if data.scans else ["mean_image"]),  # scans lie on grids of their own
             *("--no-predictions", "-o", runs / "scores"),
+            processes=jobs,
         )
         scores[seed] = [runs / "scores/metrics.csv"]
         if seed == seeds[0]:
@@ -86,8 +97,7 @@ def table1(data: Data, output: Path, seeds: Sequence[int]) -> None:
     merge(scores, output / "metrics.csv")
     best, *_ = ranks(output / "metrics.csv")
     run_command("src/evaluate/seq2seq/compare_methods.py", output, "--method", best, "-o", output)
-    costs = [cost_of(_config(name), 96) for name in ("tsf_seq2seq", *OWN, *PEERS)]
-    text = f"{summarise(scores, best, seconds)}\n{costs_table(costs)}"
+    text = f"{summarise(scores, best, seconds)}\n{costs_table([*costs.values()])}"
     write_text(output / "table1.md", text)
     print(text)
 
@@ -128,31 +138,24 @@ def published_table() -> str:
     return costs_table([cost_of(path, 192) for path in paths], crops)
 
 
-def _trained(data: Data, runs: Path, seed: int, names: Sequence[str]) -> dict[str, Path]:
-    """best.pth of the named methods, by their names in the table; of tsf both stages'."""
-    half = data.crops // 2
-    networks = {}
-    if "tsf" in names:
-        tsf = train_tsf(runs, data.settings, (half, half), data.n_training, seed, data.scans)
-        networks = {"seq2seq": runs / "seq2seq/best.pth", "tsf": tsf}
+def _train(data: Data, runs: Path, seed: int, name: str) -> None:
+    """Train a network, TSF-Seq2Seq in two stages of half the crops, or go on with it."""
+    if name == "tsf_seq2seq":
+        half = data.crops // 2
+        train_tsf(runs, data.settings, (half, half), data.n_training, seed, data.scans)
+        return
     size = (f"train.steps={data.crops // BATCH}", f"train.batch_size={BATCH}")
     course = assignments(*(f"data.{key}={value}" for key, value in data.settings.items()), *size)
-    for name in (*OWN, *PEERS):
-        if name not in names:
-            continue
-        config = _own_settings(runs, name, data.scans)
-        folder = runs / name
-        run_command(
-            *("src/train/train.py", "-c", config, *course),
-            *("--seed", seed, "--resume", "-o", folder),
-        )
-        networks[_method(name)] = folder / "best.pth"
-    return networks
+    config = _own_settings(runs, name, data.scans)
+    run_command(
+        *("src/train/train.py", "-c", config, *course),
+        *("--seed", seed, "--resume", "-o", runs / name),
+    )
 
 
 def _method(name: str) -> str:
     """A network's name in the table."""
-    return name.removeprefix("tsf_")
+    return "tsf" if name == "tsf_seq2seq" else name.removeprefix("tsf_")
 
 
 def _config(name: str) -> Path:
@@ -162,7 +165,6 @@ def _config(name: str) -> Path:
 
 def _own_settings(runs: Path, name: str, scans: bool) -> Path:
     """A method's settings beside those that they build on."""
-    demo_settings(runs, "seq2seq", scans)
     if name not in PEERS:
         return demo_settings(runs, name, scans)
     text = _config(name).read_text().replace("../../demo/seq2seq.yaml", "seq2seq.yaml")
@@ -199,6 +201,8 @@ def main() -> None:
     parser.add_argument("--scans", type=Path, help="real scans, of config/few_scans, instead")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/table1"), metavar="FOLDER")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    jobs = "trainings at a time, and processes of an evaluation, of one thread each"
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help=jobs)
     parser.add_argument("--crops", type=int, default=6000, help="that each method sees")
     published = "only count what the published sizes cost"
     parser.add_argument("--published", action="store_true", help=published)
@@ -211,7 +215,7 @@ def main() -> None:
         data = phantoms(arguments.root.absolute(), arguments.crops)
     else:
         data = real_scans(arguments.scans.absolute(), output, arguments.crops)
-    table1(data, output, arguments.seeds)
+    table1(data, output, arguments.seeds, arguments.jobs)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """Table 1 from one command: what it trains, and what it makes of the scores."""
 
 import sys
+import threading
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ import study
 import table1
 from bench_networks import Cost
 
+JOBS = 3
 METHODS = {
     **{"tsf": 23.5, "pyramid": 27.0, "hi_net": 28.0, "mm_gan": 24.0, "mean_image": 24.5},
     **{"unet": 22.0, "resvit": 23.0, "pix2pix": 26.0, "diamond_gan": 25.5},
@@ -28,8 +32,9 @@ def commands(monkeypatch) -> list[list[str]]:
     """What would be run; an evaluation gives METHODS' scores, Hi-Net's of two inputs alone."""
     noted: list[list[str]] = []
 
-    def note(*words: object) -> None:
+    def note(*words: object, processes: int = 1) -> None:
         command = [*map(str, words)]
+        assert (processes == JOBS) == ("src/evaluate/evaluate.py" in command[0])
         noted.append(command)
         (folder,) = map(Path, values_after(command, "-o"))
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,11 +66,12 @@ def phantoms(tmp_path) -> Path:
 def test_every_method_sees_as_many_crops_and_the_first_four_twice(commands, phantoms, tmp_path):
     data = table1.phantoms(phantoms, crops=800)
     assert data.n_training == 2
-    table1.table1(data, tmp_path / "out", [0, 1])
+    table1.table1(data, tmp_path / "out", [0, 1], JOBS)
     trained = [command for command in commands if "train" in command[0]]
     first = 2 + len(table1.OWN) + len(table1.PEERS)
     again = [Path(values_after(command, "-c")[0]).stem for command in trained[first:]]
-    assert again == ["tsf_pyramid", "pix2pix", "mm_gan", "diamond_gan"]  # tsf isn't among them
+    assert {*again} == {"tsf_pyramid", "pix2pix", "mm_gan", "diamond_gan"}  # tsf isn't among them
+    assert len(again) == 4
     assert all((REPOSITORY / command[0]).is_file() for command in commands)
     crops = {"seq2seq": 0, "tsf_seq2seq": 0}
     for command in trained[first:]:
@@ -82,7 +88,7 @@ def test_every_method_sees_as_many_crops_and_the_first_four_twice(commands, phan
 
 def test_table(commands, phantoms, tmp_path):
     """The best is the best of those that do every task; what a method can't do is left out."""
-    table1.table1(table1.phantoms(phantoms, 800), tmp_path / "out", [0, 1])
+    table1.table1(table1.phantoms(phantoms, 800), tmp_path / "out", [0, 1], JOBS)
     compared = next(command for command in commands if "compare_methods.py" in command[0])
     assert values_after(compared, "--method") == ["pyramid"]
     text = (tmp_path / "out/table1.md").read_text()
@@ -96,6 +102,25 @@ def test_table(commands, phantoms, tmp_path):
     assert rows["tsf"][2:] == ["-3.50 / -3.50", "-3.50 / -3.50", "4"]  # both stages
     assert rows["any"] == ["1.00 M", "1.00 / – / 3.00", "4.0"]
     assert len(read_scores(tmp_path / "out/metrics.csv")) == 2 * len(METHODS) - 1
+
+
+def test_tasks_run_side_by_side():
+    both = threading.Barrier(2, timeout=20)  # broken unless two wait at the same time
+    study.side_by_side([both.wait] * 4, jobs=2)
+
+
+def test_no_task_starts_after_an_error():
+    started = []
+
+    def fail() -> None:
+        started.append("failed")
+        raise UserError("train.py failed")
+
+    with pytest.raises(UserError, match=r"train\.py failed"):
+        study.side_by_side(
+            [fail, *[partial(time.sleep, 0.3)] * 2, *[partial(started.append, 1)] * 99], 2
+        )
+    assert len(started) < 100
 
 
 def test_scans(tmp_path):
