@@ -34,7 +34,7 @@ from tsf_seq2seq.explain.ranking import (
     sparsification_curve,
     spearman,
 )
-from tsf_seq2seq.explain.tsem import enhanced_maps
+from tsf_seq2seq.explain.tsem import window_maps
 from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tasks import Task, source_sets
 
@@ -173,11 +173,11 @@ def test_estimates(stage_2):
         *((0,), (2,), (3,), (0, 2), (0, 3), (2, 3), (0, 2, 3))
     ]
     found = {own.task: own for own in synthesized(network, window, [task, single], 8)}
-    maps = enhanced_maps(network, window, source_sets(task), 8)
+    maps = window_maps(network, window, source_sets(task), 8)
     for own in (task, single):
-        np.testing.assert_array_equal(found[own].synthesis, maps[own][0])
-        np.testing.assert_array_equal(found[own].estimates["tsem"], maps[own][1])
-    outputs = np.stack([synthesis for synthesis, _ in maps.values()])
+        np.testing.assert_array_equal(found[own].synthesis, maps.syntheses[own])
+        np.testing.assert_array_equal(found[own].estimates["tsem"], maps.tsem[own])
+    outputs = np.stack([*maps.syntheses.values()])
     assert outputs.shape == (7, 3, 16, 16)
     np.testing.assert_allclose(
         found[task].estimates["disagreement"], outputs.std(axis=0), rtol=1e-4, atol=1e-6
@@ -220,7 +220,8 @@ def test_script(run, stage_2, tiny_config, tiny_dataset, tmp_path):
     loaded = load_window(config, find_subjects(config.data, config.data.test)[0])
     task = Task((0, 2), 3)
     network = load_model(stage_2)
-    synthesis, tsem = enhanced_maps(network, loaded.images, [task], 8)[task]
+    maps = window_maps(network, loaded.images, [task], 8)
+    synthesis, tsem = maps.syntheses[task], maps.tsem[task]
     wanted, brain = loaded.centres[3], (loaded.centres > -1).any(axis=0)
     error = np.abs(synthesis - wanted)[brain]
     mine = [

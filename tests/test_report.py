@@ -21,7 +21,7 @@ from report_page import (
     training_run,
 )
 
-from tsf_seq2seq.checkpoints.checkpoint import checkpoint_adaptation, save_checkpoint
+from tsf_seq2seq.checkpoints.checkpoint import Extras, checkpoint_extras, save_checkpoint
 from tsf_seq2seq.cli.report import make_report
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
@@ -411,7 +411,7 @@ def test_cases_of_an_adapted_checkpoint(script, tmp_path, tiny_config):
         assert "Target flair" in page.text
         assert ("before the map" in page.text) == (adaptation is not None)
     torch.save({"weight": torch.zeros(1)}, tmp_path / "authors.pth")
-    assert checkpoint_adaptation(tmp_path / "authors.pth") is None
+    assert checkpoint_extras(tmp_path / "authors.pth", experiment.network) == Extras()
 
 
 def test_fusion_weights_beside_shapley_values(tmp_path):
@@ -566,7 +566,7 @@ def test_subjects_that_are_gone_leave_out_the_cases(tmp_path, tiny_config):
     assert "other weights than" in page.text  # the evaluation's hash is all zeros
     settings = ErrorEstimatorConfig((4,))
     judged = ErrorMap(settings, settings.build(4, 3), network_sha256="0" * 64)
-    experiment = replace(experiment, error_map=judged)
+    experiment = replace(experiment, extras=Extras(error_map=judged))
     page = Page(write_report(inputs, experiment, tmp_path / "report", ["x"], "title"))
     assert "other weights than" not in page.text
 

@@ -16,6 +16,8 @@ from conftest import REPOSITORY, SEQUENCES
 from PIL import Image
 from report_page import evaluation, made_up_scores, tiny_experiment, training_run
 
+from tsf_seq2seq.checkpoints.checkpoint import Extras
+from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.models.error_estimator import ErrorEstimatorConfig
 from tsf_seq2seq.report.inputs import Inputs
 from tsf_seq2seq.report.report import write_report
@@ -110,8 +112,9 @@ def folder(request, tmp_path: Path, tiny_config: Path) -> Path:
     )
     settings = ErrorEstimatorConfig((4,))
     error_map = ErrorMap(settings, settings.build(4, 3).eval())
-    means = dict.fromkeys(SEQUENCES, -0.2)
-    experiment = replace(tiny_experiment(tiny_config), error_map=error_map, means=means)
+    statistics = TrainingStatistics({}, (2.0, 2.0), dict.fromkeys(SEQUENCES, -0.2))
+    extras = Extras(statistics, error_map=error_map)
+    experiment = replace(tiny_experiment(tiny_config), extras=extras)
     viewer = NIIVUE if getattr(request, "param", False) else None
     write_report(inputs, experiment, tmp_path / "report", ["x"], "title", viewer)
     return tmp_path / "report"

@@ -9,8 +9,10 @@ from conftest import SEQUENCES
 from PIL import Image
 from report_page import Page, evaluation, halved, made_up_scores, tiny_experiment
 
+from tsf_seq2seq.checkpoints.checkpoint import Extras
 from tsf_seq2seq.data.nifti import Geometry, read_volume
 from tsf_seq2seq.data.slices import Window, bounding_box
+from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.explain.tsem import Case, explain
 from tsf_seq2seq.models.error_estimator import USUAL_LOG_SCALE, ErrorEstimatorConfig
@@ -33,7 +35,7 @@ from tsf_seq2seq.report.images import (
 from tsf_seq2seq.report.inputs import Inputs
 from tsf_seq2seq.report.report import write_report
 from tsf_seq2seq.synthesis.adaptation import Adaptation
-from tsf_seq2seq.synthesis.error_map import ErrorMap
+from tsf_seq2seq.synthesis.error_map import ErrorMap, with_error_map
 from tsf_seq2seq.tasks import Task
 
 
@@ -129,7 +131,7 @@ def written(tmp_path: Path, tiny_config: Path):
     config = experiment.config
     subjects = find_subjects(config.data, config.data.test)
     ranked = rank_cases(made_up_scores([s.name for s in subjects]), subjects, SEQUENCES)
-    files, scale = write_cases(experiment.network, config, ranked, 4, tmp_path / "report")
+    files, scale = write_cases(experiment.network, config, ranked, 4, tmp_path / "report", Extras())
     return experiment, subjects, files, scale, tmp_path / "report"
 
 
@@ -145,7 +147,7 @@ def test_case_volumes_are_the_networks(written):
             explained = explain(
                 experiment.network, experiment.config, by_name[subject.name], [task], 4
             )
-            synthesis, tsem = explained.syntheses[task], explained.tsem[task]
+            synthesis, tsem = explained.maps.syntheses[task], explained.maps.tsem[task]
             target = explained.loaded.centres[task.target]
             geometry = explained.loaded.volumes.geometry
             arrays = {"synthesis": synthesis, "tsem": tsem, "error": np.abs(synthesis - target)}
@@ -175,14 +177,15 @@ def test_mapped_cases(tiny_config, tmp_path):
     plain = explain(experiment.network, config, subject, [task, other], 4)
     mapped = plain.mapped(adaptation, names)
     brain = np.any(plain.loaded.centres[:2] > -1, axis=0)
-    output, synthesis = plain.syntheses[task], mapped.syntheses[task]
+    output, synthesis = plain.maps.syntheses[task], mapped.maps.syntheses[task]
     np.testing.assert_allclose(synthesis[brain], output[brain] / 2, atol=1e-6)
     assert (synthesis[~brain] == -1).all()
-    np.testing.assert_array_equal(mapped.tsem[task], plain.tsem[task])
-    np.testing.assert_array_equal(mapped.syntheses[other], plain.syntheses[other])
+    np.testing.assert_array_equal(mapped.maps.tsem[task], plain.maps.tsem[task])
+    np.testing.assert_array_equal(mapped.maps.syntheses[other], plain.maps.syntheses[other])
 
     ranked = [RankedCase("only", 20.0, Case(subject, task))]
-    (files,), _ = write_cases(experiment.network, config, ranked, 4, tmp_path, adaptation)
+    extras = Extras(adaptation=adaptation)
+    (files,), _ = write_cases(experiment.network, config, ranked, 4, tmp_path, extras)
     target = plain.loaded.centres[task.target]
     for name, array in {"synthesis": synthesis, "error": np.abs(synthesis - target)}.items():
         voxels, _ = read_volume(tmp_path / files.cases[0].folder / f"{name}.nii.gz")
@@ -202,9 +205,8 @@ def test_maps_of_cases(tiny_config, tmp_path):
         RankedCase("worst", 20.0, Case(subject, Task((2,), 3))),
     ]
     means = {"flair": 0.125}
-    (files,), overlays = write_cases(
-        *(network, config, ranked, 4, tmp_path), error_map=error_map, means=means
-    )
+    extras = Extras(TrainingStatistics({}, (2.0, 2.0), means), error_map=error_map)
+    (files,), overlays = write_cases(network, config, ranked, 4, tmp_path, extras)
     several, single = files.cases
     added = [contribution_map_name(index) for index in range(3)]
     assert list(several.maps) == ["tsem", "expected_error", *added]
@@ -226,7 +228,8 @@ def test_maps_of_cases(tiny_config, tmp_path):
     np.testing.assert_allclose(total[inside], voxels("synthesis")[inside], atol=0.0121)
     expected = voxels("expected_error")
     np.testing.assert_allclose(expected[brain], np.exp(USUAL_LOG_SCALE), atol=0.0011)
-    several_sources = explain(network, config, subject, [ranked[0].case.task], 4)
+    judged = with_error_map(network, error_map)
+    several_sources = explain(judged, config, subject, [ranked[0].case.task], 4)
     (maps,) = case_maps(network, several_sources, 4, error_map, {}).values()
     outside = (several_sources.loaded.centres[:3] == -1).all(axis=0)
     assert outside.any()
@@ -294,7 +297,9 @@ def test_lesions_are_shown(tmp_path, tiny_config):
         nib.save(image, root / name / f"{name}_seg.nii.gz")
     subjects = find_subjects(experiment.config.data, experiment.config.data.test)
     ranked = rank_cases(made_up_scores([s.name for s in subjects]), subjects, SEQUENCES)
-    files, _ = write_cases(experiment.network, experiment.config, ranked, 4, tmp_path / "report")
+    files, _ = write_cases(
+        experiment.network, experiment.config, ranked, 4, tmp_path / "report", Extras()
+    )
     for subject in files:
         lesion = nib.load(tmp_path / "report" / f"{subject.lesion}.nii.gz").get_fdata()
         assert lesion.sum() == 16

@@ -21,12 +21,12 @@ from tsf_seq2seq.evaluation.metrics import psnr
 from tsf_seq2seq.evaluation.scores import Score, write_scores
 from tsf_seq2seq.explain.tsem import (
     Finding,
-    enhanced_maps,
     finding_table,
     parse_task,
     possible_cases,
     rank_correlation,
     scored_cases,
+    window_maps,
 )
 from tsf_seq2seq.explain.tsem_figure import Picture, tsem_figure
 from tsf_seq2seq.models import TSFSeq2Seq
@@ -52,10 +52,10 @@ def test_reference_outputs(reference_model, expected):
     """TSEM from the authors' outputs with and without f_A, centre slice, all 60 tasks."""
     window = expected["images"][:, 0, 0]  # (4, 3, 40, 32): one stack of three slices
     tasks = [Task(mask_to_sequences(int(m), 4), int(target)) for m, target in expected["tasks"]]
-    maps = enhanced_maps(reference_model, window, tasks, 8)
+    maps = window_maps(reference_model, window, tasks, 8)
     refined, plain = (expected[f"tsf_out{end}"][:, 1] for end in ("", "_without_attention"))
     for number, task in enumerate(tasks):
-        synthesis, tsem = maps[task]
+        synthesis, tsem = maps.syntheses[task], maps.tsem[task]
         assert synthesis.shape == tsem.shape == (1, 40, 32)
         np.testing.assert_allclose(synthesis[0], refined[number], rtol=0, atol=5e-5)
         wanted = np.abs(refined[number] - plain[number])

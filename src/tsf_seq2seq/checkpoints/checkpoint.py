@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,6 +32,15 @@ ERROR_MAP_KEY = "error_map"  # another; its weights stand among the network's, b
 ERROR_WEIGHTS = "error_map."
 PROBE_BYTES = 2**20
 READABLE = (1, 2)  # version 1 had other keys in its settings, which migration.py knows
+
+
+class Extras(NamedTuple):
+    """What a checkpoint carries beside weights and settings, None where it doesn't; see Model."""
+
+    statistics: TrainingStatistics | None = None
+    prior: Adaptation | None = None
+    adaptation: Adaptation | None = None
+    error_map: ErrorMap | None = None
 
 
 @dataclass(frozen=True)
@@ -141,14 +150,19 @@ def open_model(path: Path | str, device: str | torch.device = "cpu") -> Model:
     path = Path(path)
     content = read_checkpoint(path)
     network, config = _rebuild(content, path)
-    statistics = checkpoint_statistics(content, path)
-    prior, adaptation = (_maps_of(content, key, path, config) for key in (PRIOR, ADAPTATION))
-    error_map = _error_map_of(content, network, path)
-    if error_map is not None:
-        error_map.estimator.to(device).eval()
     network = network.to(device).eval()
-    maps = prior, adaptation, error_map
-    return Model(network, config, statistics, path, sha256(path), *maps)
+    extras = _extras_of(content, network, config, path)
+    return Model(network, config, path=path, sha256=sha256(path), **extras._asdict())
+
+
+def checkpoint_extras(path: Path, network: SynthesisNetwork) -> Extras:
+    """What a weights file carries beside its network's weights; nothing where it is the
+    authors'."""
+    content = _read(path)
+    if not is_checkpoint(content):
+        return Extras()
+    content = _checked(content, path)
+    return _extras_of(content, network, checkpoint_config(content, path), path)
 
 
 def checkpoint_adaptation(path: Path) -> Adaptation | None:
@@ -162,28 +176,6 @@ def checkpoint_prior(path: Path, network: str) -> Adaptation | None:
     return _maps_in(path, PRIOR, network)
 
 
-def checkpoint_error_map(path: Path, network: SynthesisNetwork) -> ErrorMap | None:
-    """The error map in a weights file, for its network; None where it is the authors', or has
-    none."""
-    content = _read(path)
-    if not is_checkpoint(content):
-        return None
-    found = _error_map_of(_checked(content, path), network, path)
-    if found is not None:
-        found.estimator.to(next(network.parameters()).device).eval()
-    return found
-
-
-def checkpoint_means(path: Path) -> dict[str, float]:
-    """Sequence → mean brain intensity of the training data, as a weights file tells; empty where it
-    doesn't."""
-    content = _read(path)
-    if not is_checkpoint(content):
-        return {}
-    statistics = checkpoint_statistics(_checked(content, path), path)
-    return (statistics.means if statistics else None) or {}
-
-
 def _maps_in(path: Path, key: str, network: str | None = None) -> Adaptation | None:
     content = _read(path)
     if not is_checkpoint(content):
@@ -193,6 +185,18 @@ def _maps_in(path: Path, key: str, network: str | None = None) -> Adaptation | N
     if network not in (None, config.network.name):
         return None
     return _maps_of(content, key, path, config)
+
+
+def _extras_of(
+    content: Mapping[str, Any], network: SynthesisNetwork, config: Config, path: Path
+) -> Extras:
+    """All of them, the error map where the network is."""
+    return Extras(
+        checkpoint_statistics(content, path),
+        _maps_of(content, PRIOR, path, config),
+        _maps_of(content, ADAPTATION, path, config),
+        _error_map_of(content, network, path),
+    )
 
 
 def _rebuild(content: Mapping[str, Any], path: Path) -> tuple[SynthesisNetwork, Config]:
@@ -213,7 +217,8 @@ def _network_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _error_map_of(
     content: Mapping[str, Any], network: SynthesisNetwork, path: Path
 ) -> ErrorMap | None:
-    """The error map of a checkpoint, where it carries one; UserError where it is damaged."""
+    """The error map of a checkpoint, where it carries one, on the network's device in evaluation
+    mode; UserError where it is damaged."""
     if ERROR_MAP_KEY not in content:
         return None
     stored = parse(StoredErrorMap, content[ERROR_MAP_KEY], str(path), f"{ERROR_MAP_KEY}.")
@@ -224,6 +229,7 @@ def _error_map_of(
         if key.startswith(ERROR_WEIGHTS)
     }
     load_state(estimator, weights, path)
+    estimator.to(next(network.parameters()).device).eval()
     return ErrorMap(stored.settings, estimator, stored.calibration, stored.network_sha256)
 
 

@@ -3,11 +3,7 @@
 import sys
 from pathlib import Path
 
-from tsf_seq2seq.checkpoints.checkpoint import (
-    checkpoint_adaptation,
-    checkpoint_error_map,
-    checkpoint_means,
-)
+from tsf_seq2seq.checkpoints.checkpoint import checkpoint_extras
 from tsf_seq2seq.cli.arguments import OF_NETWORK, script_parser
 from tsf_seq2seq.cli.loading import experiment, load_network
 from tsf_seq2seq.errors import UserError
@@ -53,12 +49,8 @@ def make_report(description: str | None) -> None:
         if arguments.load is not None:
             config = experiment(arguments)
             network = load_network(arguments, config)
-            maps = checkpoint_adaptation(arguments.load)
-            shown = Experiment(
-                *(network, config, arguments.load, arguments.batch_size, maps),
-                checkpoint_error_map(arguments.load, network),
-                checkpoint_means(arguments.load),
-            )
+            extras = checkpoint_extras(arguments.load, network)
+            shown = Experiment(network, config, arguments.load, arguments.batch_size, extras)
         page = write_report(
             inputs,
             shown,

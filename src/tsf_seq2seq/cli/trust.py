@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tsf_seq2seq.checkpoints.checkpoint import checkpoint_error_map
+from tsf_seq2seq.checkpoints.checkpoint import checkpoint_extras
 from tsf_seq2seq.cli.arguments import (
     OF_NETWORK,
     SETTINGS,
@@ -168,7 +168,7 @@ def _measured(arguments: argparse.Namespace, config: Config, tasks: Sequence[Tas
     """What was measured of every subject asked for, in this run or, still true, in earlier ones."""
     output, data = arguments.output, config.data
     network = load_network(arguments, config)
-    error_map = checkpoint_error_map(arguments.load, network)
+    error_map = checkpoint_extras(arguments.load, network).error_map
     found = find_subjects(data, data.test)[: arguments.max_subjects]
     subjects = {subject.name: subject for subject in found if allowed_tasks(subject, tasks)}
     if not subjects:

@@ -1,7 +1,7 @@
 """Task-specific enhanced maps (TSEM): where the attention residual f_A changes the output."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from math import isnan, nan
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -22,7 +22,8 @@ from tsf_seq2seq.evaluation.scores import PSNR, Score, check_distinct_files, exa
 from tsf_seq2seq.explain.differentiation import shown_slice
 from tsf_seq2seq.explain.tsem_figure import Picture, tsem_figure
 from tsf_seq2seq.figures import save_figure_pair
-from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork, variant_for
+from tsf_seq2seq.models.base import WITHOUT_ATTENTION, SynthesisNetwork, variant_for
+from tsf_seq2seq.models.error_estimator import ERROR_SCALE
 from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.synthesis.windows import SubjectWindow, load_window
@@ -56,20 +57,29 @@ class Finding:
     spearman: float
 
 
-def enhanced_maps(
-    network: SynthesisNetwork, window: np.ndarray, tasks: Sequence[Task], batch_size: int
-) -> dict[Task, tuple[np.ndarray, np.ndarray]]:
-    """Synthesis with f_A, and TSEM = |output with f_A − output without f_A| (paper, Sec. 2.3).
+class WindowMaps(NamedTuple):
+    """Per task the synthesis, of a network with f_A TSEM, and of a judged one the scale of its
+    errors, (Z − C + 1, Y, X) each."""
 
-    Window (S, Z, Y, X) in [-1, 1] → per task both (Z − C + 1, Y, X): the centre slices of its
-    stacks of C slices. UserError for a network without f_A.
+    syntheses: Mapping[Task, np.ndarray]
+    tsem: Mapping[Task, np.ndarray]
+    scales: Mapping[Task, np.ndarray]
+
+
+def window_maps(
+    network: SynthesisNetwork, window: np.ndarray, tasks: Sequence[Task], batch_size: int
+) -> WindowMaps:
+    """Of a window (S, Z, Y, X) in [-1, 1], the centre slices of its stacks of C slices.
+
+    TSEM = |output with f_A − output without f_A| (paper, Sec. 2.3).
     """
-    variants = (FULL, WITHOUT_ATTENTION)
-    check_has_tsem(network)
-    blocks = stacks(window, network.slices)
+    whole, blocks = variant_for(network, tasks), stacks(window, network.slices)
+    variants = [whole, *(v for v in (WITHOUT_ATTENTION, ERROR_SCALE) if v in network.variants)]
     outputs = run_stacks(network, blocks, tasks, batch_size, variants, centre=True)
-    pairs = {task: [outputs[variant, task] for variant in variants] for task in tasks}
-    return {task: (full, np.abs(full - plain)) for task, (full, plain) in pairs.items()}
+    images = {v: {task: outputs[v, task] for task in tasks} for v in variants}
+    plain = images.get(WITHOUT_ATTENTION, {})
+    tsem = {task: np.abs(images[whole][task] - without) for task, without in plain.items()}
+    return WindowMaps(images[whole], tsem, images.get(ERROR_SCALE, {}))
 
 
 def check_has_tsem(network: SynthesisNetwork) -> None:
@@ -153,7 +163,7 @@ def write_tsem(
     for name, own in tqdm(subjects.items(), unit="subject", desc="mapping"):
         tasks = [case.task for case in own]
         explained = explain(network, config, own[0].subject, tasks, batch_size)
-        for task, tsem in explained.tsem.items():
+        for task, tsem in explained.maps.tsem.items():
             findings[name, task] = finding = _finding(explained, task, names)
             whole = explained.loaded.on_whole_grid(tsem, outside=0)
             path, geometry = output / files[name, task], explained.loaded.volumes.geometry
@@ -172,20 +182,18 @@ def _map_file(name: str, task: Task, names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Explained:
-    """A subject's evaluated window, and per task synthesis and, of a network with f_A, TSEM,
-    (Z − C + 1, Y, X) each."""
+    """A subject's evaluated window, and the network's maps of it."""
 
     loaded: SubjectWindow
-    syntheses: Mapping[Task, np.ndarray]
-    tsem: Mapping[Task, np.ndarray]
+    maps: WindowMaps
 
     def mapped(self, adaptation: Adaptation, names: Sequence[str]) -> "Explained":
-        """The same with every synthesis as an adaptation's map makes it, and TSEM as it is."""
+        """The same with every synthesis as an adaptation's map makes it; other maps as they are."""
         centres, syntheses = self.loaded.centres, {}
-        for task, output in self.syntheses.items():
+        for task, output in self.maps.syntheses.items():
             synthesis = adaptation.mapped(task, names, centres, output)
             syntheses[task] = output if synthesis is None else synthesis
-        return Explained(self.loaded, syntheses, self.tsem)
+        return replace(self, maps=self.maps._replace(syntheses=syntheses))
 
 
 def explain(
@@ -195,17 +203,10 @@ def explain(
     tasks: Sequence[Task],
     batch_size: int,
 ) -> Explained:
-    """Load a subject and compute its syntheses and, of a network with f_A, its TSEM."""
+    """Load a subject and compute its syntheses and the maps that the network has."""
     tasks = list(dict.fromkeys(tasks))
-    needed = needed_sequences(tasks)
-    loaded = load_window(config, subject, needed)
-    if WITHOUT_ATTENTION in network.variants:
-        maps = enhanced_maps(network, loaded.images, tasks, batch_size)
-        syntheses = {task: synthesis for task, (synthesis, _) in maps.items()}
-        return Explained(loaded, syntheses, {task: tsem for task, (_, tsem) in maps.items()})
-    whole, blocks = variant_for(network, tasks), stacks(loaded.images, network.slices)
-    outputs = run_stacks(network, blocks, tasks, batch_size, [whole], centre=True)
-    return Explained(loaded, {task: outputs[whole, task] for task in tasks}, {})
+    loaded = load_window(config, subject, needed_sequences(tasks))
+    return Explained(loaded, window_maps(network, loaded.images, tasks, batch_size))
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -231,7 +232,7 @@ def finding_table(findings: Iterable[Finding]) -> Table:
 
 def _finding(explained: Explained, task: Task, names: Sequence[str]) -> Finding:
     """A case in numbers; the brain is where any source is above background."""
-    synthesis, tsem = explained.syntheses[task], explained.tsem[task]
+    synthesis, tsem = explained.maps.syntheses[task], explained.maps.tsem[task]
     wanted = explained.loaded.centres[task.target]
     error = np.abs(synthesis - wanted)
     brain = brain_mask(explained.loaded.centres[list(task.sources)])
@@ -248,7 +249,7 @@ def _finding(explained: Explained, task: Task, names: Sequence[str]) -> Finding:
 def _picture(config: Config, explained: Explained, task: Task, finding: Finding) -> Picture:
     """The slice with the largest lesion, else the middle one."""
     z, outline = shown_slice(config, explained.loaded)
-    synthesis, tsem = explained.syntheses[task], explained.tsem[task]
+    synthesis, tsem = explained.maps.syntheses[task], explained.maps.tsem[task]
     wanted = explained.loaded.centres[task.target]
     name = finding.name.replace("/", "/\n")
     sources = finding.sources.replace("+", " + ")

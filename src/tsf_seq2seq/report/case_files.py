@@ -12,7 +12,7 @@ from tsf_seq2seq.data.slices import Window, bounding_box
 from tsf_seq2seq.evaluation.regions import brain_mask
 from tsf_seq2seq.explain.differentiation import lesion_mask, slice_to_show
 from tsf_seq2seq.explain.tsem import Case, Explained
-from tsf_seq2seq.report.case_maps import ADDED, ERROR, ERROR_OVERLAY
+from tsf_seq2seq.report.case_maps import ERROR, ERROR_OVERLAY, stored_range
 from tsf_seq2seq.report.images import (
     INTENSITY,
     Scale,
@@ -85,7 +85,7 @@ def write_subject(
 ) -> SubjectFiles:
     """The subject's sequences that its tasks need, and its cases with their maps (Z, Y, X)."""
     loaded, names = explained.loaded, list(config.data.sequences)
-    needed = needed_sequences(explained.syntheses)
+    needed = needed_sequences(explained.maps.syntheses)
     box = bounding_box(brain_mask(loaded.centres[needed]), MARGIN)
     lesion = lesion_mask(config, loaded)
     inside = None if lesion is None or not box.of(lesion).any() else box.of(lesion)
@@ -139,14 +139,14 @@ def _write_case(
     are not known before all cases are."""
     task, box, folder = item.case.task, subject.box, output / place
     target = box.of(explained.loaded.centres[task.target])
-    synthesis = box.of(explained.syntheses[task])
+    synthesis = box.of(explained.maps.syntheses[task])
     error = np.abs(synthesis - target)
     name, affine = names[task.target], subject.affine
     _write(folder / "synthesis", synthesis, affine, subject.slices, name)
     write_quantised(folder / "error.nii.gz", error, affine, ERROR, f"error of {name}")
     for own, volume in maps.items():
-        scale = ERROR if volume.min() >= 0 else ADDED
-        write_quantised(folder / f"{own}.nii.gz", box.of(volume), affine, scale, f"{own} of {name}")
+        path, content = folder / f"{own}.nii.gz", f"{own} of {name}"
+        write_quantised(path, box.of(volume), affine, stored_range(own), content)
     write_colours(folder / "error.png", error[subject.slices], ERROR, overlay=True)
     shown = slice(subject.slices[subject.shown], subject.slices[subject.shown] + 1)
     write_grey(folder / "picture_target.png", target[shown])

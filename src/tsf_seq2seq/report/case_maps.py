@@ -5,18 +5,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tsf_seq2seq.data.slices import BACKGROUND, stacks
+from tsf_seq2seq.data.slices import BACKGROUND
 from tsf_seq2seq.evaluation.regions import brain_mask
 from tsf_seq2seq.explain.contribution_maps import can_be_explained, explain_contributions
 from tsf_seq2seq.explain.tsem import Explained
 from tsf_seq2seq.models.base import SynthesisNetwork
-from tsf_seq2seq.models.error_estimator import ERROR_SCALE
 from tsf_seq2seq.report.images import Scale
-from tsf_seq2seq.synthesis.error_map import ErrorMap, with_error_map
-from tsf_seq2seq.synthesis.stacks import run_stacks
+from tsf_seq2seq.synthesis.error_map import ErrorMap
 from tsf_seq2seq.tasks import Task
 
 TSEM_MAP, EXPECTED_MAP, ERROR_OVERLAY = "tsem", "expected_error", "error"
+ADDED_MAP = "contribution"  # and a number
 ERROR = Scale(0.0, 0.5)
 ADDED = Scale(-0.5, 0.5)  # of contributions, which are signed
 SHOWN_SHARE = 99.5  # percentile of a kind of maps that becomes the end of its colours
@@ -33,7 +32,12 @@ class Overlay(NamedTuple):
 
 def contribution_map_name(index: int) -> str:
     """Files of what the sequence of that index adds."""
-    return f"contribution_{index + 1}"
+    return f"{ADDED_MAP}_{index + 1}"
+
+
+def stored_range(name: str) -> Scale:
+    """What the volumes of a kind of maps hold."""
+    return ADDED if name.startswith(ADDED_MAP) else ERROR
 
 
 def case_maps(
@@ -49,14 +53,12 @@ def case_maps(
     where the network can do without each and `means` (index of a sequence → its mean brain
     intensity) has the target's.
     """
-    tasks, window = list(explained.syntheses), explained.loaded.images
+    tasks, window = list(explained.maps.syntheses), explained.loaded.images
     maps = {task: dict[str, np.ndarray]() for task in tasks}
-    for task, tsem in explained.tsem.items():
+    for task, tsem in explained.maps.tsem.items():
         maps[task][TSEM_MAP] = tsem
     if error_map is not None:
-        judged, blocks = with_error_map(network, error_map), stacks(window, network.slices)
-        scales = run_stacks(judged, blocks, tasks, batch_size, (ERROR_SCALE,), centre=True)
-        for (_, task), scale in scales.items():
+        for task, scale in explained.maps.scales.items():
             brain = brain_mask(explained.loaded.centres[list(task.sources)])
             maps[task][EXPECTED_MAP] = np.where(brain, error_map.expected_error(scale), 0)
     several = [task for task in tasks if len(task.sources) > 1 and task.target in means]

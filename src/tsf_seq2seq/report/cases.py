@@ -6,6 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from tsf_seq2seq.checkpoints.checkpoint import Extras
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.loading import Subject
 from tsf_seq2seq.evaluation.scores import Score, examined_method
@@ -28,8 +29,7 @@ from tsf_seq2seq.report.images import (
     write_colours,
     write_signed,
 )
-from tsf_seq2seq.synthesis.adaptation import Adaptation
-from tsf_seq2seq.synthesis.error_map import ErrorMap
+from tsf_seq2seq.synthesis.error_map import with_error_map
 from tsf_seq2seq.tables import group_by
 
 TITLE = "Best, median and worst cases"
@@ -123,23 +123,23 @@ def write_cases(
     ranked: Sequence[RankedCase],
     batch_size: int,
     output: Path,
-    adaptation: Adaptation | None = None,
-    error_map: ErrorMap | None = None,
-    means: Mapping[str, float] | None = None,
+    extras: Extras,
 ) -> tuple[list[SubjectFiles], dict[str, Overlay]]:
     """Write the files of all cases to `output`/cases; also the overlays that there are.
 
-    With an `adaptation`, syntheses and errors are those of the mapped output; maps are always of
-    the network's own. `means`: sequence → mean brain intensity of the training data, [-1, 1].
+    With an adaptation, syntheses and errors are those of the mapped output; maps are always of
+    the network's own.
     """
-    names = list(config.data.sequences)
-    levels = {names.index(name): own for name, own in (means or {}).items() if name in names}
+    names, adaptation = list(config.data.sequences), extras.adaptation
+    means = (extras.statistics.means if extras.statistics else None) or {}
+    levels = {names.index(name): own for name, own in means.items() if name in names}
+    judged = with_error_map(network, extras.error_map)
     subjects = group_by(ranked, lambda item: item.case.subject.name).values()
     files = []
     for number, own in enumerate(tqdm(subjects, desc="synthesizing cases")):
         tasks = [item.case.task for item in own]
-        explained = explain(network, config, own[0].case.subject, tasks, batch_size)
-        maps = case_maps(network, explained, batch_size, error_map, levels)
+        explained = explain(judged, config, own[0].case.subject, tasks, batch_size)
+        maps = case_maps(network, explained, batch_size, extras.error_map, levels)
         if adaptation is not None:
             explained = explained.mapped(adaptation, names)
         files.append(write_subject(config, explained, maps, own, number, output))

@@ -1,9 +1,10 @@
 """A report as a whole: inputs → sections → page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tsf_seq2seq.checkpoints.checkpoint import Extras
 from tsf_seq2seq.config import Config
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
@@ -15,28 +16,20 @@ from tsf_seq2seq.report.inputs import Inputs, ReportSources
 from tsf_seq2seq.report.page import write_page
 from tsf_seq2seq.report.provenance import facts, other_weights, read_identity
 from tsf_seq2seq.report.sections import all_sections
-from tsf_seq2seq.synthesis.adaptation import Adaptation
-from tsf_seq2seq.synthesis.error_map import ErrorMap
 
 MAKE_CASES = "name the stage 2 weights with -l, and an evaluation that scored them"
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What synthesizes the cases: the network, its settings and the file of its weights.
-
-    `adaptation`: maps of its outputs, where the weights are those of an adapted network;
-    `error_map`: an estimator of its errors, and `means`: sequence → mean brain intensity of its
-    training data, where the checkpoint has them.
-    """
+    """What synthesizes the cases: the network, its settings, the file of its weights, and what
+    else that carries."""
 
     network: SynthesisNetwork
     config: Config
     weights: Path
     batch_size: int
-    adaptation: Adaptation | None = None
-    error_map: ErrorMap | None = None
-    means: Mapping[str, float] | None = None
+    extras: Extras = Extras()
 
 
 def write_report(
@@ -69,7 +62,7 @@ def write_report(
             raise UserError("there is nothing to report: the folders named hold no results")
         place = [section.identifier for section in found].index("tasks")
         found[place:place] = show_cases(experiment, sources)
-        judged = experiment.error_map if experiment else None
+        judged = experiment.extras.error_map if experiment else None
         warning = other_weights(weights, identity, judged.network_sha256 if judged else None)
         page = write_page(staging, title, found, warning, viewer)
     return output / page.name
@@ -86,13 +79,12 @@ def show_cases(experiment: Experiment | None, sources: ReportSources) -> list[Se
         ranked = rank_cases(sources.scores, subjects, names, sources.method)
         if not ranked:
             return [missing_cases(MAKE_CASES)]
-        adaptation = experiment.adaptation
+        extras = experiment.extras
         found = write_cases(
-            *(experiment.network, config, ranked, experiment.batch_size, sources.report),
-            *(adaptation, experiment.error_map, experiment.means),
+            *(experiment.network, config, ranked, experiment.batch_size, sources.report, extras)
         )
     except UserError as error:
         if isinstance(error.__cause__, OSError):  # the disk: no note will say so on it
             raise
         return [missing_cases(str(error))]
-    return case_sections(*found, names, adapted=adaptation is not None)
+    return case_sections(*found, names, adapted=extras.adaptation is not None)
