@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import REPOSITORY, TINY_UNET, tiny_yaml
+from report_page import halved
 
 from tsf_seq2seq import __version__
 from tsf_seq2seq.checkpoints.checkpoint import load_model, save_checkpoint
@@ -23,6 +24,9 @@ from tsf_seq2seq.export.onnx_file import export_onnx, find_task, task_outputs
 from tsf_seq2seq.export.task_network import TaskNetwork
 from tsf_seq2seq.models import TSFSeq2Seq, build_network
 from tsf_seq2seq.models.base import SynthesisNetwork
+from tsf_seq2seq.models.error_estimator import ErrorEstimatorConfig
+from tsf_seq2seq.synthesis.adaptation import Adaptation
+from tsf_seq2seq.synthesis.error_map import Calibration, ErrorMap
 from tsf_seq2seq.tasks import Task, all_tasks
 
 NAMES = ("t1", "t1ce", "t2", "flair")
@@ -124,6 +128,46 @@ def test_tsem_is_a_second_output(tiny, tmp_path):
     assert len(onnxruntime.InferenceSession(path).get_outputs()) == 2
 
 
+@pytest.fixture
+def error_map() -> ErrorMap:
+    """An estimator of coarser images than the tiny network, whose end is drawn anew."""
+    settings = ErrorEstimatorConfig((4, 4))
+    estimator = settings.build(4, 3).eval()
+    torch.nn.init.normal_(estimator.last.weight, std=0.5)
+    calibration = Calibration(9, True, 1.5, {"0.1": 3.0, "0.2": None}, 0.0, {})
+    return ErrorMap(settings, estimator, calibration)
+
+
+def test_expected_error_is_a_further_output(tiny, error_map, tmp_path):
+    path, task = tmp_path / "task.onnx", Task((2, 0), 1)
+    export_onnx(path, tiny, task, NAMES, with_tsem=True, error_map=error_map)
+    session = onnxruntime.InferenceSession(path)
+    assert [output.name for output in session.get_outputs()] == ["image", "tsem", "error"]
+    images = random_images(2, 24, 40)
+    image, _, error = session.run(None, {"images": images[:, task.sources].numpy()})
+    with torch.no_grad():
+        wanted = 1.5 * error_map.estimator(images, torch.from_numpy(image), task).exp()
+    np.testing.assert_allclose(error, wanted.numpy(), rtol=0, atol=1e-4)
+    assert error.shape == (2, 24, 40)
+    assert error.std() > 0.01
+    facts = session.get_modelmeta().custom_metadata_map
+    assert facts["size_multiple"] == "4"  # the network's own is 2
+    assert facts["error_calibration"] == "9 subjects"
+    assert facts["error_band_0.1"].startswith("2 (all but 0.1 of a brain")  # 3 / 1.5
+    assert "error_band_0.2" not in facts
+
+
+def test_error_map_of_an_adapted_network(tiny, error_map, tmp_path):
+    adaptation = Adaptation((), {"t1:flair": halved(2)}, {})
+    with pytest.raises(UserError, match="its error map is of the network's own output"):
+        export_onnx(
+            tmp_path / "x.onnx",
+            *(tiny, Task((0,), 3), NAMES),
+            adaptation=adaptation,
+            error_map=error_map,
+        )
+
+
 def test_stage_1(reference_model, tmp_path):
     network, task = reference_model.seq2seq.eval(), Task((2,), 0)
     export_onnx(tmp_path / "task.onnx", network, task, NAMES)
@@ -216,13 +260,14 @@ def test_script(checkpoints, script, tmp_path):
         (2, ["t1,t1", "t2"], "sources must be named once each, not t1,t1"),
         (1, ["t1,t2", "flair"], "a Seq2Seq takes one source"),
         (1, ["t1", "t2", "--with-tsem"], "a Seq2Seq has no TSEM"),
+        (2, ["t1", "t2", "--with-error-map"], "{} has no error map; train_error_map.py makes one"),
     ],
 )
 def test_impossible_tasks(checkpoints, script, tmp_path, stage, task, sentence):
     sources, target, *further = task
     arguments = ["--sources", sources, "--target", target, *further]
     outcome = script(export_model, "-l", checkpoints[stage], *arguments, "-o", tmp_path / "x.onnx")
-    assert outcome.error.startswith(sentence)
+    assert outcome.error.startswith(sentence.format(checkpoints[stage]))
     assert not (tmp_path / "x.onnx").exists()
 
 

@@ -52,6 +52,9 @@ def export_model(description: str | None) -> None:
     parser.add_argument(
         "--with-tsem", action="store_true", help="let the ONNX file give the TSEM too"
     )
+    parser.add_argument(
+        "--with-error-map", action="store_true", help="let it give the expected error too"
+    )
     arguments = parser.parse_args()
     if arguments.output.suffix == ".onnx":
         _export_task(arguments)
@@ -62,8 +65,9 @@ def export_model(description: str | None) -> None:
 
 
 def _export_weights(arguments: argparse.Namespace) -> None:
-    if arguments.sources or arguments.target or arguments.with_tsem:
-        raise UserError("--sources, --target and --with-tsem are for ONNX: let -o end in .onnx")
+    maps = arguments.with_tsem or arguments.with_error_map
+    if arguments.sources or arguments.target or maps:
+        raise UserError("--sources, --target and --with-… are for ONNX: let -o end in .onnx")
     load_model_and_config(arguments.load)  # what can't be loaded isn't exported
     save_portable(arguments.output, read_checkpoint(arguments.load))
     print(f"{arguments.output} holds the model, settings included; give it to -l or -m")
@@ -75,7 +79,10 @@ def _export_task(arguments: argparse.Namespace) -> None:
     model = open_model(arguments.load)
     names, tsem = model.sequences, arguments.with_tsem
     task = find_task(arguments.sources.split(","), arguments.target, names)
-    told = model.statistics, model.adaptation
+    error_map = model.error_map if arguments.with_error_map else None
+    if arguments.with_error_map and error_map is None:
+        raise UserError(f"{arguments.load} has no error map; train_error_map.py makes one")
+    told = model.statistics, model.adaptation, error_map
     difference = export_onnx(arguments.output, model.network, task, names, tsem, *told)
     print(f"{arguments.output} synthesizes {arguments.target} from {arguments.sources}")
     if difference is None:

@@ -20,8 +20,10 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.export.task_network import TaskNetwork
 from tsf_seq2seq.files.writing import write_atomically
 from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
+from tsf_seq2seq.models.error_estimator import ERROR_SCALE
 from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.synthesis.contrast_map import ContrastMap, brain_of
+from tsf_seq2seq.synthesis.error_map import ErrorMap, with_error_map
 from tsf_seq2seq.tasks import Task
 
 TOLERANCE = 1e-4  # of what onnxruntime may differ from PyTorch, in intensities of range 2
@@ -53,14 +55,16 @@ def export_onnx(
     with_tsem: bool = False,
     statistics: TrainingStatistics | None = None,
     adaptation: Adaptation | None = None,
+    error_map: ErrorMap | None = None,
 ) -> float | None:
     """Write `task` of a network on the CPU that knows the sequences `names`, all or nothing.
 
     Input `images` (B, n, C, H, W), float32 in [-1, 1], the sources in the task's order; output
-    `image` (B, C, H, W), and with TSEM `tsem` (B, H, W). B, H and W are free, H and W multiples of
-    the network's size_multiple. The file's metadata hold what a user must know, the training data's
-    `statistics` included where there are any. With an `adaptation`, `image` is what its map of the
-    task makes of the network's output; UserError where it has none. Returns the largest difference
+    `image` (B, C, H, W), with TSEM `tsem` and with an error map `error`, (B, H, W) each. B, H and W
+    are free, H and W multiples of a number that the file names. The file's metadata hold what a
+    user must know, the training data's `statistics` included where there are any. With an
+    `adaptation`, `image` is what its map of the task makes of the network's output; UserError where
+    it has none, or with an error map, which doesn't speak of that. Returns the largest difference
     between onnxruntime and PyTorch, None without onnxruntime; above 1e-4 it is a UserError, and no
     file is left.
     """
@@ -70,8 +74,13 @@ def export_onnx(
     if adaptation and fitted is None:
         sources, target = task.label(names)
         raise UserError(f"the checkpoint is adapted, but has no map for {sources} → {target}")
+    if fitted and error_map:
+        raise UserError(
+            "the checkpoint is adapted: its error map is of the network's own output, not of what "
+            "the adaptation makes of it"
+        )
     try:
-        folded = TaskNetwork(network, task, with_tsem, fitted)
+        folded = TaskNetwork(network, task, with_tsem, fitted, error_map)
     except ValueError as error:
         raise UserError(str(error)) from error
     size = sum(tensor.nbytes for tensor in folded.state_dict().values())
@@ -79,6 +88,8 @@ def export_onnx(
         raise UserError(f"{path} would need {size / 1e9:.1f} GB, but an ONNX file holds 2 GB")
     program = _to_program(folded)
     program.model.metadata_props.update(_metadata(folded, names, statistics, adaptation))
+    if error_map is not None:
+        program.model.metadata_props.update(_error_metadata(error_map))
     difference = None
 
     def save_checked(temporary: Path) -> None:
@@ -87,7 +98,7 @@ def export_onnx(
             program.save(temporary, external_data=False)
         if not _installed("onnxruntime"):
             return
-        difference = largest_difference(temporary, network, folded, fitted)
+        difference = largest_difference(temporary, network, folded, fitted, error_map)
         if not difference <= TOLERANCE:
             raise UserError(
                 f"{path} was not kept: onnxruntime's outputs differ from PyTorch's by "
@@ -103,6 +114,7 @@ def largest_difference(
     network: SynthesisNetwork,
     folded: TaskNetwork,
     fitted: ContrastMap | None = None,
+    error_map: ErrorMap | None = None,
 ) -> float:
     """Largest absolute difference between onnxruntime's outputs and those of `network` itself.
 
@@ -118,7 +130,7 @@ def largest_difference(
     for batch, rows, columns in ((1, usual, usual - 1), (3, 1, 4)):
         images = _random_images(folded, batch, rows, columns)
         actual = session.run(None, {"images": images.numpy()})
-        wanted = task_outputs(network, images, folded.task, folded.with_tsem, fitted)
+        wanted = task_outputs(network, images, folded.task, folded.with_tsem, fitted, error_map)
         differences += [np.abs(a - w.numpy()).max() for a, w in zip(actual, wanted, strict=True)]
     return float(np.max(differences))  # nan where there is one
 
@@ -130,15 +142,25 @@ def task_outputs(
     task: Task,
     with_tsem: bool = False,
     fitted: ContrastMap | None = None,
+    error_map: ErrorMap | None = None,
 ) -> tuple[Tensor, ...]:
     """What `network`, with nothing folded, makes of images (B, n, C, H, W) of the sources."""
     batch, _, *slices = images.shape
     everything = images.new_full((batch, network.n_sequences, *slices), BACKGROUND)
     everything[:, list(task.sources)] = images
-    variants = (FULL, WITHOUT_ATTENTION) if with_tsem else (FULL,)
-    image, *plain = (output for _, _, output in network.synthesize(everything, [task], variants))
-    mapped = image if fitted is None else _mapped(fitted, images, task, image)
-    return mapped, *((image - other)[:, image.shape[1] // 2].abs() for other in plain)  # (B, H, W)
+    variants = [FULL]
+    variants += [WITHOUT_ATTENTION] if with_tsem else []
+    variants += [ERROR_SCALE] if error_map else []
+    judged = with_error_map(network, error_map)
+    found = {variant: own for variant, _, own in judged.synthesize(everything, [task], variants)}
+    image, middle = found[FULL], network.slices // 2
+    outputs = [image if fitted is None else _mapped(fitted, images, task, image)]
+    if with_tsem:
+        outputs.append((image - found[WITHOUT_ATTENTION])[:, middle].abs())  # (B, H, W)
+    if error_map:
+        scale = found[ERROR_SCALE][:, middle].numpy()  # (B, H, W)
+        outputs.append(torch.from_numpy(error_map.expected_error(scale)))
+    return tuple(outputs)
 
 
 def _mapped(fitted: ContrastMap, images: Tensor, task: Task, output: Tensor) -> Tensor:
@@ -181,7 +203,7 @@ def _to_program(network: TaskNetwork) -> Any:
             verbose=False,
             external_data=False,
             input_names=["images"],
-            output_names=["image", "tsem"] if network.with_tsem else ["image"],
+            output_names=network.output_names,
             dynamic_shapes={"images": axes},
             custom_translation_table={torch.ops.aten.instance_norm.default: _instance_norm},
         )
@@ -243,6 +265,22 @@ def _metadata(
             f"{maxima[target]:g} (median m of {target} in the {origin}: "
             "intensity = (x + 1) / 2 * m)"
         )
+    return facts
+
+
+def _error_metadata(error_map: ErrorMap) -> dict[str, str]:
+    """What the output `error` means, as text."""
+    facts = {"error": "expected absolute error of the centre slice, in intensities of range 2"}
+    calibration = error_map.calibration
+    if calibration is None:
+        return facts | {"error_calibration": "none"}
+    facts["error_calibration"] = f"{calibration.subjects} subjects"
+    for alpha, factor in calibration.factors.items():
+        if factor is not None:
+            facts[f"error_band_{alpha}"] = (
+                f"{factor / calibration.expected:g} (all but {alpha} of a brain lies within so "
+                "many times the expected error)"
+            )
     return facts
 
 

@@ -1,6 +1,7 @@
 """One task of a network: all that depends on the task alone is folded into constants."""
 
 import copy
+from math import lcm
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from tsf_seq2seq.models.fusion import weighted_average
 from tsf_seq2seq.models.seq2seq import Seq2Seq
 from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2Seq
 from tsf_seq2seq.synthesis.contrast_map import ContrastMap
+from tsf_seq2seq.synthesis.error_map import ErrorMap
 from tsf_seq2seq.tasks import Task
 
 
@@ -82,6 +84,21 @@ class MapLayer(nn.Module):
         return torch.where(brain, found.clamp(-1, 1), torch.full_like(found, BACKGROUND))
 
 
+class ErrorLayer(nn.Module):
+    """What an output of one task is expected to be off by, in one pass over sources and output."""
+
+    def __init__(self, error_map: ErrorMap, task: Task) -> None:
+        super().__init__()
+        self.task = task
+        self.factor = error_map.calibration.expected if error_map.calibration else 1.0
+        self.estimator = copy.deepcopy(error_map.estimator).requires_grad_(False).eval()
+        self.size_multiple = self.estimator.size_multiple
+
+    def forward(self, images: Tensor, output: Tensor) -> Tensor:
+        """Images (B, S, C, H, W) and output (B, C, H, W) → expected error (B, H, W)."""
+        return self.factor * self.estimator(images, output, self.task).exp()
+
+
 class TaskNetwork(nn.Module):
     """A network for one task, whose codes and fusion weights are numbers: what ONNX files hold."""
 
@@ -93,10 +110,12 @@ class TaskNetwork(nn.Module):
         task: Task,
         with_tsem: bool = False,
         fitted: ContrastMap | None = None,
+        error_map: ErrorMap | None = None,
     ) -> None:
         """`network` is left as it is; sources come in the order in which `task` names them.
 
-        The image is what the map `fitted` makes of the network's output, where there is one.
+        The image is what the map `fitted` makes of the network's output, where there is one; an
+        `error_map` gives one more output.
 
         Raises ValueError where the network can't do the task, or has no TSEM though asked for.
         """
@@ -107,9 +126,18 @@ class TaskNetwork(nn.Module):
             raise ValueError(f"a {type(network).__name__} has no TSEM")
         self.task, self.with_tsem = task, with_tsem
         self.network = _fold(network, task).requires_grad_(False).eval()
+        self.error = None if error_map is None else ErrorLayer(error_map, task)
         self.slices, self.size_multiple = network.slices, network.size_multiple
+        if self.error is not None:
+            self.size_multiple = lcm(self.size_multiple, self.error.size_multiple)
         self.register_buffer("weights", _source_weights(network, task))
         self.map = None if fitted is None else MapLayer(fitted, task)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Of what it gives, in that order."""
+        wanted = {"image": True, "tsem": self.with_tsem, "error": self.error is not None}
+        return [name for name, given in wanted.items() if given]
 
     @property
     def smallest_size(self) -> int:
@@ -121,12 +149,14 @@ class TaskNetwork(nn.Module):
         """Synthesize the target: images (B, n, C, H, W) of the sources, in [-1, 1].
 
         The sizes H and W are multiples of `size_multiple`. → (B, C, H, W) in [-1, 1]; with TSEM
-        also |output with f_A − output without f_A| of the centre slice, (B, H, W).
+        also |output with f_A − output without f_A| of the centre slice, (B, H, W); with an error
+        map also the expected absolute error of the centre slice of the network's own output.
         """
-        image, *tsem = self._outputs(images)
-        if self.map is not None:
-            image = self.map(images, image)
-        return (image, *tsem) if tsem else image
+        output, *further = self._outputs(images)
+        if self.error is not None:
+            further.append(self.error(self._all_sequences(images), output))
+        image = output if self.map is None else self.map(images, output)
+        return (image, *further) if further else image
 
     def _outputs(self, images: Tensor) -> tuple[Tensor, ...]:
         """The network's own."""
