@@ -1,4 +1,4 @@
-"""Does TSEM show where the synthesis errs? Against the true error, beside rival estimates.
+"""Do TSEM and error map show where the synthesis errs? Beside estimates that need no target either.
 
 An interrupted run goes on where it stopped.
 """

@@ -1,4 +1,4 @@
-"""TSEM as an estimate of the error, voxel by voxel, beside rival estimates that need no target."""
+"""TSEM and error maps as estimates of the error, voxel by voxel, beside others without a target."""
 
 import base64
 import zlib

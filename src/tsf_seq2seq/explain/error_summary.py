@@ -150,7 +150,7 @@ def error_markdown(measured: Measured) -> str:
     tables = [*error_tables(measured.rows), calibration_table(measured.parts), by_task]
     if measured.maps:
         tables.insert(0, error_map_table(measured.maps))
-    texts = ["# TSEM as an estimate of the error", MEANINGS, *(own.markdown() for own in tables)]
+    texts = ["# Estimates of the error", MEANINGS, *(own.markdown() for own in tables)]
     return "\n\n".join(texts) + "\n"
 
 

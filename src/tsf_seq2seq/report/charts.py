@@ -8,6 +8,8 @@ import numpy as np
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "pentagon")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+LEGEND_ROW = 20  # pixels
+FEW = 4  # names that a legend has room for as it is
 PATTERNS = ("", "/", ".", "\\", "x", "-", "+", "|")
 
 
@@ -52,6 +54,15 @@ def figure(
     for key, value in layout.items():
         base[key] = base[key] | value if isinstance(base.get(key), dict) else value
     return {"data": list(traces), "layout": base}
+
+
+def room_for_names(count: int) -> dict[str, Any]:
+    """Of a narrow figure's layout, whose legend has a row a name: as much of the figure is left for
+    the lines of many as for those of few."""
+    if count <= FEW:
+        return {}
+    rows = {"maxheight": LEGEND_ROW * (count + 1)}  # else half of the figure, and it scrolls
+    return {"height": 340 + LEGEND_ROW * (count - FEW), "legend": rows}
 
 
 def numbers(values: Sequence[float] | np.ndarray) -> list[float | None]:

@@ -22,7 +22,8 @@ def coverage_chart(rows: Sequence[ErrorMapRow]) -> Chart:
         traces.append(charts.line(f"→ {target}", list(means), shares, colour, mode="markers"))
     wanted = [WANTED] * len(subjects)
     traces.append(charts.line("wanted", subjects, wanted, len(traces), mode="lines"))
-    axis = {"range": [0, 1]}
+    least = min([WANTED, *(share for trace in traces for share in trace["y"])])
+    axis = {"range": [max(0, least - 0.1), 1.01]}  # markers at 1 are whole
     return Chart(
         "coverage",
         "How much of each brain lies within the bands for 90 %",

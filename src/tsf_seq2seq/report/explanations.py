@@ -86,8 +86,8 @@ def contributions(sources: ReportSources) -> Section:
 
 
 def error_estimation(sources: ReportSources) -> Section:
-    """TSEM as an estimate of the error."""
-    title = "Does TSEM show where the error is?"
+    """TSEM, error map and others as estimates of the error."""
+    title = "Do maps show where the error is?"
     path = sources.take("trust", "error_estimation.csv")
     if path is None:
         path = sources.take("tsem", "tsem.csv")
@@ -110,8 +110,9 @@ def error_estimation(sources: ReportSources) -> Section:
         shown.append(expected_psnr_chart(rows))
         files.append(path.name)
     text = [
-        "TSEM, the map of what the attention residual changes, beside rivals that need no target "
-        "either: how well each orders a brain's voxels by their error.",
+        "TSEM, the map of what the attention residual changes, the error map, which was trained to "
+        "tell the error, and others that need no target either: how well each orders a brain's "
+        "voxels by their error.",
         MEANINGS,
     ]
     blocks: list[Block] = [Drawn("group", shown), *tables] if shown else [*tables]

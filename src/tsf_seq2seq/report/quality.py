@@ -43,7 +43,11 @@ def inputs_chart(means: Sequence[Means], identifier: str, metric: Metric, what: 
         metric.title,
         f"{metric.heading} by number of inputs, one line per {what} with 95 % confidence "
         "intervals; the table holds the numbers.",
-        charts.figure(traces, "number of inputs", metric.heading, xaxis={"dtick": 1}),
+        charts.figure(
+            *(traces, "number of inputs", metric.heading),
+            **charts.room_for_names(len(traces)),
+            xaxis={"dtick": 1},
+        ),
     )
 
 
