@@ -27,6 +27,7 @@ from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.imputation import impute_targets
 from tsf_seq2seq.imputation import slices as synthesis
 from tsf_seq2seq.imputation.field_of_view import FieldOfView, field_of_view, resize, scaled_plane
+from tsf_seq2seq.imputation.options import ImputeOptions
 from tsf_seq2seq.imputation.output import sidecar
 from tsf_seq2seq.imputation.sources import unstripped
 from tsf_seq2seq.models import TSFSeq2Seq, build_network
@@ -318,7 +319,7 @@ def test_targets_share_the_encodings(model, monkeypatch):
     monkeypatch.setattr(
         type(model.network.seq2seq), "encode", lambda *a: calls.append(1) or real(*a)
     )
-    together = impute_targets(given, model, ["t1ce", "flair"], batch_size=12)
+    together = impute_targets(given, model, ["t1ce", "flair"], ImputeOptions(batch_size=12))
     assert len(calls) == 2  # one batch of each source
     for target, found in together.items():
         one, other = (x.image.get_fdata() for x in (found, apart[target]))

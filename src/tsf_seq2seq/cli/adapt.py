@@ -11,6 +11,7 @@ from tsf_seq2seq.cli.loading import find_device
 from tsf_seq2seq.errors import UserError, printable
 from tsf_seq2seq.explain.map_shares import plot_shares, share_table
 from tsf_seq2seq.files.writing import check_place
+from tsf_seq2seq.imputation.options import ImputeOptions
 from tsf_seq2seq.imputation.references import References, find_references
 from tsf_seq2seq.imputation.slices import BATCH_SIZE
 
@@ -43,9 +44,8 @@ def adapt(description: str | None) -> None:
     check_place(output)
     model = open_model(arguments.load, find_device(arguments.device))
     subjects = find_references(arguments.like, model)
-    references = References(
-        model, subjects, resample=arguments.resample, batch_size=arguments.batch_size
-    )
+    options = ImputeOptions(resample=arguments.resample, batch_size=arguments.batch_size)
+    references = References(model, subjects, options)
     references.check_model()
     print(printable(f"references: {', '.join(subjects)}"))
     tasks = references.tasks

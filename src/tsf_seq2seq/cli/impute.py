@@ -17,6 +17,7 @@ from tsf_seq2seq.data.scan_files import scan_defect
 from tsf_seq2seq.errors import UserError, printable
 from tsf_seq2seq.files.folder import claimed
 from tsf_seq2seq.imputation.batch import Request, impute_subjects
+from tsf_seq2seq.imputation.options import PRECISIONS, ImputeOptions
 from tsf_seq2seq.imputation.output import Output
 from tsf_seq2seq.imputation.slices import BATCH_SIZE
 
@@ -56,20 +57,19 @@ def _impute_sequences(description: str, known: argparse.Namespace) -> None:
     subjects = _subjects(arguments, model)
     if arguments.labels is not None and (not arguments.contributions or len(subjects) > 1):
         raise UserError("--labels is for the --contributions of one subject")
-    request = Request(
-        targets=arguments.target,
+    options = ImputeOptions(
         sources=_names_of(arguments.sources),
         precision=arguments.precision,
         resample=arguments.resample,
         batch_size=arguments.batch_size,
         synthetic_sources=arguments.synthetic_sources,
-        like=arguments.like,
         finish=arguments.finish,
         contributions=arguments.contributions,
         labels=arguments.labels,
         interval=arguments.interval,
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     )
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    request = Request(arguments.target, options, arguments.like, command)
     output = Output(arguments.output, arguments.layout)
     failures = impute_subjects(subjects, model, request, output)
     if failures:
@@ -125,7 +125,7 @@ def _parser(description: str, sequences: Sequence[str]) -> argparse.ArgumentPars
         metavar="NIFTI",
         help="with --contributions, of one subject: a label map, to tell shares in the lesion too",
     )
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument(
         "--resample", action="store_true", help="bring sources on other grids to the first one's"
     )

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from tsf_seq2seq.checkpoints.checkpoint import Model
 from tsf_seq2seq.data.discovery import FoundSubject
 from tsf_seq2seq.errors import UserError, printable
+from tsf_seq2seq.imputation.options import ImputeOptions
 from tsf_seq2seq.imputation.output import Output, write
 from tsf_seq2seq.imputation.places import Paths
 from tsf_seq2seq.imputation.record import (
@@ -23,7 +24,6 @@ from tsf_seq2seq.imputation.record import (
     refuse_others,
 )
 from tsf_seq2seq.imputation.references import Like, References, find_references
-from tsf_seq2seq.imputation.slices import BATCH_SIZE
 from tsf_seq2seq.imputation.sources import told_synthetic
 from tsf_seq2seq.imputation.subject import (
     Imputation,
@@ -40,22 +40,12 @@ FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what a disk says o
 @dataclass(frozen=True)
 class Request:
     """What is to be made of each subject; empty `targets`: all that it lacks; `like`: references,
-    which may be among the subjects; `finish`: steps, None for those of the checkpoint;
-    `contributions`: of each source; `labels`: of the only subject's lesion; `interval`: bounds of
-    the images."""
+    which may be among the subjects; `command`: what asks for it, for the records."""
 
     targets: Sequence[str] = ()
-    sources: Sequence[str] | None = None
-    precision: str = "fp32"
-    resample: bool = False
-    batch_size: int = BATCH_SIZE
-    synthetic_sources: bool = False
-    command: str | None = None
+    options: ImputeOptions = ImputeOptions()
     like: Sequence[Like] = ()
-    finish: Sequence[str] | None = None
-    contributions: bool = False
-    labels: Path | None = None
-    interval: bool = False
+    command: str | None = None
 
 
 def impute_subjects(
@@ -71,11 +61,10 @@ def impute_subjects(
         with suppress(UserError):  # told when it is this subject's turn
             wanted.append((subject, _places(subject, model, request, output)))
     output.check(wanted)
-    references, finish = None, finish_for(model, request.finish, bool(request.like))
+    references, finish = None, finish_for(model, request.options.finish, bool(request.like))
     if request.like:
         found = find_references(request.like, model, subjects)
-        seen = request.precision, request.resample, request.batch_size, finish
-        references = References(model, found, *seen)
+        references = References(model, found, request.options, finish)
         references.check_model()
     failures: dict[str, str] = {}
     with closing(_Bar(len(subjects))) as bar:
@@ -105,36 +94,24 @@ def impute_subject(
     places = _places(subject, model, request, output)
     if not places:
         _say(subject, "no sequence is missing")
-    given, finish = list(subject.files), finish_for(model, request.finish, bool(request.like))
+    given, options = list(subject.files), request.options
+    finish = finish_for(model, options.finish, bool(request.like))
 
     def sources_of(target: str) -> tuple[str, ...]:
-        return tuple(choose_sources(model, given, [target], request.sources)[0])
+        return tuple(choose_sources(model, given, [target], options.sources)[0])
 
     for sources, group in group_by(places, sources_of).items():  # sources are encoded once
         files = {name: subject.files[name] for name in sources}
-        told_synthetic(files, request.synthetic_sources)
+        told_synthetic(files, options.synthetic_sources)
         made_in = {
-            target: circumstances(
-                *(model, files, request.precision, request.resample, finish),
-                *(request.contributions, request.labels, request.interval),
-            )
+            target: circumstances(model, files, options, finish)
             | _references(references, sources, target, files)
             for target in group
         }
         left = [t for t in group if _is_left(subject, t, places[t], made_in[t])]
         if left:
             found = impute_targets(
-                *(subject.files, model, left, request.sources),
-                precision=request.precision,
-                resample=request.resample,
-                batch_size=request.batch_size,
-                synthetic_sources=request.synthetic_sources,
-                like=references or (),
-                finish=request.finish,
-                contributions=request.contributions,
-                labels=request.labels,
-                interval=request.interval,
-                progress=progress,
+                *(subject.files, model, left, options), like=references or (), progress=progress
             )
             for target in left:
                 write(found[target], places[target], output, made_in[target], request.command)

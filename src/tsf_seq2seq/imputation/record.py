@@ -9,6 +9,7 @@ from tsf_seq2seq.checkpoints.checkpoint import Model
 from tsf_seq2seq.data.synthetic import RECORD_KEY, is_marked_file, is_record, may_be_replaced
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.fingerprint import fingerprint
+from tsf_seq2seq.imputation.options import ImputeOptions
 from tsf_seq2seq.imputation.places import IMAGE, Paths
 from tsf_seq2seq.synthesis.finish import Finish
 
@@ -22,23 +23,20 @@ RECORD_VERSION = 2  # of what a sidecar must hold for its image to be done alrea
 def circumstances(
     model: Model,
     sources: Mapping[str, Path],
-    precision: str,
-    resample: bool,
+    options: ImputeOptions,
     finish: Finish | None = None,
-    contributions: bool = False,
-    labels: Path | None = None,
-    interval: bool = False,
 ) -> dict[str, Any]:
     """What decides on an imputation, as its sidecar tells; to be taken before the sources are read.
 
     What isn't asked for doesn't decide. Raises UserError where a source or the label map can't be
     read.
     """
+    labels = None if options.labels is None else Path(options.labels)
     given = [*sources.values(), *([] if labels is None else [labels])]
     if missing := [path for path in given if not path.exists()]:
         raise UserError(f"{missing[0]} does not exist")
-    asked: dict[str, Any] = {WITH_CONTRIBUTIONS: True} if contributions else {}
-    if interval:
+    asked: dict[str, Any] = {WITH_CONTRIBUTIONS: True} if options.contributions else {}
+    if options.interval:
         asked[WITH_INTERVAL] = True
     if labels is not None:
         asked[LABELS_KEY] = fingerprint(labels)
@@ -47,8 +45,8 @@ def circumstances(
         RECORD_KEY: model.sha256,
         "SourceSequences": list(sources),
         "SourceFingerprints": [fingerprint(path) for path in sources.values()],
-        "Precision": precision,
-        "Resample": resample,
+        "Precision": options.precision,
+        "Resample": options.resample,
         FINISH_KEY: [*finish.steps] if finish else None,
     }
 

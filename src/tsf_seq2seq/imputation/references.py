@@ -9,7 +9,8 @@ from tsf_seq2seq.data.discovery import FoundSubject, discover, discover_files
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.imputation.mapped import source_stack, training_histograms
-from tsf_seq2seq.imputation.slices import BATCH_SIZE, synthesize_grid
+from tsf_seq2seq.imputation.options import ImputeOptions
+from tsf_seq2seq.imputation.slices import synthesize_grid
 from tsf_seq2seq.imputation.sources import Image, load_sources, told_synthetic
 from tsf_seq2seq.synthesis.adaptation import Adaptation, Reference, median_maxima, task_key
 from tsf_seq2seq.synthesis.contrast_map import ContrastMap, slab_moments
@@ -42,9 +43,7 @@ class References:
 
     model: Model
     subjects: Mapping[str, Mapping[str, Image]]
-    precision: str = "fp32"
-    resample: bool = False
-    batch_size: int = BATCH_SIZE
+    options: ImputeOptions = ImputeOptions()
     finish: Finish | None = None
     _looks: dict[tuple[str, tuple[str, ...], str], _Look] = field(default_factory=dict)
 
@@ -124,7 +123,8 @@ class References:
         if not maps:
             raise UserError(f"no reference has the sequences of a task: {self._having}")
         loaded = {
-            name: load_sources(dict(own), self.resample) for name, own in self.subjects.items()
+            name: load_sources(dict(own), self.options.resample)
+            for name, own in self.subjects.items()
         }
         prints = self.fingerprints(list(self.subjects))
         return Adaptation(
@@ -198,11 +198,12 @@ class References:
     ) -> dict[str, _Look]:
         given = {sequence: self.subjects[name][sequence] for sequence in (*sources, *targets)}
         told_synthetic(given, allowed=False, hint="")
-        loaded = load_sources(given, self.resample)
+        loaded = load_sources(given, self.options.resample)
         seen = loaded.of(sources)
         tasks = {target: self.model.task(sources, target) for target in targets}
         slices, _ = synthesize_grid(
-            *(self.model, seen, list(tasks.values()), self.precision, self.batch_size),
+            *(self.model, seen, list(tasks.values()), self.options.precision),
+            self.options.batch_size,
             with_maps=False,
             finish=self.finish,
         )

@@ -16,6 +16,7 @@ from tsf_seq2seq.explain.contribution_maps import check_explicable
 from tsf_seq2seq.imputation.contributions import Contributions, contributions_of
 from tsf_seq2seq.imputation.errors import SHARE_OUTSIDE, ImputedErrors, imputed_errors
 from tsf_seq2seq.imputation.mapped import AppliedMap, apply_map
+from tsf_seq2seq.imputation.options import ImputeOptions
 from tsf_seq2seq.imputation.places import (
     EXPECTED_ERROR,
     IMAGE,
@@ -109,38 +110,21 @@ def impute(
     lesion, too; `interval`: with the bounds of the checkpoint's error map. Raises UserError, one
     sentence, for whatever can't be used.
     """
-    found = impute_targets(
-        *(images, model, [target], sources),
-        device=device,
-        precision=precision,
-        resample=resample,
-        batch_size=batch_size,
-        synthetic_sources=synthetic_sources,
-        like=like,
-        finish=finish,
-        contributions=contributions,
-        labels=labels,
-        interval=interval,
+    options = ImputeOptions(
+        *(sources, precision, resample, batch_size, synthetic_sources, finish),
+        *(contributions, labels, interval),
     )
-    return found[target]
+    return impute_targets(images, model, [target], options, device=device, like=like)[target]
 
 
 def impute_targets(
     images: Mapping[str, Image],
     model: Model | Path | str,
     targets: Sequence[str],
-    sources: Sequence[str] | None = None,
+    options: ImputeOptions = ImputeOptions(),  # noqa: B008 (it is frozen)
     *,
     device: str | torch.device | None = None,
-    precision: str = "fp32",
-    resample: bool = False,
-    batch_size: int = BATCH_SIZE,
-    synthetic_sources: bool = False,
     like: Sequence[Like] | Like | References = (),
-    finish: Sequence[str] | None = None,
-    contributions: bool = False,
-    labels: Path | str | None = None,
-    interval: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Imputation]:
     """Several targets as `impute` gives each, from the same sources, which are encoded once.
@@ -148,23 +132,23 @@ def impute_targets(
     By default these are all images but those of the targets. References that serve for several
     subjects keep what was learnt from them.
     """
-    if precision not in ("fp32", "bf16"):
-        raise UserError(f"precision must be fp32 or bf16, not {precision}")
     if not isinstance(model, Model):
         model = open_model(model, device or "cpu")
     elif device is not None:
         model.network.to(device)
-    done = finish_for(model, finish, bool(like))
-    chosen, notes = choose_sources(model, list(images), targets, sources)
+    done = finish_for(model, options.finish, bool(like))
+    chosen, notes = choose_sources(model, list(images), targets, options.sources)
     given = {name: images[name] for name in chosen}
-    notes += told_synthetic(given, synthetic_sources)
+    notes += told_synthetic(given, options.synthetic_sources)
     tasks = {target: model.task(given, target) for target in targets}
-    if contributions:
+    if options.contributions:
         check_explicable(model.network, tasks.values())
-    if interval:
+    if options.interval:
         check_interval(model, bool(like) or model.adaptation is not None)
-    loaded = load_sources(given, resample)
-    lesion = None if labels is None else load_segmentation(Path(labels), loaded.geometry) > 0
+    loaded = load_sources(given, options.resample)
+    lesion = None
+    if options.labels is not None:
+        lesion = load_segmentation(Path(options.labels), loaded.geometry) > 0
     adaptations = dict.fromkeys(targets, model.adaptation)
     told: dict[str, tuple[str, ...]] = dict.fromkeys(targets, ())
     if like:
@@ -172,14 +156,15 @@ def impute_targets(
             like = [like]
         if not isinstance(like, References):
             references = find_references(like, model)
-            like = References(model, references, precision, resample, batch_size, done)
+            like = References(model, references, options, done)
         like.check_model()
         for target in targets:
             adapted = like.adaptation(chosen, target, given, targets)
             adaptations[target], told[target] = adapted
     run = model, loaded
     slices, resampling = synthesize_grid(
-        *run, list(tasks.values()), precision, batch_size, progress, finish=done
+        *(*run, list(tasks.values()), options.precision, options.batch_size, progress),
+        finish=done,
     )
     notes += loaded.not_stripped + loaded.doubts
     known = model.error_map.calibration if model.error_map else None
@@ -188,20 +173,19 @@ def impute_targets(
         statistics = source_statistics(loaded.images, loaded.geometry.spacing)
     found = {
         target: _imputation(
-            *(*run, target, slices[task], resampling, notes + told[target], precision),
-            adaptations[target],
-            done,
-            statistics,
-            interval,
+            *(*run, target, slices[task], resampling, notes + told[target], options),
+            *(adaptations[target], done, statistics),
         )
         for target, task in tasks.items()
     }
-    if not contributions:
+    if not options.contributions:
         return found
     fewer = [own for task in tasks.values() for own in source_sets(task)[:-1]]
     if fewer:
         slices |= synthesize_grid(
-            *run, fewer, precision, batch_size, progress, with_maps=False, finish=done
+            *(*run, fewer, options.precision, options.batch_size, progress),
+            with_maps=False,
+            finish=done,
         )[0]
     outputs = {task: own.image for task, own in slices.items()}
     return {
@@ -278,17 +262,17 @@ def _imputation(
     slices: Slices,
     resampling: tuple[str, ...],
     warnings: tuple[str, ...],
-    precision: str,
+    options: ImputeOptions,
     adaptation: Adaptation | None,
     finish: Finish | None,
     statistics: Mapping[str, float],
-    interval: bool,
 ) -> Imputation:
     maximum, scale = intensity_scale(model, target, sources, adaptation)
     output, adapted, errors = slices.image, None, None
     if slices.scale is not None and model.error_map is not None:
         errors = imputed_errors(
-            *(model, model.error_map, sources, target, slices, maximum, statistics, interval)
+            *(model, model.error_map, sources, target, slices, maximum, statistics),
+            options.interval,
         )
         if errors.verdict is not None and errors.verdict.outside:
             warnings += (f"don't trust {target}: {'; '.join(map(str, errors.verdict.reasons))}",)
@@ -318,7 +302,7 @@ def _imputation(
         warnings=warnings,
         skull_stripped=not sources.not_stripped,
         model=model,
-        precision=precision,
+        precision=options.precision,
         adapted=adapted,
         finish=finish.steps if finish else (),
         error_map=errors,
