@@ -17,6 +17,7 @@ from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.evaluation.metrics import psnr
 from tsf_seq2seq.evaluation.regions import brain_mask, error_regions
 from tsf_seq2seq.evaluation.statistics import over_subjects
+from tsf_seq2seq.explain import shading
 from tsf_seq2seq.explain.error_estimation import (
     ErrorRow,
     gradient_magnitude,
@@ -34,6 +35,7 @@ from tsf_seq2seq.explain.ranking import (
     sparsification_curve,
     spearman,
 )
+from tsf_seq2seq.explain.shading import unshaded_error
 from tsf_seq2seq.explain.tsem import window_maps
 from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tasks import Task, source_sets
@@ -185,6 +187,25 @@ def test_estimates(stage_2):
     assert "disagreement" not in found[single].estimates
 
 
+def test_errors_beyond_shading(monkeypatch):
+    """A target that is the synthesis under a gain and an offset that vary with place as cubic
+    polynomials, and noise: of the error the noise is left, however many voxels come at a time."""
+    rng = np.random.default_rng(0)
+    synthesis, noise = rng.uniform(-1, 1, (2, 12, 14, 16))
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in synthesis.shape), indexing="ij")
+    noise *= 0.01
+    target = synthesis * (1 + 0.3 * x - 0.2 * y * z) + 0.1 - 0.2 * z**3 + noise
+    brain = x**2 + y**2 + z**2 < 1.5
+    left = unshaded_error(target, synthesis, brain)
+    assert np.abs(target - synthesis)[brain].mean() > 0.1
+    assert left.mean() == pytest.approx(np.abs(noise)[brain].mean(), rel=0.05)
+    assert spearman(Ranking.of(left), Ranking.of(np.abs(noise)[brain])) > 0.95
+    monkeypatch.setattr(shading, "TOGETHER", 100)
+    np.testing.assert_array_equal(unshaded_error(target, synthesis, brain), left)
+    monkeypatch.setattr(shading, "FITTED", 500)  # a fit of fewer voxels is nearly the same
+    np.testing.assert_allclose(unshaded_error(target, synthesis, brain), left, atol=0.02)
+
+
 def test_a_subjects_tasks_are_averaged_first():
     def row(name: str, value: float) -> ErrorRow:
         return ErrorRow(name, "t1", "t2", "tsem", "brain", 9, 20, 0.1, 0.1, value, 0, 1, 0)
@@ -235,6 +256,15 @@ def test_script(run, stage_2, tiny_config, tiny_dataset, tmp_path):
     assert numbers["mean_error"] == pytest.approx(error.mean(), rel=1e-5)
     assert numbers["spearman"] == pytest.approx(spearmanr(tsem[brain], error).statistic, abs=1e-4)
     assert numbers["ause"] == pytest.approx(ause(tsem[brain], error), abs=1e-4)
+    blocks = (np.arange(16)[:, None] // 10 * 2 + np.arange(16) // 10) * np.ones((10, 1, 1))
+    blocks = blocks[brain]  # of 1 cm³: the window is 10 × 16 × 16 mm³
+    large = [n for n in range(4) if (blocks == n).sum() >= 500]
+    assert len(large) == 3
+    unshaded = unshaded_error(wanted, synthesis, brain)
+    for name, values in {"": error, "_unshaded": unshaded}.items():
+        means = [[own[blocks == n].mean() for n in large] for own in (tsem[brain], values)]
+        agreed = spearmanr(*means).statistic
+        assert numbers[f"spearman_blocks{name}"] == pytest.approx(agreed, abs=1e-6)
     assert numbers["ause_relative"] == pytest.approx(numbers["ause"] / numbers["ause_random"])
     assert [int(r["voxels"]) for r in mine[1:]] == [
         int(mask.sum()) for name, mask in error_regions(brain, in_window(labels)).items()

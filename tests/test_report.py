@@ -453,7 +453,10 @@ def _equal(sources: tuple[int, ...]) -> list[float]:
 def error_rows() -> list[ErrorRow]:
     """Two subjects, one task of two sources: Spearman 0.2 and 0.4, relative AUSE 0.6 and 0.8."""
     return [
-        ErrorRow(name, "t1+t2", "flair", "tsem", "brain", 9, 25, 0.1, 0.2, rho, 0.3, 0.5, ause, 0.7)
+        ErrorRow(
+            *(name, "t1+t2", "flair", "tsem", "brain", 9, 25, 0.1, 0.2, rho, 0.3, 0.5, ause),
+            *(0.7, 0.8),
+        )
         for name, rho, ause in (("a", 0.2, 0.6), ("b", 0.4, 0.8))
     ]
 
@@ -479,7 +482,7 @@ def test_error_estimation(tmp_path):
     row = page.table("In the brain, by number of inputs")[1]
     assert row[:4] == ["2", "TSEM", "2", "2"]
     assert [cell.split()[0] for cell in row[4:]] == [
-        *("+0.300", "0.300", "0.700", "0.2000", "+0.700")
+        *("+0.300", "0.300", "0.700", "0.2000", "+0.700", "+0.800")
     ]
     shown = page.table("The error map: the share of the brain within its bands")
     assert shown[1] == ["2", "0.920", "0.830", "–", "1.000", "1.000", "1"]

@@ -52,7 +52,7 @@ from tsf_seq2seq.files.writing import write_texts
 from tsf_seq2seq.tables import rows_text
 from tsf_seq2seq.tasks import Task, all_tasks
 
-MEASURES = 2  # version of what is kept of a subject's error estimates
+MEASURES = 3  # version of what is kept of a subject's error estimates
 
 
 def compare_methods(description: str | None) -> None:

@@ -28,6 +28,7 @@ from tsf_seq2seq.explain.ranking import (
     sparsification_curve,
     spearman,
 )
+from tsf_seq2seq.explain.shading import unshaded_error
 from tsf_seq2seq.explain.tsem import rank_correlation
 from tsf_seq2seq.files.fingerprint import fingerprint
 from tsf_seq2seq.models.base import WITHOUT_ATTENTION, SynthesisNetwork, variant_for
@@ -50,9 +51,10 @@ class ErrorRow:
     psnr in dB, of the evaluated window; means of the estimate and of the absolute error
     (normalised intensities, range 2); Spearman's correlation of the two; AUSE (`area_between`),
     that of the random order, and their ratio: 0 for a perfect order, 1 for a random one;
-    Spearman's correlation of the means in blocks of about 1 cm³, of the brain alone. The estimator
-    `floor` orders errors that are drawn from an error map's own scales: no better order is possible
-    where these are true.
+    Spearman's correlation of the means in blocks of about 1 cm³, of the brain alone, with those of
+    the error and of the error beyond contrast and shading (`unshaded_error`). The estimator `floor`
+    orders errors that are drawn from an error map's own scales: no better order is possible where
+    these are true.
     """
 
     LABELS: ClassVar[int] = 5
@@ -70,6 +72,7 @@ class ErrorRow:
     ause_random: float
     ause_relative: float
     spearman_blocks: float = nan
+    spearman_blocks_unshaded: float = nan
 
 
 @dataclass(frozen=True)
@@ -195,9 +198,10 @@ def measure_errors(
         wanted = loaded.centres[volume.task.target]
         key = subject.name, *volume.task.label(names)
         error = np.abs(volume.synthesis - wanted)[brain]
+        unshaded = unshaded_error(wanted, volume.synthesis, brain)
         estimates = {name: own[brain] for name, own in volume.estimates.items()}
         quality = psnr(wanted, volume.synthesis)
-        _measure(measured, key, quality, estimates, error, inside, blocks)
+        _measure(measured, key, quality, estimates, error, inside, blocks, unshaded)
         if error_map is not None:
             scale = estimates[ERROR_MAP]
             measured.maps.append(_map_row(key, error_map, scale, error))
@@ -284,10 +288,11 @@ def _measure(
     error: np.ndarray,
     inside: Mapping[str, np.ndarray],
     blocks: np.ndarray,
+    unshaded: np.ndarray | None = None,
 ) -> None:
     """Add one volume: estimates and error (N,) of the brain's voxels, `inside` regions of them,
-    `blocks` the numbers of theirs."""
-    block_errors = _block_means(error, blocks)
+    `blocks` the numbers of theirs, and their error beyond shading, where that is known."""
+    block_errors = [_block_means(own, blocks) for own in (error, unshaded) if own is not None]
     for region, mask in inside.items():
         own = error[mask]
         truth = Ranking.of(own)
@@ -296,9 +301,10 @@ def _measure(
         for name, estimate in estimates.items():
             ranking = Ranking.of(estimate[mask])
             curve = sparsification_curve(ranking, own)
-            agreed = nan
+            agreed: list[float] = []
             if region == BRAIN:
-                agreed = rank_correlation(_block_means(estimate, blocks), block_errors)
+                means = _block_means(estimate, blocks)
+                agreed = [rank_correlation(means, own) for own in block_errors]
             ause = area_between(curve, oracle)
             measured.rows.append(
                 ErrorRow(
@@ -306,7 +312,8 @@ def _measure(
                     float(estimate[mask].mean()),
                     float(own.mean()),
                     spearman(ranking, truth),
-                    *(ause, random, ause / random if random > 0 else nan, agreed),
+                    *(ause, random, ause / random if random > 0 else nan),
+                    *agreed,
                 )
             )
             if region == BRAIN:

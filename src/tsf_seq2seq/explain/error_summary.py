@@ -49,14 +49,16 @@ ERROR_METRICS = (
     *(Metric("ause", -1, "AUSE", 3), Metric("ause_relative", -1, "relative AUSE", 3)),
     Metric("mean_error", -1, "mean error", 4),
     Metric("spearman_blocks", 1, "Spearman in cm³", 3, signed=True),
+    Metric("spearman_blocks_unshaded", 1, "beyond shading", 3, signed=True),
 )
 MEANINGS = (
     "Spearman: correlation of an estimate with the absolute error over voxels. AUSE: the area "
     "between the sparsification curves of the estimate and of the error itself, in units of the "
     "mean error; relative AUSE: as a share of a random order's, 0 is perfect and 1 random. "
     "Disagreement: the standard deviation between the outputs from all sets of the sources. "
-    "Spearman in cm³: of the means in blocks of 1 cm³. The floor orders errors that are drawn from "
-    "the error map's own scales."
+    "Spearman in cm³: of the means in blocks of 1 cm³; beyond shading: with the error that is left "
+    "when contrast and a smooth shading are fitted to the target, which no source tells. The floor "
+    "orders errors that are drawn from the error map's own scales."
 )
 COUNT_COLUMNS = ["sources", "target", "estimator", "estimate_class", "error_class", "voxels"]
 
