@@ -23,6 +23,7 @@ from tsf_seq2seq.config import load_config
 from tsf_seq2seq.errors import run_script
 from tsf_seq2seq.files.writing import write_text
 from tsf_seq2seq.imputation import impute
+from tsf_seq2seq.imputation.options import ImputeOptions
 from tsf_seq2seq.imputation.references import References
 from tsf_seq2seq.models import build_network
 from tsf_seq2seq.phantom.subject import write_phantom_dataset
@@ -68,7 +69,8 @@ def adapting(work: Work) -> Cost:
     """The map of one task from the reference."""
     torch.set_num_threads(work.threads)
     model, started = open_model(work.checkpoint), time.perf_counter()
-    references = References(model, {"reference": files(work.reference)}, work.precision)
+    options = ImputeOptions(precision=work.precision)
+    references = References(model, {"reference": files(work.reference)}, options)
     adaptation, _ = references.adaptation(SOURCES, TARGET)
     seconds = time.perf_counter() - started
     maps = dataclasses.asdict(adaptation)["maps"]
