@@ -63,10 +63,10 @@ class Data:
 
 def table1(data: Data, output: Path, seeds: Sequence[int], jobs: int) -> None:
     """Train, evaluate and lay out, on so many cores."""
-    costs = {name: cost_of(_config(name), 96) for name in ("tsf_seq2seq", *OWN, *PEERS)}
+    names = ("tsf_seq2seq", *OWN, *PEERS)
+    costs = {name: cost_of(_config(name), 96) for name in names}
     scores: dict[int, list[Path]] = {}
     seconds: dict[str, list[float]] = {}
-    names = ("tsf_seq2seq", *OWN, *PEERS)
     for seed in seeds:
         runs = output / f"seed{seed}"
         demo_settings(runs, "seq2seq", data.scans)  # which all others build on
