@@ -97,6 +97,12 @@ train:
 
 
 @pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """A test's random weights are the same ones whenever it runs, alone or after others."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def _few_threads() -> None:
     """Two, or as many as OMP_NUM_THREADS says: more than there are cores slow each other down."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))

@@ -26,7 +26,7 @@ from tsf_seq2seq.synthesis.contrast_map import ContrastMap, brain_of
 from tsf_seq2seq.synthesis.error_map import ErrorMap, with_error_map
 from tsf_seq2seq.tasks import Task
 
-TOLERANCE = 1e-4  # of what onnxruntime may differ from PyTorch, in intensities of range 2
+TOLERANCE = 1e-4  # of what onnxruntime may differ from PyTorch, as `largest_difference` has it
 LARGEST_FILE = 2**31 - 2**20  # bytes; protobuf holds 2 GiB
 INTENSITY_RULE = (
     "x = clip(v, 0, m) / m * 2 - 1, m = 2 * 99th percentile of all voxels of the volume"
@@ -116,8 +116,9 @@ def largest_difference(
     fitted: ContrastMap | None = None,
     error_map: ErrorMap | None = None,
 ) -> float:
-    """Largest absolute difference between onnxruntime's outputs and those of `network` itself.
+    """Largest difference between onnxruntime's outputs and those of `network` itself.
 
+    In intensities of range 2, but relative to values beyond 1: an expected error has no bound.
     Over two batches of random images, one of a usual size and both of others than the example's.
     """
     import onnxruntime
@@ -131,7 +132,9 @@ def largest_difference(
         images = _random_images(folded, batch, rows, columns)
         actual = session.run(None, {"images": images.numpy()})
         wanted = task_outputs(network, images, folded.task, folded.with_tsem, fitted, error_map)
-        differences += [np.abs(a - w.numpy()).max() for a, w in zip(actual, wanted, strict=True)]
+        for found, tensor in zip(actual, wanted, strict=True):
+            values = tensor.numpy()
+            differences.append((np.abs(found - values) / np.abs(values).clip(1)).max())
     return float(np.max(differences))  # nan where there is one
 
 
