@@ -13,7 +13,7 @@ from test_onnx_export import SIZES, random_images, wanted_outputs
 from tsf_seq2seq.checkpoints.checkpoint import Model, open_model, save_checkpoint
 from tsf_seq2seq.cli.convert import export_model
 from tsf_seq2seq.export.onnx_file import task_outputs
-from tsf_seq2seq.export.task_network import TaskNetwork
+from tsf_seq2seq.export.task_network import TaskNetwork, TaskOutputs
 from tsf_seq2seq.synthesis.adaptation import Adaptation, Reference
 from tsf_seq2seq.synthesis.contrast_map import ContrastMap, map_terms
 from tsf_seq2seq.synthesis.polynomials import products
@@ -62,7 +62,7 @@ def mapped(images: torch.Tensor, task: Task, fitted: ContrastMap, output: np.nda
 @pytest.mark.parametrize("task", [*all_tasks(4)[::5], Task((3, 0, 2), 1), Task((2, 1), 3)])
 def test_the_folded_network_maps_its_output(model, task):
     fitted = MADE.map_of(task, SEQUENCES)
-    folded = TaskNetwork(model.network, task, with_tsem=True, fitted=fitted)
+    folded = TaskNetwork(model.network, task, TaskOutputs(tsem=True, fitted=fitted))
     images = some_images(2, 12, 16)
     output, wanted_tsem = wanted_outputs(model.network, images, task)
     image, tsem = folded(images[:, task.sources])
@@ -78,14 +78,16 @@ def test_a_map_of_the_sources_alone(model):
     task, fitted = Task((2, 0), 3), made_map(2, uses_output=False)
     images = some_images(2, 12, 16)
     (output,) = wanted_outputs(model.network, images, task)[:1]
-    image = TaskNetwork(model.network, task, fitted=fitted)(images[:, task.sources])
+    image = TaskNetwork(model.network, task, TaskOutputs(fitted=fitted))(images[:, task.sources])
     np.testing.assert_allclose(image, mapped(images, task, fitted, output), rtol=0, atol=1e-5)
 
 
 def test_what_files_are_checked_with(model):
     """The network with nothing folded, and numpy's map of its output."""
     task, fitted, images = Task((2, 0), 3), MAPS["t1+t2:flair"], some_images(3, 12, 16)
-    image, tsem = task_outputs(model.network, images[:, task.sources], task, True, fitted)
+    image, tsem = task_outputs(
+        model.network, images[:, task.sources], task, TaskOutputs(True, fitted)
+    )
     output, wanted_tsem = wanted_outputs(model.network, images, task)
     np.testing.assert_allclose(image, mapped(images, task, fitted, output), rtol=0, atol=1e-5)
     np.testing.assert_allclose(tsem, wanted_tsem, rtol=0, atol=1e-6)

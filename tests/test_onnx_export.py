@@ -21,7 +21,7 @@ from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.export import onnx_file as onnx_export
 from tsf_seq2seq.export.onnx_file import export_onnx, find_task, task_outputs
-from tsf_seq2seq.export.task_network import TaskNetwork
+from tsf_seq2seq.export.task_network import TaskNetwork, TaskOutputs
 from tsf_seq2seq.models import TSFSeq2Seq, build_network
 from tsf_seq2seq.models.base import SynthesisNetwork
 from tsf_seq2seq.models.error_estimator import ErrorEstimatorConfig
@@ -77,7 +77,7 @@ def tiny(tiny_config) -> SynthesisNetwork:
 def test_folding_changes_nothing(tiny, task):
     images = random_images(2, 12, 16)
     before = {key: value.clone() for key, value in tiny.state_dict().items()}
-    folded = TaskNetwork(tiny, task, with_tsem=True)
+    folded = TaskNetwork(tiny, task, TaskOutputs(tsem=True))
     wanted = wanted_outputs(tiny, images, task)
     state = tiny.state_dict()
     assert all(torch.equal(state[key], value) for key, value in before.items())

@@ -18,7 +18,7 @@ from tsf_seq2seq.data.slices import BACKGROUND
 from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.explain.regression_shares import regression_share_table
-from tsf_seq2seq.export.task_network import TaskNetwork
+from tsf_seq2seq.export.task_network import TaskNetwork, TaskOutputs
 from tsf_seq2seq.models import TSFPyramid, build_network
 from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION
 from tsf_seq2seq.models.regression_head import RegressionHead
@@ -377,7 +377,7 @@ def test_the_script_writes_weights_of_every_scale_and_shares(config, script, tmp
 def test_a_task_folded_for_other_software_has_the_tsem(config):
     network = noisy(build_network(config)).eval()
     images = random_images(2, 4, 3, 8, 12)
-    folded = TaskNetwork(network, Task((2, 0), 3), with_tsem=True)
+    folded = TaskNetwork(network, Task((2, 0), 3), TaskOutputs(tsem=True))
     with torch.no_grad():
         image, tsem = folded(images[:, [2, 0]])
         wanted = network(images, [True, False, True, False], 3)

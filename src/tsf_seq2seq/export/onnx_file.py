@@ -17,7 +17,7 @@ from tsf_seq2seq import __version__
 from tsf_seq2seq.data.slices import BACKGROUND
 from tsf_seq2seq.data.statistics import TrainingStatistics
 from tsf_seq2seq.errors import UserError
-from tsf_seq2seq.export.task_network import TaskNetwork
+from tsf_seq2seq.export.task_network import TaskNetwork, TaskOutputs
 from tsf_seq2seq.files.writing import write_atomically
 from tsf_seq2seq.models.base import FULL, WITHOUT_ATTENTION, SynthesisNetwork
 from tsf_seq2seq.models.error_estimator import ERROR_SCALE
@@ -80,7 +80,7 @@ def export_onnx(
             "the adaptation makes of it"
         )
     try:
-        folded = TaskNetwork(network, task, with_tsem, fitted, error_map)
+        folded = TaskNetwork(network, task, TaskOutputs(with_tsem, fitted, error_map))
     except ValueError as error:
         raise UserError(str(error)) from error
     size = sum(tensor.nbytes for tensor in folded.state_dict().values())
@@ -98,7 +98,7 @@ def export_onnx(
             program.save(temporary, external_data=False)
         if not _installed("onnxruntime"):
             return
-        difference = largest_difference(temporary, network, folded, fitted, error_map)
+        difference = largest_difference(temporary, network, folded)
         if not difference <= TOLERANCE:
             raise UserError(
                 f"{path} was not kept: onnxruntime's outputs differ from PyTorch's by "
@@ -109,13 +109,7 @@ def export_onnx(
     return difference
 
 
-def largest_difference(
-    path: Path,
-    network: SynthesisNetwork,
-    folded: TaskNetwork,
-    fitted: ContrastMap | None = None,
-    error_map: ErrorMap | None = None,
-) -> float:
+def largest_difference(path: Path, network: SynthesisNetwork, folded: TaskNetwork) -> float:
     """Largest difference between onnxruntime's outputs and those of `network` itself.
 
     In intensities of range 2, but relative to values beyond 1: an expected error has no bound.
@@ -131,7 +125,7 @@ def largest_difference(
     for batch, rows, columns in ((1, usual, usual - 1), (3, 1, 4)):
         images = _random_images(folded, batch, rows, columns)
         actual = session.run(None, {"images": images.numpy()})
-        wanted = task_outputs(network, images, folded.task, folded.with_tsem, fitted, error_map)
+        wanted = task_outputs(network, images, folded.task, folded.outputs)
         for found, tensor in zip(actual, wanted, strict=True):
             values = tensor.numpy()
             differences.append((np.abs(found - values) / np.abs(values).clip(1)).max())
@@ -140,29 +134,24 @@ def largest_difference(
 
 @torch.no_grad()
 def task_outputs(
-    network: SynthesisNetwork,
-    images: Tensor,
-    task: Task,
-    with_tsem: bool = False,
-    fitted: ContrastMap | None = None,
-    error_map: ErrorMap | None = None,
+    network: SynthesisNetwork, images: Tensor, task: Task, wanted: TaskOutputs
 ) -> tuple[Tensor, ...]:
     """What `network`, with nothing folded, makes of images (B, n, C, H, W) of the sources."""
     batch, _, *slices = images.shape
     everything = images.new_full((batch, network.n_sequences, *slices), BACKGROUND)
     everything[:, list(task.sources)] = images
     variants = [FULL]
-    variants += [WITHOUT_ATTENTION] if with_tsem else []
-    variants += [ERROR_SCALE] if error_map else []
-    judged = with_error_map(network, error_map)
+    variants += [WITHOUT_ATTENTION] if wanted.tsem else []
+    variants += [ERROR_SCALE] if wanted.error_map else []
+    judged = with_error_map(network, wanted.error_map)
     found = {variant: own for variant, _, own in judged.synthesize(everything, [task], variants)}
     image, middle = found[FULL], network.slices // 2
-    outputs = [image if fitted is None else _mapped(fitted, images, task, image)]
-    if with_tsem:
+    outputs = [_mapped(wanted.fitted, images, task, image) if wanted.fitted else image]
+    if wanted.tsem:
         outputs.append((image - found[WITHOUT_ATTENTION])[:, middle].abs())  # (B, H, W)
-    if error_map:
+    if wanted.error_map:
         scale = found[ERROR_SCALE][:, middle].numpy()  # (B, H, W)
-        outputs.append(torch.from_numpy(error_map.expected_error(scale)))
+        outputs.append(torch.from_numpy(wanted.error_map.expected_error(scale)))
     return tuple(outputs)
 
 
@@ -206,7 +195,7 @@ def _to_program(network: TaskNetwork) -> Any:
             verbose=False,
             external_data=False,
             input_names=["images"],
-            output_names=network.output_names,
+            output_names=network.outputs.names,
             dynamic_shapes={"images": axes},
             custom_translation_table={torch.ops.aten.instance_norm.default: _instance_norm},
         )

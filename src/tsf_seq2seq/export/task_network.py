@@ -1,6 +1,7 @@
 """One task of a network: all that depends on the task alone is folded into constants."""
 
 import copy
+from dataclasses import dataclass
 from math import lcm
 
 import torch
@@ -99,6 +100,22 @@ class ErrorLayer(nn.Module):
         return self.factor * self.estimator(images, output, self.task).exp()
 
 
+@dataclass(frozen=True)
+class TaskOutputs:
+    """What is wanted of a task: the image, or what the map `fitted` makes of the network's; `tsem`,
+    and what an `error_map` expects the network's own image to be off by, where wanted."""
+
+    tsem: bool = False
+    fitted: ContrastMap | None = None
+    error_map: ErrorMap | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Of the outputs, in their order."""
+        wanted = {"image": True, "tsem": self.tsem, "error": self.error_map is not None}
+        return [name for name, given in wanted.items() if given]
+
+
 class TaskNetwork(nn.Module):
     """A network for one task, whose codes and fusion weights are numbers: what ONNX files hold."""
 
@@ -108,36 +125,25 @@ class TaskNetwork(nn.Module):
         self,
         network: SynthesisNetwork,
         task: Task,
-        with_tsem: bool = False,
-        fitted: ContrastMap | None = None,
-        error_map: ErrorMap | None = None,
+        outputs: TaskOutputs = TaskOutputs(),
     ) -> None:
         """`network` is left as it is; sources come in the order in which `task` names them.
-
-        The image is what the map `fitted` makes of the network's output, where there is one; an
-        `error_map` gives one more output.
 
         Raises ValueError where the network can't do the task, or has no TSEM though asked for.
         """
         super().__init__()
         if not network.accepts(task):
             raise ValueError(f"a {type(network).__name__} takes one source")
-        if with_tsem and WITHOUT_ATTENTION not in network.variants:
+        if outputs.tsem and WITHOUT_ATTENTION not in network.variants:
             raise ValueError(f"a {type(network).__name__} has no TSEM")
-        self.task, self.with_tsem = task, with_tsem
+        self.task, self.outputs = task, outputs
         self.network = _fold(network, task).requires_grad_(False).eval()
-        self.error = None if error_map is None else ErrorLayer(error_map, task)
+        self.error = ErrorLayer(outputs.error_map, task) if outputs.error_map else None
         self.slices, self.size_multiple = network.slices, network.size_multiple
         if self.error is not None:
             self.size_multiple = lcm(self.size_multiple, self.error.size_multiple)
         self.register_buffer("weights", _source_weights(network, task))
-        self.map = None if fitted is None else MapLayer(fitted, task)
-
-    @property
-    def output_names(self) -> list[str]:
-        """Of what it gives, in that order."""
-        wanted = {"image": True, "tsem": self.with_tsem, "error": self.error is not None}
-        return [name for name, given in wanted.items() if given]
+        self.map = MapLayer(outputs.fitted, task) if outputs.fitted else None
 
     @property
     def smallest_size(self) -> int:
@@ -164,7 +170,7 @@ class TaskNetwork(nn.Module):
         if isinstance(network, Seq2Seq):
             return (self._decode(network, network.encode(images)),)  # (B, C, H, W)
         if not isinstance(network, TSFSeq2Seq):
-            variants = network.variants if self.with_tsem else (FULL,)
+            variants = network.variants if self.outputs.tsem else (FULL,)
             stacks = self._all_sequences(images)
             found = [image for *_, image in network.synthesize(stacks, [self.task], variants)]
             return _with_tsem(*found)
@@ -172,7 +178,7 @@ class TaskNetwork(nn.Module):
         fused = weighted_average(features, self.weights)  # (B, c, H/r, W/r)
         residual = network.attention(features, fused, _no_code(images), None)
         refined = self._decode(network.seq2seq, fused + residual)  # (B, C, H, W)
-        if not self.with_tsem:
+        if not self.outputs.tsem:
             return (refined,)
         return _with_tsem(refined, self._decode(network.seq2seq, fused))
 
