@@ -18,7 +18,7 @@ from tsf_seq2seq.explain.tsem import Case, explain
 from tsf_seq2seq.models.error_estimator import USUAL_LOG_SCALE, ErrorEstimatorConfig
 from tsf_seq2seq.report.case_files import RankedCase, strip_slices
 from tsf_seq2seq.report.case_maps import case_maps, contribution_map_name
-from tsf_seq2seq.report.cases import manifest, rank_cases, write_cases
+from tsf_seq2seq.report.cases import case_sections, manifest, rank_cases, write_cases
 from tsf_seq2seq.report.images import (
     INTENSITY,
     Scale,
@@ -205,7 +205,7 @@ def test_maps_of_cases(tiny_config, tmp_path):
         RankedCase("worst", 20.0, Case(subject, Task((2,), 3))),
     ]
     means = {"flair": 0.125}
-    extras = Extras(TrainingStatistics({}, (2.0, 2.0), means), error_map=error_map)
+    extras = Extras(statistics=TrainingStatistics({}, (2.0, 2.0), means), error_map=error_map)
     (files,), overlays = write_cases(network, config, ranked, 4, tmp_path, extras)
     several, single = files.cases
     added = [contribution_map_name(index) for index in range(3)]
@@ -239,6 +239,13 @@ def test_maps_of_cases(tiny_config, tmp_path):
         ["error", "tsem", "expected_error", *added],
         ["error", "tsem", "expected_error"],
     ]
+    told, untold = (
+        " ".join(case_sections([files], own, SEQUENCES)[0].text)
+        for own in (overlays, {"error": overlays["error"]})
+    )
+    assert "its Shapley value" in told
+    assert "here of none" in untold
+    assert "here of none" not in told
     for case in files.cases:
         for name in case.pictures:
             assert (tmp_path / case.folder / f"picture_{name}.png").is_file()

@@ -43,6 +43,10 @@ MAPPED = (
     "The network is adapted to a scanner: syntheses and errors are of its mapped output, as the "
     "scores are; TSEM is of its own output, before the map."
 )
+NOTHING_ADDED = (
+    "What each source adds is shown of cases with two sources and more, where the network can do "
+    "without each and its checkpoint keeps the training data's mean intensities: here of none."
+)
 RANKS = ((), ("only",), ("best", "worst"), ("best", "median", "worst"))
 
 
@@ -84,6 +88,8 @@ def case_sections(
             "training data's mean brain intensity these add up to the synthesis. Red is brighter, "
             "blue darker."
         )
+    else:
+        text.append(NOTHING_ADDED)
     text += [MAPPED] if adapted else []
     words = ["The same cases, slice by slice. Intensities as the network sees them."]
     viewer = Drawn("viewer", manifest(subjects, overlays))
