@@ -5,6 +5,7 @@ import itertools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -72,7 +73,7 @@ def identity(monkeypatch) -> None:
 
 def with_statistics(model: Model, maxima: dict[str, float], spacing=(1.0, 1.0)) -> Model:
     statistics = TrainingStatistics(maxima, spacing)
-    return Model(model.network, model.config, statistics, model.path, model.sha256)
+    return replace(model, statistics=statistics)
 
 
 def image(voxels: np.ndarray, affine: np.ndarray = LPS_AFFINE) -> nib.Nifti1Image:

@@ -113,7 +113,7 @@ def folder(request, tmp_path: Path, tiny_config: Path) -> Path:
     settings = ErrorEstimatorConfig((4,))
     error_map = ErrorMap(settings, settings.build(4, 3).eval())
     statistics = TrainingStatistics({}, (2.0, 2.0), dict.fromkeys(SEQUENCES, -0.2))
-    extras = Extras(statistics, error_map=error_map)
+    extras = Extras(statistics=statistics, error_map=error_map)
     experiment = replace(tiny_experiment(tiny_config), extras=extras)
     viewer = NIIVUE if getattr(request, "param", False) else None
     write_report(inputs, experiment, tmp_path / "report", ["x"], "title", viewer)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,33 +34,29 @@ PROBE_BYTES = 2**20
 READABLE = (1, 2)  # version 1 had other keys in its settings, which migration.py knows
 
 
-class Extras(NamedTuple):
-    """What a checkpoint carries beside weights and settings, None where it doesn't; see Model."""
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What a checkpoint carries beside weights and settings, None where it doesn't.
 
-    statistics: TrainingStatistics | None = None
-    prior: Adaptation | None = None
-    adaptation: Adaptation | None = None
-    error_map: ErrorMap | None = None
-
-
-@dataclass(frozen=True)
-class Model:
-    """A trained network, and what its checkpoint says of it.
-
-    `statistics`: None in checkpoints that carry none, such as imported weights; `sha256`: of the
-    checkpoint file, hexadecimal; `prior`: maps fitted on validation subjects, as training leaves
-    them; `adaptation`: maps fitted on subjects of the scanner that the checkpoint was adapted to;
-    `error_map`: an estimator of the network's errors, where one was trained.
+    `statistics`: of the training data; `prior`: maps fitted on validation subjects, as training
+    leaves them; `adaptation`: maps fitted on subjects of the scanner that the checkpoint was
+    adapted to; `error_map`: an estimator of the network's errors, where one was trained.
     """
 
-    network: SynthesisNetwork = field(repr=False)
-    config: Config = field(repr=False)
-    statistics: TrainingStatistics | None
-    path: Path
-    sha256: str
+    statistics: TrainingStatistics | None = None
     prior: Adaptation | None = field(default=None, repr=False)
     adaptation: Adaptation | None = field(default=None, repr=False)
     error_map: ErrorMap | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Model(Extras):
+    """A trained network, and what its checkpoint says of it; `sha256`: of that, hexadecimal."""
+
+    network: SynthesisNetwork = field(repr=False)
+    config: Config = field(repr=False)
+    path: Path
+    sha256: str
 
     @property
     def sequences(self) -> tuple[str, ...]:
@@ -123,15 +119,8 @@ def save_checkpoint(
 
 def save_model(path: Path, model: Model) -> None:
     """Write a model, with all that it carries, as `save_checkpoint` does."""
-    save_checkpoint(
-        path,
-        model.network,
-        model.config,
-        statistics=model.statistics,
-        prior=model.prior,
-        adaptation=model.adaptation,
-        error_map=model.error_map,
-    )
+    extras = {own.name: getattr(model, own.name) for own in fields(Extras)}
+    save_checkpoint(path, model.network, model.config, **extras)
 
 
 def load_model(path: Path | str, device: str | torch.device = "cpu") -> SynthesisNetwork:
@@ -152,7 +141,7 @@ def open_model(path: Path | str, device: str | torch.device = "cpu") -> Model:
     network, config = _rebuild(content, path)
     network = network.to(device).eval()
     extras = _extras_of(content, network, config, path)
-    return Model(network, config, path=path, sha256=sha256(path), **extras._asdict())
+    return Model(network, config, path, sha256(path), **vars(extras))
 
 
 def checkpoint_extras(path: Path, network: SynthesisNetwork) -> Extras:
@@ -192,10 +181,10 @@ def _extras_of(
 ) -> Extras:
     """All of them, the error map where the network is."""
     return Extras(
-        checkpoint_statistics(content, path),
-        _maps_of(content, PRIOR, path, config),
-        _maps_of(content, ADAPTATION, path, config),
-        _error_map_of(content, network, path),
+        statistics=checkpoint_statistics(content, path),
+        prior=_maps_of(content, PRIOR, path, config),
+        adaptation=_maps_of(content, ADAPTATION, path, config),
+        error_map=_error_map_of(content, network, path),
     )
 
 
