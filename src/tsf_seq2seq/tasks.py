@@ -26,6 +26,11 @@ class Task(NamedTuple):
         return "+".join(names[i] for i in sorted(self.sources)), names[self.target]
 
 
+def task_key(task: Task, names: Sequence[str]) -> str:
+    """Such as t1+t2:flair."""
+    return ":".join(task.label(names))
+
+
 def needed_sequences(tasks: Iterable[Task]) -> list[int]:
     """All sources and targets of tasks, ascending."""
     return sorted({index for task in tasks for index in (*task.sources, task.target)})

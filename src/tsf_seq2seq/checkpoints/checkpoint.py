@@ -21,9 +21,9 @@ from tsf_seq2seq.models.build import build_network
 from tsf_seq2seq.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from tsf_seq2seq.models.tsf_seq2seq import TSFSeq2Seq
 from tsf_seq2seq.settings import parse
-from tsf_seq2seq.synthesis.adaptation import Adaptation, task_key
+from tsf_seq2seq.synthesis.adaptation import Adaptation
 from tsf_seq2seq.synthesis.error_map import ErrorMap, StoredErrorMap
-from tsf_seq2seq.tasks import Task, all_tasks
+from tsf_seq2seq.tasks import Task, all_tasks, task_key
 
 FORMAT = "tsf-seq2seq checkpoint"
 VERSION = 2

@@ -12,13 +12,13 @@ from tsf_seq2seq.imputation.mapped import source_stack, training_histograms
 from tsf_seq2seq.imputation.options import ImputeOptions
 from tsf_seq2seq.imputation.slices import synthesize_grid
 from tsf_seq2seq.imputation.sources import Image, load_sources, told_synthetic
-from tsf_seq2seq.synthesis.adaptation import Adaptation, Reference, median_maxima, task_key
+from tsf_seq2seq.synthesis.adaptation import Adaptation, Reference, median_maxima
 from tsf_seq2seq.synthesis.contrast_map import ContrastMap, slab_moments
 from tsf_seq2seq.synthesis.finish import Finish
 from tsf_seq2seq.synthesis.likeness import Histogram, differences, histogram
 from tsf_seq2seq.synthesis.map_fits import fit_map
 from tsf_seq2seq.synthesis.polynomials import Moments
-from tsf_seq2seq.tasks import Task, all_tasks
+from tsf_seq2seq.tasks import Task, all_tasks, task_key
 
 Like = Path | str | Mapping[str, Image]
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from tsf_seq2seq.synthesis.contrast_map import ContrastMap, brain_of
 from tsf_seq2seq.synthesis.likeness import Histogram
-from tsf_seq2seq.tasks import Task
+from tsf_seq2seq.tasks import Task, task_key
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,6 @@ class Adaptation:
             return output
         sources = images[list(task.sources)]
         return fitted(sources, output, brain_of(sources))
-
-
-def task_key(task: Task, names: Sequence[str]) -> str:
-    """Such as t1+t2:flair."""
-    return ":".join(task.label(names))
 
 
 def median_maxima(maxima: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -13,14 +13,14 @@ from tsf_seq2seq.data.slices import centre_slices, stacks
 from tsf_seq2seq.data.statistics import SAMPLE, evenly_spaced
 from tsf_seq2seq.distributed import ALONE, Processes
 from tsf_seq2seq.models.base import SynthesisNetwork, variant_for
-from tsf_seq2seq.synthesis.adaptation import Adaptation, Reference, median_maxima, task_key
+from tsf_seq2seq.synthesis.adaptation import Adaptation, Reference, median_maxima
 from tsf_seq2seq.synthesis.adapted import task_moments
 from tsf_seq2seq.synthesis.likeness import Histogram, histogram
 from tsf_seq2seq.synthesis.map_fits import fit_map
 from tsf_seq2seq.synthesis.polynomials import Moments
 from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.synthesis.windows import load_window
-from tsf_seq2seq.tasks import Task, all_tasks
+from tsf_seq2seq.tasks import Task, all_tasks, task_key
 from tsf_seq2seq.training.validation import VALIDATION_BATCH
 
 STACKS = 32  # of a validation subject, spread over its window
