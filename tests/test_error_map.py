@@ -30,6 +30,8 @@ from tsf_seq2seq.data.subjects import find_subjects
 from tsf_seq2seq.errors import UserError
 from tsf_seq2seq.evaluation.regions import brain_mask
 from tsf_seq2seq.explain import error_estimation
+from tsf_seq2seq.explain.error_estimation import ErrorMapRow
+from tsf_seq2seq.explain.error_summary import error_map_table
 from tsf_seq2seq.models import build_network
 from tsf_seq2seq.models.base import FULL, SynthesisNetwork
 from tsf_seq2seq.models.error_estimator import (
@@ -142,17 +144,21 @@ def test_margin_by_hand():
 
 
 def test_what_scales_mean():
-    """Errors half as large as their scales; PSNR true to the scales but for 1 dB."""
+    """Errors half as large as their scales; PSNR true to the scales but for 1 dB, of another task
+    for 3.5 dB, of which 8 subjects can tell half."""
     seen = []
     for number in range(9):
         own = Seen(str(number), subject([0.5]), error=50.0, scale=100.0)
-        by_scale = 20.0 + number
-        own.psnr = [(by_scale, by_scale + 20 * np.log10(2) + 1)]
+        by_scale, told = 20.0 + number, 20.0 + number + 20 * np.log10(2)
+        own.psnr = {"t1:t2": (by_scale, told + 1)}
+        if number > 0:
+            own.psnr["t1:flair"] = by_scale, told + 3.5
         seen.append(own)
     found = calibration_of(seen, separate=True)
     assert (found.subjects, found.expected) == (9, 0.5)
     assert found.psnr_offset == pytest.approx(1)
-    assert found.psnr_margins["0.1"] == pytest.approx(0, abs=1e-9)
+    assert found.psnr_offsets == pytest.approx({"t1:t2": 1, "t1:flair": 1 + 2.5 / 2})
+    assert found.psnr_margins["0.1"] == pytest.approx(2.5 * (1 - 7 / 15))  # by others
     assert 0.5 <= found.factors["0.1"] < 0.506
 
 
@@ -314,11 +320,13 @@ def test_mistakes(run, script, splits, checkpoint, tmp_path):
 
 def test_expected_errors_are_multiples_of_scales():
     settings = ErrorEstimatorConfig((4,))
-    calibration = Calibration(9, True, 2.0, {"0.1": 3.0}, 0.5, {"0.1": None})
+    calibration = Calibration(9, True, 2.0, {"0.1": 3.0}, 0.5, {"0.1": None}, {"t1:t2": 0.75})
     found = ErrorMap(settings, settings.build(4, 3), calibration)
     scale = np.full(5, 0.01, np.float32)
     np.testing.assert_allclose(found.expected_error(scale), 0.02)
-    assert found.expected_psnr(scale) == pytest.approx(plain_psnr(np.array([0.02])) + 0.5)
+    for task, offset in (("t1:t2", 0.75), ("t1:flair", 0.5)):  # the other one wasn't seen
+        expected = plain_psnr(np.array([0.02])) + offset
+        assert found.expected_psnr(scale, task) == pytest.approx(expected)
 
 
 # --- against the error
@@ -354,11 +362,26 @@ def test_error_estimation(run, script, splits, tmp_path):
     assert float(row["within_90"]) == pytest.approx(np.mean(error <= factor * scale), abs=1e-4)
     assert float(row["psnr"]) == pytest.approx(brain_psnr(error), abs=1e-3)
     assert float(row["expected_psnr"]) == pytest.approx(
-        model.error_map.expected_psnr(scale), abs=1e-3
+        model.error_map.expected_psnr(scale, "t1+t2:flair"), abs=1e-3
     )
     (own,) = [r for r in rows if (r["sources"], r["estimator"]) == ("t1+t2", "error_map")]
     assert float(own["spearman"]) == pytest.approx(spearmanr(scale, error).statistic, abs=1e-3)
     assert "The error map: the share of the brain within its bands" in outcome.out
+
+
+def test_expected_psnr_over_tasks_and_within_one():
+    """Tasks 10 dB apart go the right way, the subjects of each the wrong one."""
+    rows = [
+        ErrorMapRow(str(n), "t1", target, base + n, base - n, 5.0, 0.9, 0.8)
+        for target, base in (("t2", 20.0), ("flair", 30.0))
+        for n in range(3)
+    ]
+    table = error_map_table(rows)
+    cells = dict(zip(table.headings, table.rows[-1], strict=True))
+    wanted = spearmanr([r.expected_psnr for r in rows], [r.psnr for r in rows]).statistic
+    assert wanted > 0.5
+    assert cells["expected and true PSNR"] == pytest.approx(wanted)
+    assert (cells["of a task"], cells["apart (dB)"]) == (-1, 2)
 
 
 def test_networks_without_tsem_are_looked_at(script, tiny_dataset, tmp_path):
@@ -438,7 +461,8 @@ def test_imputes(script, with_map, tiny_dataset, tmp_path):
     maximum = impute(files, plain, "flair").intensity_maximum
     brain[..., [0, -1]] = False  # no centre of a stack, so that evaluation doesn't see it
     assert told["ExpectedPSNR"] == pytest.approx(
-        plain_psnr(error[brain] * 2 / maximum) + calibration.psnr_offset, abs=1e-3
+        plain_psnr(error[brain] * 2 / maximum) + calibration.psnr_offsets["t1+t1ce+t2:flair"],
+        abs=1e-3,
     )
 
 

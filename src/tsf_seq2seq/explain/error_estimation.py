@@ -220,7 +220,7 @@ def _map_row(
     factors = [known.factors.get(alpha) if known else None for alpha in ("0.1", "0.2")]
     margin = known.psnr_margins.get("0.1") if known else None
     within = [nan if f is None else float(np.mean(error <= f * scale)) for f in factors]
-    expected = error_map.expected_psnr(scale)
+    expected = error_map.expected_psnr(scale, ":".join(key[1:]))
     return ErrorMapRow(*key, expected, brain_psnr(error), margin or nan, *within)
 
 

@@ -38,6 +38,7 @@ SUMMARY_FILES = (
     "error_map.csv",  # of a network that has one
 )
 SHARES = [f"removed_{share:.2f}" for share in REMOVED]
+PSNRS = ("expected_psnr", "psnr")  # fields of ErrorMapRow
 CURVE_COLUMNS = ["name", "sources", "target", "order"]
 # What readers call the orders of voxels, the best possible one first.
 ESTIMATORS_SHOWN = {"oracle": "the error itself", FLOOR: "floor of the error map"}
@@ -173,24 +174,36 @@ def error_map_table(rows: Sequence[ErrorMapRow]) -> Table:
     cells: list[list[object]] = []
     groups = group_by(rows, lambda row: str(n_inputs(row.sources)))
     for inputs, own in {**groups, "all": list(rows)}.items():
-        expected, true = (np.array([getattr(r, f) for r in own]) for f in ("expected_psnr", "psnr"))
+        expected, true = (np.array([getattr(r, f) for r in own]) for f in PSNRS)
         off = np.abs(expected - true)
         within = [float(np.mean([getattr(row, f"within_{p}") for row in own])) for p in (90, 80)]
-        numbers = [rank_correlation(expected, true), float(off.mean())]
         known = [bool(o <= r.margin) for o, r in zip(off, own, strict=True) if isfinite(r.margin)]
         inside = float(np.mean(known)) if known else nan
-        cells.append([inputs, *within, *numbers, inside, len({row.name for row in own})])
+        agreed = [rank_correlation(expected, true), _over_subjects(own)]
+        subjects = len({row.name for row in own})
+        cells.append([inputs, *within, *agreed, float(off.mean()), inside, subjects])
     return Table(
         "The error map: the share of the brain within its bands for 90 and 80 %; Spearman's "
-        "correlation of expected with true PSNR over subjects and tasks, how far they are apart, "
-        "and the share of volumes within the margin for 90 % of subjects.",
+        "correlation of expected with true PSNR over subjects and tasks, and over the subjects of "
+        "a task (the mean over tasks); how far they are apart, and the share of volumes within the "
+        "margin for 90 % of subjects.",
         [
-            *("inputs", "within 90 %", "within 80 %", "expected and true PSNR", "apart (dB)"),
-            *("within the margin", "subjects"),
+            *("inputs", "within 90 %", "within 80 %", "expected and true PSNR"),
+            *("of a task", "apart (dB)", "within the margin", "subjects"),
         ],
         cells,
         labels=1,
     )
+
+
+def _over_subjects(rows: Sequence[ErrorMapRow]) -> float:
+    """Mean over tasks of the rank correlation of expected with true PSNR over subjects."""
+    tasks = group_by(rows, lambda row: (row.sources, row.target)).values()
+    found = [
+        rank_correlation(*(np.array([getattr(r, f) for r in own]) for f in PSNRS)) for own in tasks
+    ]
+    known = [own for own in found if isfinite(own)]
+    return float(np.mean(known)) if known else nan
 
 
 def calibration_means(parts: Sequence[CalibrationRow]) -> list[tuple[str, int, float, float]]:

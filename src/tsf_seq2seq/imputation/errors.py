@@ -19,6 +19,7 @@ from tsf_seq2seq.synthesis.verdict import (
     judge,
     log_rms,
 )
+from tsf_seq2seq.tasks import task_key
 
 SHARE_OUTSIDE = "0.1"  # share of the brain outside of the band
 
@@ -82,7 +83,7 @@ def imputed_errors(
         bounds,
         float(expected[sources.brain].mean()),
         factor,
-        error_map.expected_psnr(scale[evaluated]),
+        error_map.expected_psnr(scale[evaluated], task_key(task, names)),
         known.psnr_margins.get(SHARE_OUTSIDE) if known else None,
         known.subjects if known else None,
         judge(told, known.statistics) if known else None,

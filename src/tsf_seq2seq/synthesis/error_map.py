@@ -19,10 +19,12 @@ class Calibration:
     `subjects`: how many; `separate`: whether none of them trained the estimator that was looked at;
     `expected`: the mean absolute error as a multiple of the mean scale; `factors`: α, such as
     "0.1" → λ, the multiple of the scale within which all but a share α of the brain lies, and
-    `psnr_offset`, `psnr_margins`: α → how far the PSNR of the brain may lie from the expected one
-    (dB), for all tasks of a subject; None where there were too few. `statistics`: of each subject
-    what a verdict on others goes by, name → value; empty in checkpoints that were made without;
-    `slices`: how many of a volume, the central ones, were looked at, all where it isn't known.
+    `psnr_margins`: α → how far the PSNR of the brain may lie from the expected one (dB), for all
+    tasks of a subject; None where there were too few. `psnr_offset`: what the PSNR by the scales is
+    off by (dB), and `psnr_offsets` for each task (`task_key`) that was seen. `statistics`: of each
+    subject what a verdict on others goes by, name → value; `slices`: how many of a volume, the
+    central ones, were looked at, all where it isn't known. Checkpoints that were made before know
+    none of the last three.
     """
 
     subjects: int
@@ -31,6 +33,7 @@ class Calibration:
     factors: dict[str, float | None]
     psnr_offset: float
     psnr_margins: dict[str, float | None]
+    psnr_offsets: dict[str, float] = field(default_factory=dict)
     statistics: tuple[dict[str, float], ...] = ()
     slices: int | None = None
 
@@ -65,9 +68,10 @@ class ErrorMap:
         """Scales → expected absolute errors, normalised intensities."""
         return scale * np.float32(self.calibration.expected if self.calibration else 1)
 
-    def expected_psnr(self, scale: np.ndarray) -> float:
-        """Of the brain's scales (N,): PSNR in the brain, data range 2, dB."""
-        offset = self.calibration.psnr_offset if self.calibration else 0
+    def expected_psnr(self, scale: np.ndarray, task: str) -> float:
+        """Of the brain's scales (N,) for a task, such as t1+t2:flair: PSNR there, range 2, dB."""
+        known = self.calibration
+        offset = known.psnr_offsets.get(task, known.psnr_offset) if known else 0
         return plain_psnr(self.expected_error(scale)) + offset
 
 

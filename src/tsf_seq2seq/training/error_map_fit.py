@@ -1,6 +1,6 @@
 """Training and calibration of an error map for a network whose weights stay as they are."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from math import nan
@@ -45,12 +45,13 @@ from tsf_seq2seq.synthesis.verdict import (
 )
 from tsf_seq2seq.synthesis.windows import load_window
 from tsf_seq2seq.tables import Table
-from tsf_seq2seq.tasks import Task, sample_missing_task
+from tsf_seq2seq.tasks import Task, sample_missing_task, task_key
 from tsf_seq2seq.training.objectives import one_cycle_learning_rate
 from tsf_seq2seq.training.prior import STACKS
 
 ALPHAS = (0.1, 0.2)  # shares of the brain that may lie outside a band
 FOLDS = 3  # of cross-fitting
+OFFSET_PRIOR = 8  # subjects that the offset of all tasks counts as, in that of one
 LARGEST_GRADIENT = 1.0
 
 
@@ -73,7 +74,7 @@ class Seen:
     ratios: Ratios = field(default_factory=Ratios.none)
     error: float = 0  # sums over voxels
     scale: float = 0
-    psnr: list[tuple[float, float]] = field(default_factory=list)  # by the scales, true
+    psnr: dict[str, tuple[float, float]] = field(default_factory=dict)  # task → by scales, true
     statistics: dict[str, float] = field(default_factory=dict)
 
 
@@ -166,7 +167,7 @@ def look_at(
             seen.ratios.add(error, scale)
             seen.error += float(error.sum(dtype=np.float64))
             seen.scale += float(scale.sum(dtype=np.float64))
-            seen.psnr.append((plain_psnr(scale), brain_psnr(error)))
+            seen.psnr[task_key(task, names)] = plain_psnr(scale), brain_psnr(error)
             seen.statistics[expected_error_name(task, names)] = log_rms(scale)
             if (apart := disagreement(task, images, brain)) is not None:
                 seen.statistics[disagreement_name(task, names)] = apart
@@ -184,9 +185,12 @@ def calibration_of(seen: Sequence[Seen], separate: bool, slices: int | None = No
     """What scales mean, by the subjects seen, of which so many central `slices` were looked at."""
     expected = sum(own.error for own in seen) / sum(own.scale for own in seen)
     shift = -20 * np.log10(expected)  # what `expected` does to a PSNR by scales
-    pairs = [(by_scale + shift, true) for own in seen for by_scale, true in own.psnr]
-    offset = float(np.median([true - told for told, true in pairs]))
-    scores = [max(abs(t - (s + shift + offset)) for s, t in own.psnr) for own in seen]
+    gaps = [{key: t - (s + shift) for key, (s, t) in own.psnr.items()} for own in seen]
+    scores = []
+    for number, own in enumerate(gaps):
+        offset, offsets = _psnr_offsets([*gaps[:number], *gaps[number + 1 :]] or gaps)
+        scores.append(max(abs(gap - offsets.get(key, offset)) for key, gap in own.items()))
+    offset, offsets = _psnr_offsets(gaps)
     ratios = [own.ratios for own in seen]
     return Calibration(
         subjects=len(seen),
@@ -194,10 +198,26 @@ def calibration_of(seen: Sequence[Seen], separate: bool, slices: int | None = No
         expected=expected,
         factors={f"{alpha:g}": smallest_factor(ratios, alpha) for alpha in ALPHAS},
         psnr_offset=offset,
+        psnr_offsets=offsets,
         psnr_margins={f"{alpha:g}": margin(scores, alpha) for alpha in ALPHAS},
         statistics=tuple(own.statistics for own in seen if own.statistics),
         slices=slices,
     )
+
+
+def _psnr_offsets(gaps: Sequence[Mapping[str, float]]) -> tuple[float, dict[str, float]]:
+    """The median of all subjects' true PSNR − that by the scales, task → gap each; and of each
+    task, drawn towards that of all where few subjects know it."""
+    overall = float(np.median([gap for own in gaps for gap in own.values()]))
+    by_task: dict[str, list[float]] = {}
+    for own in gaps:
+        for key, gap in own.items():
+            by_task.setdefault(key, []).append(gap)
+    weights = {key: len(own) / (len(own) + OFFSET_PRIOR) for key, own in by_task.items()}
+    return overall, {
+        key: overall + weights[key] * (float(np.median(own)) - overall)
+        for key, own in by_task.items()
+    }
 
 
 def usable_subjects(network: SynthesisNetwork, config: Config, split: Path) -> list[Subject]:
