@@ -301,6 +301,15 @@ def test_summary_by_hand():
     assert (rows[(2,)].mean["psnr"], rows[(2,)].std["psnr"]) == (30.0, 0.0)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_perfect_volume_says_nothing_on_the_screen():
+    perfect = Score("c", "t1", "t2", "tsf", float("inf"), 1.0, float("nan"), float("nan"))
+    rows = summaries([*scores(), perfect], lambda score: (score.n_inputs,))
+    assert rows[(1,)].mean["psnr"] == float("inf")
+    assert np.isnan(rows[(1,)].std["psnr"])
+    assert rows[(1,)].mean["ssim"] == pytest.approx(2.2 / 3)
+
+
 def test_tables_by_hand():
     table = score_table(("inputs", "method"), by_inputs(scores())).markdown()
     assert "LPIPS" not in table  # nobody measured it

@@ -225,7 +225,8 @@ def summaries(scores: Iterable[Score], group: Callable[[Score], Name]) -> dict[N
     for name, own in group_by(scores, group).items():
         values = {key: [metric.of(score) for score in own] for key, metric in METRICS.items()}
         mean = {key: float(np.mean(numbers)) for key, numbers in values.items()}
-        std = {key: float(np.std(numbers)) for key, numbers in values.items()}
+        with np.errstate(invalid="ignore"):  # a perfect volume's PSNR is infinite
+            std = {key: float(np.std(numbers)) for key, numbers in values.items()}
         rows[name] = Summary(len(own), mean, std)
     return rows
 
