@@ -184,7 +184,7 @@ $(call done,faithfulness): $(call done,all_tasks fusion_weights contributions)
 $(call done,error_map): $(call done,tsf_seq2seq)
 	$(STEP) src/train/train_error_map.py -l $(STAGE2)/best.pth -o $(JUDGED) \
 		--set data.root=$(CALIBRATION) --fit $(CALIBRATION)/train.csv \
-		--calibrate $(CALIBRATION)/valid.csv --steps 400
+		--calibrate $(CALIBRATION)/valid.csv --steps 400 --half-resolution
 	$(DONE)
 $(call done,error_estimation): $(call done,error_map)
 	$(STEP) src/explain/seq2seq/error_estimation.py \

@@ -67,10 +67,10 @@ def images(*shape: int) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def estimator_of(seed: int = 0) -> ErrorEstimator:
+def estimator_of(reduction: int = 2) -> ErrorEstimator:
     """With noise on all weights: an untrained one gives the same everywhere."""
-    estimator = ErrorEstimatorConfig((4, 8), 1).build(4, 3).eval()
-    generator = torch.Generator().manual_seed(seed)
+    estimator = ErrorEstimatorConfig((4, 8), 1, reduction).build(4, 3).eval()
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in estimator.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
@@ -170,15 +170,20 @@ def test_expected_psnr_of_laplace_errors():
 # --- the estimator
 
 
-def test_an_untrained_estimator_gives_the_usual_error():
-    scale = ErrorEstimatorConfig().build(4, 3)(images(2, 4, 3, 13, 18), images(2, 3, 13, 18), TASK)
+@pytest.mark.parametrize("reduction", [1, 2, 3])
+def test_an_untrained_estimator_gives_the_usual_error(reduction):
+    estimator = ErrorEstimatorConfig(reduction=reduction).build(4, 3)
+    assert estimator.size_multiple == 4 * reduction
+    scale = estimator(images(2, 4, 3, 13, 18), images(2, 3, 13, 18), TASK)
     assert scale.shape == (2, 13, 18)
     assert (scale == USUAL_LOG_SCALE).all()
 
 
-def test_what_the_estimator_looks_at():
+@pytest.mark.parametrize("reduction", [1, 2])
+def test_what_the_estimator_looks_at(reduction):
     """Sources, output and task; not the absent sequences, nor the target."""
-    estimator, given, output = estimator_of(), images(1, 4, 3, 16, 16), images(1, 3, 16, 16)
+    given, output = images(1, 4, 3, 16, 16), images(1, 3, 16, 16)
+    estimator = estimator_of(reduction)
     scale = estimator(given, output, TASK)
     absent = given.clone()
     absent[:, [1, 3]] = torch.nan
@@ -190,6 +195,18 @@ def test_what_the_estimator_looks_at():
         estimator(given, output, Task((0, 1, 2), 3)),
     ):
         assert (other - scale).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("reduction", [1, 2])
+def test_every_voxel_has_a_scale_of_its_own(reduction):
+    """One voxel of the sources changes the scale there most, also beside it within r × r."""
+    given, output = images(1, 4, 3, 16, 16), images(1, 3, 16, 16)
+    estimator, changed = estimator_of(reduction), given.clone()
+    changed[:, 0, 1, 8, 9] += 0.5
+    change = (estimator(changed, output, TASK) - estimator(given, output, TASK))[0].abs()
+    assert change[8, 9] > 0
+    assert change[8, 9] != change[8, 8]
+    assert change[4:13, 4:14].max() > 3 * change[0].max()
 
 
 def test_a_judged_network_gives_outputs_and_scales_in_one_pass():
@@ -243,6 +260,7 @@ def test_script(run, splits, checkpoint, tmp_path):
     calibration = model.error_map.calibration
     assert (calibration.subjects, calibration.separate) == (9, True)
     assert (calibration.slices, model.error_map.network_sha256) == (12, before.sha256)
+    assert model.error_map.settings.reduction == 1
     assert calibration.factors["0.1"] >= calibration.factors["0.2"] > 0
     assert "Calibration on 9 subjects, that the estimator didn't see" in outcome.out
     content = read_checkpoint(tmp_path / "with.pth")
@@ -250,6 +268,16 @@ def test_script(run, splits, checkpoint, tmp_path):
     again = read_checkpoint(tmp_path / "with.pth")
     assert content["error_map"] == again["error_map"]
     assert all(torch.equal(own, again["weights"][key]) for key, own in content["weights"].items())
+
+
+def test_half_resolution(run, splits, tmp_path):
+    """The first checkpoints with an error map don't say what theirs is."""
+    assert run("--fit", splits / "fit.csv", "--half-resolution").code == 0
+    assert open_model(tmp_path / "with.pth").error_map.settings.reduction == 2
+    content = read_checkpoint(tmp_path / "with.pth")
+    del content["error_map"]["settings"]["reduction"]
+    torch.save(content, tmp_path / "first.pth")
+    assert open_model(tmp_path / "first.pth").error_map.estimator.reduction == 2
 
 
 def test_cross_fitting(run, splits, tmp_path):

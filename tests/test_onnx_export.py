@@ -128,17 +128,18 @@ def test_tsem_is_a_second_output(tiny, tmp_path):
     assert len(onnxruntime.InferenceSession(path).get_outputs()) == 2
 
 
-@pytest.fixture
-def error_map() -> ErrorMap:
-    """An estimator of coarser images than the tiny network, whose end is drawn anew."""
-    settings = ErrorEstimatorConfig((4, 4))
+def error_map_of(reduction: int) -> ErrorMap:
+    """An estimator whose end is drawn anew; with 2 of coarser images than the tiny network."""
+    settings = ErrorEstimatorConfig((4, 4), reduction=reduction)
     estimator = settings.build(4, 3).eval()
     torch.nn.init.normal_(estimator.last.weight, std=0.5)
     calibration = Calibration(9, True, 1.5, {"0.1": 3.0, "0.2": None}, 0.0, {})
     return ErrorMap(settings, estimator, calibration)
 
 
-def test_expected_error_is_a_further_output(tiny, error_map, tmp_path):
+@pytest.mark.parametrize("reduction", [1, 2])
+def test_expected_error_is_a_further_output(tiny, reduction, tmp_path):
+    error_map = error_map_of(reduction)
     path, task = tmp_path / "task.onnx", Task((2, 0), 1)
     export_onnx(path, tiny, task, NAMES, with_tsem=True, error_map=error_map)
     session = onnxruntime.InferenceSession(path)
@@ -151,20 +152,20 @@ def test_expected_error_is_a_further_output(tiny, error_map, tmp_path):
     assert error.shape == (2, 24, 40)
     assert error.std() > 0.01
     facts = session.get_modelmeta().custom_metadata_map
-    assert facts["size_multiple"] == "4"  # the network's own is 2
+    assert facts["size_multiple"] == str(2 * reduction)  # the network's own is 2
     assert facts["error_calibration"] == "9 subjects"
     assert facts["error_band_0.1"].startswith("2 (all but 0.1 of a brain")  # 3 / 1.5
     assert "error_band_0.2" not in facts
 
 
-def test_error_map_of_an_adapted_network(tiny, error_map, tmp_path):
+def test_error_map_of_an_adapted_network(tiny, tmp_path):
     adaptation = Adaptation((), {"t1:flair": halved(2)}, {})
     with pytest.raises(UserError, match="its error map is of the network's own output"):
         export_onnx(
             tmp_path / "x.onnx",
             *(tiny, Task((0,), 3), NAMES),
             adaptation=adaptation,
-            error_map=error_map,
+            error_map=error_map_of(2),
         )
 
 

@@ -23,39 +23,39 @@ LARGEST_CHANGE = 6.0  # of that logarithm, smoothly, so that no training is stuc
 class ErrorEstimatorConfig:
     """Architecture of the estimator of errors."""
 
-    channels: tuple[int, ...] = setting(
-        (16, 32, 64), "channels per scale, from half the resolution on", 1
-    )
+    channels: tuple[int, ...] = setting((16, 32, 64), "channels per scale, the finest one first", 1)
     residual_blocks: int = setting(1, "residual blocks per scale, on either way", 1)
+    # The first checkpoints with an estimator don't say it: theirs is 2.
+    reduction: int = setting(2, "how many times coarser than the images the finest scale is", 1)
 
     def build(self, n_sequences: int, slices: int) -> "ErrorEstimator":
-        return ErrorEstimator(n_sequences, slices, self.channels, self.residual_blocks)
+        return ErrorEstimator(n_sequences, slices, self)
 
 
 class ErrorEstimator(nn.Module):
     """A U-Net on the sources and the synthesis, told the task → the scale of a Laplace
     distribution of the error of the centre slice.
 
-    It works at half the resolution, with each four voxels as channels: three times as fast as at
-    the full one and nearly as good, since scales of neighbouring errors are alike. Kendall and
-    Gal, "What uncertainties do we need in Bayesian deep learning for computer vision?", NeurIPS
-    2017; the image itself is another network's.
+    With a reduction r it works on images r times coarser, of which each r × r voxels are channels:
+    with 2 faster than with 1 and nearly as good, since scales of neighbouring errors are alike.
+    Kendall and Gal, "What uncertainties do we need in Bayesian deep learning for computer vision?",
+    NeurIPS 2017; the image itself is another network's.
     """
 
-    def __init__(
-        self, n_sequences: int, slices: int, channels: tuple[int, ...], blocks: int
-    ) -> None:
-        """`channels`: of each scale, half the resolution first; `blocks`: per scale and way."""
+    def __init__(self, n_sequences: int, slices: int, settings: ErrorEstimatorConfig) -> None:
         super().__init__()
         self.n_sequences, self.slices = n_sequences, slices
-        self.size_multiple = 2 ** len(channels)
+        channels, blocks = settings.channels, settings.residual_blocks
+        self.reduction = settings.reduction
+        self.size_multiple = self.reduction * 2 ** (len(channels) - 1)
+        together = self.reduction**2
         code, pairs = 2 * n_sequences, list(itertools.pairwise(channels))
-        self.first = Conv(4 * (n_sequences * (slices + 1) + slices), channels[0], 3)
+        self.first = Conv(together * (n_sequences * (slices + 1) + slices), channels[0], 3)
         self.down = nn.ModuleList(Stage(c, blocks, code, "instance") for c in channels)
         self.shrink = nn.ModuleList(Conv(fine, coarse, 3, 2) for fine, coarse in pairs)
         self.enlarge = nn.ModuleList(Conv(coarse, fine, 3) for fine, coarse in pairs)
         self.up = nn.ModuleList(Stage(c, blocks, code, "instance") for c in channels[:-1])
-        self.last = Conv(channels[0], 4, 3)
+        self.last = Conv(channels[0], together, 3)
         nn.init.zeros_(self.last.weight)
 
     def forward(self, images: Tensor, output: Tensor, task: Task) -> Tensor:
@@ -65,10 +65,10 @@ class ErrorEstimator(nn.Module):
         height, width = images.shape[-2:]
         seen = fill_absent(images, code[: self.n_sequences])  # (B, S·C + S, H, W)
         x = reflect_to_multiple(torch.cat([seen, output], dim=1), self.size_multiple)
-        x = self.first(F.pixel_unshuffle(x, 2))  # (B, c, H'/2, W'/2)
+        x = self.first(F.pixel_unshuffle(x, self.reduction))  # (B, c, H'/r, W'/r)
         features = descend(x, code, self.down, self.shrink)
-        x = self.last(ascend(features, code, self.up, self.enlarge))  # (B, 4, H'/2, W'/2)
-        x = F.pixel_shuffle(x, 2)  # (B, 1, H', W')
+        x = self.last(ascend(features, code, self.up, self.enlarge))  # (B, r², H'/r, W'/r)
+        x = F.pixel_shuffle(x, self.reduction)  # (B, 1, H', W')
         change = LARGEST_CHANGE * torch.tanh(x[:, 0, :height, :width] / LARGEST_CHANGE)
         return USUAL_LOG_SCALE + change
 
