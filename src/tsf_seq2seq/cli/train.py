@@ -82,7 +82,7 @@ def train_error_map(description: str | None) -> None:
         metavar="CSV",
         help="further subjects to calibrate on (else those of --fit, by cross-fitting)",
     )
-    parser.add_argument("--steps", type=positive_number, default=800, metavar="N")
+    parser.add_argument("--steps", type=positive_number, default=2400, metavar="N")
     parser.add_argument("--crops", type=positive_number, default=4, metavar="N", help="in a step")
     parser.add_argument(
         "--half-resolution",
