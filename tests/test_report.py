@@ -485,8 +485,8 @@ def test_error_estimation(tmp_path):
         *("+0.300", "0.300", "0.700", "0.2000", "+0.700", "+0.800")
     ]
     shown = page.table("The error map: the share of the brain within its bands")
-    assert shown[1] == ["2", "0.920", "0.830", "–", "1.000", "1.000", "1"]
-    assert shown[2] == ["1", "–", "–", "–", "1.000", "–", "1"]
+    assert shown[1] == ["2", "0.920", "0.830", "–", "–", "1.000", "1.000", "1"]
+    assert shown[2] == ["1", "–", "–", "–", "–", "1.000", "–", "1"]
     figures = {str(s["layout"]["xaxis"]["title"]): s["data"] for s in page.scripts if "layout" in s}
     inside, wanted = figures["{'text': 'subject'}"]
     assert (inside["name"], inside["x"], inside["y"]) == ("→ flair", ["a"], [0.92])
