@@ -37,7 +37,7 @@ from tsf_seq2seq.synthesis.error_map import ErrorMap, brain_psnr, with_error_map
 from tsf_seq2seq.synthesis.source_statistics import gradient_magnitude
 from tsf_seq2seq.synthesis.stacks import run_stacks
 from tsf_seq2seq.synthesis.windows import load_window, window_labels
-from tsf_seq2seq.tasks import Task, source_sets
+from tsf_seq2seq.tasks import Task, source_sets, task_key
 
 ORACLE, ERROR_MAP, FLOOR = "oracle", "error_map", "floor"
 BLOCK_MM = 10  # of a side
@@ -203,8 +203,8 @@ def measure_errors(
         quality = psnr(wanted, volume.synthesis)
         _measure(measured, key, quality, estimates, error, inside, blocks, unshaded)
         if error_map is not None:
-            scale = estimates[ERROR_MAP]
-            measured.maps.append(_map_row(key, error_map, scale, error))
+            scale, told = estimates[ERROR_MAP], task_key(volume.task, names)
+            measured.maps.append(_map_row(key, told, error_map, scale, error))
             drawn = np.abs(np.random.default_rng(0).laplace(0, scale)).astype(np.float32)
             floor = Measured()
             _measure(floor, key, quality, {FLOOR: scale}, drawn, {BRAIN: inside[BRAIN]}, blocks)
@@ -213,14 +213,14 @@ def measure_errors(
 
 
 def _map_row(
-    key: tuple[str, str, str], error_map: ErrorMap, scale: np.ndarray, error: np.ndarray
+    key: tuple[str, str, str], task: str, error_map: ErrorMap, scale: np.ndarray, error: np.ndarray
 ) -> ErrorMapRow:
-    """Of scales and errors (N,) in the brain."""
+    """Of scales and errors (N,) in the brain for a task (`task_key`)."""
     known = error_map.calibration
     factors = [known.factors.get(alpha) if known else None for alpha in ("0.1", "0.2")]
     margin = known.psnr_margins.get("0.1") if known else None
     within = [nan if f is None else float(np.mean(error <= f * scale)) for f in factors]
-    expected = error_map.expected_psnr(scale, ":".join(key[1:]))
+    expected = error_map.expected_psnr(scale, task)
     return ErrorMapRow(*key, expected, brain_psnr(error), margin or nan, *within)
 
 

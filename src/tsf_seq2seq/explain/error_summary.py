@@ -38,7 +38,6 @@ SUMMARY_FILES = (
     "error_map.csv",  # of a network that has one
 )
 SHARES = [f"removed_{share:.2f}" for share in REMOVED]
-PSNRS = ("expected_psnr", "psnr")  # fields of ErrorMapRow
 CURVE_COLUMNS = ["name", "sources", "target", "order"]
 # What readers call the orders of voxels, the best possible one first.
 ESTIMATORS_SHOWN = {"oracle": "the error itself", FLOOR: "floor of the error map"}
@@ -174,7 +173,7 @@ def error_map_table(rows: Sequence[ErrorMapRow]) -> Table:
     cells: list[list[object]] = []
     groups = group_by(rows, lambda row: str(n_inputs(row.sources)))
     for inputs, own in {**groups, "all": list(rows)}.items():
-        expected, true = (np.array([getattr(r, f) for r in own]) for f in PSNRS)
+        expected, true = _psnrs(own)
         off = np.abs(expected - true)
         within = [float(np.mean([getattr(row, f"within_{p}") for row in own])) for p in (90, 80)]
         known = [bool(o <= r.margin) for o, r in zip(off, own, strict=True) if isfinite(r.margin)]
@@ -196,12 +195,15 @@ def error_map_table(rows: Sequence[ErrorMapRow]) -> Table:
     )
 
 
+def _psnrs(rows: Sequence[ErrorMapRow]) -> tuple[np.ndarray, np.ndarray]:
+    """Expected and true ones (N,)."""
+    return np.array([row.expected_psnr for row in rows]), np.array([row.psnr for row in rows])
+
+
 def _over_subjects(rows: Sequence[ErrorMapRow]) -> float:
     """Mean over tasks of the rank correlation of expected with true PSNR over subjects."""
     tasks = group_by(rows, lambda row: (row.sources, row.target)).values()
-    found = [
-        rank_correlation(*(np.array([getattr(r, f) for r in own]) for f in PSNRS)) for own in tasks
-    ]
+    found = [rank_correlation(*_psnrs(own)) for own in tasks]
     known = [own for own in found if isfinite(own)]
     return float(np.mean(known)) if known else nan
 

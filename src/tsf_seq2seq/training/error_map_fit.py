@@ -44,7 +44,7 @@ from tsf_seq2seq.synthesis.verdict import (
     log_rms,
 )
 from tsf_seq2seq.synthesis.windows import load_window
-from tsf_seq2seq.tables import Table
+from tsf_seq2seq.tables import Table, group_by
 from tsf_seq2seq.tasks import Task, sample_missing_task, task_key
 from tsf_seq2seq.training.objectives import one_cycle_learning_rate
 from tsf_seq2seq.training.prior import STACKS
@@ -209,15 +209,12 @@ def _psnr_offsets(gaps: Sequence[Mapping[str, float]]) -> tuple[float, dict[str,
     """The median of all subjects' true PSNR − that by the scales, task → gap each; and of each
     task, drawn towards that of all where few subjects know it."""
     overall = float(np.median([gap for own in gaps for gap in own.values()]))
-    by_task: dict[str, list[float]] = {}
-    for own in gaps:
-        for key, gap in own.items():
-            by_task.setdefault(key, []).append(gap)
-    weights = {key: len(own) / (len(own) + OFFSET_PRIOR) for key, own in by_task.items()}
-    return overall, {
-        key: overall + weights[key] * (float(np.median(own)) - overall)
-        for key, own in by_task.items()
-    }
+    pairs = [pair for own in gaps for pair in own.items()]
+    offsets = {}
+    for key, own in group_by(pairs, lambda pair: pair[0]).items():
+        weight = len(own) / (len(own) + OFFSET_PRIOR)
+        offsets[key] = overall + weight * (float(np.median([gap for _, gap in own])) - overall)
+    return overall, offsets
 
 
 def usable_subjects(network: SynthesisNetwork, config: Config, split: Path) -> list[Subject]:
